@@ -1,0 +1,1 @@
+"""Prompt tuning of frozen language models in JAX."""

@@ -1,0 +1,90 @@
+"""Checkpoints with Orbax: the train state and the run's place, never frozen weights.
+
+Layout: `checkpoints/STEP/state` (a `steps.TrainState`, restorable by Orbax alone) and
+`checkpoints/STEP/progress` (JSON).
+"""
+
+import hashlib
+import logging
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+  """The checkpoints of one run; saves go on in the background while it trains."""
+
+  def __init__(self, directory, *, keep):
+    """Opens `directory`, an epath, which need not exist.
+
+    Args:
+      directory: where the checkpoints live.
+      keep: how many of the newest to keep.
+    """
+    self._manager = ocp.CheckpointManager(
+      directory,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep, cleanup_tmp_directories=True
+      ),
+      item_names=('state', 'progress'),
+    )
+
+  def save(self, step, state, progress):
+    """Saves a tree of arrays and a JSON dict; returns before they are on disk."""
+    # The train step donates its state, so what is written must be a copy.
+    state = jax.tree.map(jnp.copy, state)
+    progress = {**progress, 'digest': _digest(state)}
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
+      ),
+      force=True,
+    )
+
+  def restore(self, state):
+    """Reads the newest checkpoint that is whole; damaged ones are logged and removed.
+
+    Args:
+      state: a tree of arrays with the structure, shapes and dtypes to expect.
+
+    Returns:
+      (state, progress), or None if there is none.
+    """
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      try:
+        restored = self._manager.restore(
+          step,
+          args=ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
+          ),
+        )
+        progress = restored.progress
+        if progress.pop('digest') != _digest(restored.state):
+          raise ValueError('its arrays are not those that were saved')
+        return restored.state, progress
+      except Exception as e:  # whatever a damaged file makes Orbax or JSON raise
+        reason = str(e).strip().splitlines() or [type(e).__name__]
+        log.warning(
+          'checkpoint %d is damaged (%s); using the one before', step, reason[0]
+        )
+        # It would stand in the way of the run's own save of that step.
+        self._manager.delete(step)
+    return None
+
+  def close(self):
+    """Waits until all that was saved is on disk."""
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+
+def _digest(state):
+  """Returns a hash of the arrays: Orbax notices torn files, not changed bytes."""
+  digest = hashlib.sha256()
+  for leaf in jax.tree.leaves(jax.device_get(state)):
+    digest.update(leaf.tobytes())
+  return digest.hexdigest()

@@ -1,0 +1,247 @@
+"""From rows to batches: tokens, cuts, length buckets, and an order for every epoch."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxprompt import batch as batch_lib
+from jaxprompt import errors, tasks
+
+MAX_SHAPES = 8  # compiled programs a run pays for; padding falls little beyond
+_BATCHES_PER_SHAPE = 4  # a program must serve about this many batches to be worth it
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One example as it is tokenised: the strings, and the ids they became."""
+
+  id: str
+  source: str
+  target: str
+  references: tuple[str, ...]
+  source_ids: np.ndarray  # [.] int32: the source, then the newline
+  target_ids: np.ndarray  # [.] int32: one space and the target, then the end of text
+
+  @property
+  def length(self):
+    return len(self.source_ids) + len(self.target_ids)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """A split's rows, and how many sources and targets were too long and cut."""
+
+  rows: Sequence[Row]
+  sources_cut: int
+  targets_cut: int
+
+
+def encode(tokenizer, text):
+  """Returns the token ids of a text alone, and where in it each token ends.
+
+  No token is added, and text that spells a special token stays text.
+  """
+  encoding = tokenizer(
+    text,
+    add_special_tokens=False,
+    split_special_tokens=True,
+    return_offsets_mapping=True,
+    verbose=False,
+  )
+  return encoding['input_ids'], [end for _, end in encoding['offset_mapping']]
+
+
+def load(tokenizer, task, split, *, size, max_source_tokens, max_target_tokens):
+  """Tokenises the first rows of a split.
+
+  Args:
+    tokenizer: a fast tokenizer of transformers with an end-of-text token.
+    task: a `tasks.Task`.
+    split: a `sources.Split`.
+    size: the number of rows to take, 0 for all.
+    max_source_tokens, max_target_tokens: longer ones are cut.
+
+  Returns:
+    `Rows`.
+
+  Raises:
+    UserError: names the row that cannot be used.
+  """
+  available = len(split.rows)
+  if size > available:
+    raise errors.UserError(
+      f'{size} rows are asked for but {split.where(0)} and what follows are only '
+      f'{available}; lower the size, or use 0 for all'
+    )
+  newline, _ = encode(tokenizer, '\n')
+  rows, sources_cut, targets_cut = [], 0, 0
+  for i in range(size or available):
+    try:
+      example = tasks.parse(task, split.rows[i], i)
+      head, source_ids = _fit(tokenizer, example.head, example.tail, max_source_tokens)
+      target, target_ids = _fit(tokenizer, example.target, '', max_target_tokens, ' ')
+    except ValueError as e:
+      raise errors.UserError(f'{split.where(i)}: {e}') from e
+    sources_cut += head != example.head
+    targets_cut += target != example.target
+    rows.append(
+      Row(
+        id=example.id,
+        source=head + example.tail,
+        target=target,
+        references=example.references,
+        source_ids=np.asarray([*source_ids, *newline], np.int32),
+        target_ids=np.asarray([*target_ids, tokenizer.eos_token_id], np.int32),
+      )
+    )
+  return Rows(rows, sources_cut, targets_cut)
+
+
+def _fit(tokenizer, text, tail, limit, lead=''):
+  """Cuts `text` at its end until lead + text + tail is at most `limit` tokens.
+
+  The cut is made in the string, between tokens and never inside a character, so that
+  the ids are those of a string that can be read and tokenised again.
+
+  Returns:
+    The text, cut or not, and the ids of lead + text + tail.
+  """
+  ids, _ = encode(tokenizer, lead + text + tail)
+  if len(ids) <= limit:
+    return text, ids
+  over = len(ids) - limit
+  _, ends = encode(tokenizer, lead + text)
+  for keep in range(len(ends) - over, -1, -1):
+    cut = (lead + text)[len(lead) : ends[keep - 1]].rstrip() if keep else ''
+    ids, _ = encode(tokenizer, lead + cut + tail)
+    if len(ids) <= limit:
+      return cut, ids
+  raise ValueError(
+    f'{tail.strip()!r:.60} alone is {len(ids)} tokens and is never cut; raise '
+    f'data.max_source_tokens ({limit}) to at least that'
+  )
+
+
+def shapes(lengths, target_lengths, batch_size):
+  """Chooses the padded shapes that a split's batches come in.
+
+  Dynamic programming over the distinct lengths finds the at most `MAX_SHAPES` padded
+  lengths with the least padding, fewer when there are few batches to share them.
+
+  Args:
+    lengths: the E rows' tokens, source and target together.
+    target_lengths: the E rows' target tokens.
+    batch_size: rows a batch.
+
+  Returns:
+    Shapes (T, N), T ascending: a row belongs to the first that holds it. N holds the
+    targets of all rows up to T tokens, since a row may be moved up, never down.
+  """
+  lengths, target_lengths = np.asarray(lengths), np.asarray(target_lengths)
+  batches = -(-len(lengths) // batch_size)
+  limit = int(np.clip(batches // _BATCHES_PER_SHAPE, 1, MAX_SHAPES))
+  tops = _least_padding(lengths, limit)
+  return [(int(top), int(target_lengths[lengths <= top].max())) for top in tops]
+
+
+def _least_padding(lengths, limit):
+  """Returns at most `limit` bucket tops that minimise the sum of padded lengths."""
+  values, counts = np.unique(lengths, return_counts=True)
+  below = np.concatenate([[0], np.cumsum(counts)])  # rows shorter than values[i]
+  # cost[j]: padded tokens of the rows in values[:j]; a bucket values[i:j] pads its
+  # rows to values[j - 1].
+  cost = np.concatenate([[0], values * below[1:]]).astype(np.int64)
+  starts = []
+  for _ in range(limit - 1):
+    best, start = cost.copy(), np.zeros(len(cost), int)
+    for j in range(1, len(cost)):
+      split = cost[:j] + values[j - 1] * (below[j] - below[:j])
+      start[j] = split.argmin()
+      best[j] = split[start[j]]
+    starts.append(start)
+    cost = best
+  tops, j = [], len(values)
+  for start in reversed(starts):
+    tops.append(values[j - 1])
+    j = start[j]
+    if j == 0:
+      return tops[::-1]
+  return [values[j - 1], *tops[::-1]]
+
+
+def plan(lengths, split_shapes, batch_size, rng=None):
+  """Groups rows of like length into batches, every row in exactly one.
+
+  What is left over of a bucket moves up into the next, so only the last batch of the
+  longest shape may be short.
+
+  Args:
+    lengths: the E rows' tokens.
+    split_shapes: from `shapes`.
+    batch_size: rows a batch.
+    rng: a numpy generator that shuffles rows and batches, or None for a fixed order.
+
+  Returns:
+    A list of (row indices, shape).
+  """
+  lengths = np.asarray(lengths)
+  if rng is None:
+    order = np.argsort(lengths, kind='stable')
+  else:
+    order = rng.permutation(len(lengths))
+  bucket = np.searchsorted([top for top, _ in split_shapes], lengths[order])
+  batches, left = [], np.zeros(0, int)
+  for i, shape in enumerate(split_shapes):
+    members = np.concatenate([left, order[bucket == i]])
+    full = len(members) - len(members) % batch_size
+    batches += [
+      (members[j : j + batch_size], shape) for j in range(0, full, batch_size)
+    ]
+    left = members[full:]
+  if len(left):
+    batches.append((left, split_shapes[-1]))
+  if rng is not None:
+    batches = [batches[i] for i in rng.permutation(len(batches))]
+  return batches
+
+
+def epoch_plan(rows, split_shapes, batch_size, *, seed, epoch):
+  """Returns one epoch's `plan`, a function of (seed, epoch) alone."""
+  lengths = [row.length for row in rows]
+  return plan(lengths, split_shapes, batch_size, np.random.default_rng((seed, epoch)))
+
+
+def pad(sequences, length, batch_size, pad_id):
+  """Pads on the right to [B, length]; returns ids int32 and the mask of real ones."""
+  ids = np.full((batch_size, length), pad_id, np.int32)
+  mask = np.zeros((batch_size, length), bool)
+  for i, sequence in enumerate(sequences):
+    ids[i, : len(sequence)] = sequence
+    mask[i, : len(sequence)] = True
+  return ids, mask
+
+
+def collate(rows, shape, batch_size, pad_id):
+  """Returns the `Batch` of at most `batch_size` rows; the missing ones count nothing.
+
+  Args:
+    rows: `Row`s that fit the shape.
+    shape: (T, N).
+    batch_size: B.
+    pad_id: any id of the vocabulary; masks, not ids, say what is padding.
+  """
+  length, targets = shape
+  input_ids, attention_mask = pad(
+    [np.concatenate([row.source_ids, row.target_ids]) for row in rows],
+    length,
+    batch_size,
+    pad_id,
+  )
+  positions, loss_mask = pad(
+    [len(row.source_ids) + np.arange(len(row.target_ids)) for row in rows],
+    targets,
+    batch_size,
+    pad_id=1,  # any position that has a token before it
+  )
+  return batch_lib.Batch(input_ids, attention_mask, positions, loss_mask)

@@ -1,0 +1,164 @@
+"""Generation with a KV cache: greedy or beam search, as one jittable function.
+
+Prompt and source are run once (the prefill); then each token is one pass of one
+position over the cache. Rows are padded to one length: a new token goes into the same
+cache slot in every row, while its position id counts the row's own real tokens.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxprompt import model
+
+
+def generate(
+  lm, params, soft_prompt, input_ids, attention_mask, *, max_new_tokens, beams, eos_id
+):
+  """Generates a continuation of every row: the most likely token each, or beams.
+
+  Args:
+    lm: `base.LanguageModel`.
+    params: its weights.
+    soft_prompt: [P, H].
+    input_ids: [B, T] int32: source and newline, padded on either side.
+    attention_mask: [B, T] bool; a row with no real token is padding, and ends at once.
+    max_new_tokens: the most tokens to generate.
+    beams: 1 for greedy; more for a beam search that ranks by mean log-likelihood.
+    eos_id: the end of text.
+
+  Returns:
+    Token ids [B, max_new_tokens] int32, `eos_id` from a row's end on.
+  """
+  logits, step = _prefill(
+    lm, params, soft_prompt, input_ids, attention_mask, max_new_tokens, beams
+  )
+  padding = ~jnp.any(attention_mask, axis=-1)  # [B]
+  if beams == 1:
+    return _greedy(logits, step, padding, max_new_tokens, eos_id)
+  return _beam_search(logits, step, padding, max_new_tokens, beams, eos_id)
+
+
+def _prefill(lm, params, soft_prompt, input_ids, attention_mask, new_tokens, copies):
+  """Runs prompt and source, and copies each row's cache `copies` times.
+
+  Returns:
+    The logits of the first new token, [B, V] float32, and the state and function
+    that take the next: `(cache, advance)`, where `advance(cache, tokens, t)` feeds
+    the t-th new tokens [B * copies] and returns logits [B * copies, V] and the cache.
+  """
+  hidden, keys_values, mask = model.hidden_states(
+    lm, params, soft_prompt, input_ids, attention_mask
+  )
+  width = mask.shape[1]  # P + T
+  last = width - 1 - jnp.argmax(mask[:, ::-1], axis=-1)  # [B]: the last real token
+  at_last = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]  # [B, H]
+  logits = lm.logits(params, at_last)
+
+  # Room for the new tokens: [B, heads, P + T + new, H / heads].
+  room = [(0, 0), (0, 0), (0, new_tokens), (0, 0)]
+  cache = jax.tree.map(
+    lambda x: jnp.repeat(jnp.pad(x, room), copies, axis=0), keys_values
+  )
+  mask = jnp.repeat(jnp.pad(mask, [(0, 0), (0, new_tokens)]), copies, axis=0)
+  lengths = jnp.sum(mask, axis=-1)
+  slots = jnp.arange(width + new_tokens)
+
+  def advance(cache, tokens, t):
+    embeds = lm.embed(params, tokens[:, None])  # [B, 1, H]
+    seen = mask | ((slots >= width) & (slots <= width + t))  # [B, P + T + new]
+    hidden, cache = lm.hidden_states(
+      params, embeds, (lengths + t)[:, None], seen[:, None], cache, width + t
+    )
+    return lm.logits(params, hidden[:, 0]), cache
+
+  return logits, (cache, advance)
+
+
+def _greedy(logits, step, ended, max_new_tokens, eos_id):
+  cache, advance = step
+
+  def choose(logits, ended):
+    return jnp.where(ended, eos_id, jnp.argmax(logits, axis=-1)).astype(jnp.int32)
+
+  def unfinished(carry):
+    t, _, _, ended, _ = carry
+    return (t < max_new_tokens) & ~jnp.all(ended)
+
+  def body(carry):
+    t, out, tokens, ended, cache = carry
+    logits, cache = advance(cache, tokens, t - 1)
+    tokens = choose(logits, ended)
+    return t + 1, out.at[:, t].set(tokens), tokens, ended | (tokens == eos_id), cache
+
+  tokens = choose(logits, ended)  # [B]
+  out = jnp.full((len(tokens), max_new_tokens), eos_id, jnp.int32).at[:, 0].set(tokens)
+  carry = 1, out, tokens, ended | (tokens == eos_id), cache
+  return jax.lax.while_loop(unfinished, body, carry)[1]
+
+
+def _beam_search(logits, step, padding, max_new_tokens, beams, eos_id):
+  """Keeps the `beams` likeliest unfinished continuations, and as many finished ones.
+
+  A finished one is ranked by its log-likelihood per token, the end of text among
+  them. The search ends when no unfinished one can still overtake: its likelihood can
+  only fall, so the best it can become is its present sum over the most tokens.
+  """
+  cache, advance = step
+  batch, vocab = logits.shape
+  rows = jnp.arange(batch)[:, None]  # [B, 1]
+  worst = jnp.finfo(jnp.float32).min
+
+  def extend(t, scores, log_probs, live, done_scores, done):
+    """From log-probabilities [B, K, V] of token t to the next live and done sets."""
+    totals = scores[..., None] + log_probs  # [B, K, V]
+    # Twice the beams: even if `beams` of them end here, as many go on.
+    top, flat = jax.lax.top_k(totals.reshape(batch, -1), 2 * beams)  # [B, 2K]
+    parent, token = flat // vocab, (flat % vocab).astype(jnp.int32)
+    sequences = live[rows, parent].at[:, :, t].set(token)  # [B, 2K, new]
+    ends = token == eos_id
+    final = jnp.where(ends, top / (t + 1), worst)
+    done_scores = jnp.concatenate([done_scores, final], axis=1)
+    done_scores, best = jax.lax.top_k(done_scores, beams)
+    done = jnp.concatenate([done, sequences], axis=1)[rows, best]
+    scores, go_on = jax.lax.top_k(jnp.where(ends, worst, top), beams)  # [B, K]
+    return (
+      scores,
+      sequences[rows, go_on],
+      token[rows, go_on],
+      parent[rows, go_on],
+      done_scores,
+      done,
+    )
+
+  def unfinished(carry):
+    t, scores, _, _, _, done_scores, _ = carry
+    overtakes = scores[:, 0] / max_new_tokens > done_scores[:, -1]
+    return (t < max_new_tokens) & jnp.any(overtakes & ~padding)
+
+  def body(carry):
+    t, scores, live, tokens, cache, done_scores, done = carry
+    logits, cache = advance(cache, tokens.reshape(-1), t - 1)
+    log_probs = jax.nn.log_softmax(logits).reshape(batch, beams, vocab)
+    scores, live, tokens, parent, done_scores, done = extend(
+      t, scores, log_probs, live, done_scores, done
+    )
+    origin = (rows * beams + parent).reshape(-1)  # [B * K]
+    cache = jax.tree.map(lambda x: x[origin], cache)
+    return t + 1, scores, live, tokens, cache, done_scores, done
+
+  # All beams of a row are the same before the first token: only one may count.
+  scores = jnp.full((batch, beams), worst).at[:, 0].set(0.0)
+  empty = jnp.full((batch, beams, max_new_tokens), eos_id, jnp.int32)
+  log_probs = jnp.repeat(jax.nn.log_softmax(logits)[:, None], beams, axis=1)
+  none_done = jnp.full((batch, beams), worst)
+  scores, live, tokens, _, done_scores, done = extend(
+    0, scores, log_probs, empty, none_done, empty
+  )
+  carry = 1, scores, live, tokens, cache, done_scores, done
+  carry = jax.lax.while_loop(unfinished, body, carry)
+  _, scores, live, _, _, done_scores, done = carry
+  # A row where too few ended in time is completed by what was still going on.
+  scores = jnp.concatenate([done_scores, scores / max_new_tokens], axis=1)
+  candidates = jnp.concatenate([done, live], axis=1)
+  best = candidates[jnp.arange(batch), jnp.argmax(scores, axis=1)]  # [B, new]
+  return jnp.where(padding[:, None], eos_id, best)

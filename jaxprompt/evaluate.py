@@ -1,0 +1,114 @@
+"""Evaluation of one prompt over one split: loss of every row, text of every row, scores."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import jax
+import numpy as np
+
+from jaxprompt import data, metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """The compiled programs and the settings that all arms and splits share.
+
+  Attributes:
+    task: `tasks.Task`.
+    tokenizer: turns output ids into text.
+    params: the frozen weights.
+    row_losses: jitted (params, soft_prompt, Batch) -> nats [B], tokens [B].
+    generate: jitted (params, soft_prompt, ids [B, T], mask [B, T]) -> ids [B, new].
+    batch_size: B.
+    progress: wraps the list of batches, given a label, to show how far it is.
+  """
+
+  task: object
+  tokenizer: object
+  params: dict
+  row_losses: Callable
+  generate: Callable
+  batch_size: int
+  progress: Callable[[list, str], Iterable]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """What was measured of E rows: statistics by metric, `loss` first, and the texts."""
+
+  statistics: dict[str, metrics.Statistics]
+  predictions: list[str]
+
+  def figures(self):
+    return {name: metrics.figure(s) for name, s in self.statistics.items()}
+
+  def intervals(self, seed):
+    return {name: metrics.interval(s, seed) for name, s in self.statistics.items()}
+
+
+def evaluate(evaluator, soft_prompt, rows, label):
+  """Measures a prompt's loss and generated text.
+
+  Args:
+    evaluator: `Evaluator`.
+    soft_prompt: [P, H]: any arm is a matrix of prompt embeddings.
+    rows: E `data.Row`s.
+    label: what progress is shown as.
+
+  Returns:
+    `Evaluation`.
+  """
+  nats, counts = losses(evaluator, soft_prompt, rows, label)
+  outputs = generate(evaluator, soft_prompt, rows, label)
+  predictions = [_text(evaluator.tokenizer, ids) for ids in outputs]
+  targets = [row.target_ids[:-1].tolist() for row in rows]  # without the end of text
+  scores = {
+    **evaluator.task.score(predictions, [row.references for row in rows]),
+    **metrics.token_match(outputs, targets),
+  }
+  return Evaluation(
+    {
+      'loss': metrics.ratio(nats, counts),
+      **{name: scores[name] for name in evaluator.task.metrics},
+    },
+    predictions,
+  )
+
+
+def losses(evaluator, soft_prompt, rows, label):
+  """Returns each row's nats and number of target tokens, two arrays [E]."""
+  lengths = [row.length for row in rows]
+  targets = [len(row.target_ids) for row in rows]
+  batch_size = evaluator.batch_size
+  shapes = data.shapes(lengths, targets, batch_size)
+  batches = data.plan(lengths, shapes, batch_size)
+  pad_id = evaluator.tokenizer.eos_token_id
+  nats, counts = np.zeros(len(rows)), np.zeros(len(rows))
+  for indices, shape in evaluator.progress(batches, f'{label} loss'):
+    batch = data.collate([rows[i] for i in indices], shape, batch_size, pad_id)
+    result = jax.device_get(evaluator.row_losses(evaluator.params, soft_prompt, batch))
+    nats[indices], counts[indices] = (x[: len(indices)] for x in result)
+  return nats, counts
+
+
+def generate(evaluator, soft_prompt, rows, label):
+  """Returns each row's output ids, up to and without the end of text."""
+  lengths = [len(row.source_ids) for row in rows]
+  batch_size = evaluator.batch_size
+  shapes = data.shapes(lengths, lengths, batch_size)
+  batches = data.plan(lengths, shapes, batch_size)
+  eos_id = evaluator.tokenizer.eos_token_id
+  outputs = [[] for _ in rows]
+  for indices, (length, _) in evaluator.progress(batches, f'{label} text'):
+    sources = [rows[i].source_ids for i in indices]
+    input_ids, mask = data.pad(sources, length, batch_size, eos_id)
+    ids = np.asarray(evaluator.generate(evaluator.params, soft_prompt, input_ids, mask))
+    for i, output in zip(indices, ids, strict=False):  # without the padding rows
+      ended = np.flatnonzero(output == eos_id)
+      outputs[i] = output[: ended[0] if len(ended) else None].tolist()
+  return outputs
+
+
+def _text(tokenizer, ids):
+  # A cut-off character decodes to U+FFFD; a space that the model wrote stays as it is.
+  return tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip()

@@ -1,0 +1,1 @@
+"""Frozen language models: `base` the interface, `loading` the door, then families."""

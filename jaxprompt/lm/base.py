@@ -1,0 +1,30 @@
+"""What the rest of the package knows of a language model: a few pure functions."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel:
+  """A causal language model without its weights, which each function takes first.
+
+  Functions:
+    embed: (params, ids [...]) -> embeddings [..., H] in `dtype`.
+    hidden_states: (params, embeds [B, T, H], position_ids [B, T], mask [B, T, S],
+      cache=None, cache_index=0) -> (final hidden states [B, T, H], keys and values).
+      Without a cache S is T and the keys and values are those of these T tokens.
+      With one, they are written into its slots from `cache_index` on, and S is the
+      cache's length. The mask is True where a query may look at a key.
+    logits: (params, hidden states [..., H]) -> [..., V] float32.
+    empty_cache: (batch size, length S) -> zeroed keys and values of every block.
+  """
+
+  embed: Callable[..., jax.Array]
+  hidden_states: Callable[..., tuple[jax.Array, tuple]]
+  logits: Callable[..., jax.Array]
+  empty_cache: Callable[[int, int], tuple]
+  vocab_size: int
+  width: int
+  max_positions: int

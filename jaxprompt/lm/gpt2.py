@@ -1,0 +1,131 @@
+"""GPT-2 from embeddings, by walking the submodules of `FlaxGPT2LMHeadModel`.
+
+The stock model takes only token ids, keeps one cache index per batch, and returns
+logits at every position. Its blocks do the work here, applied one by one to their own
+weights: projections, layer norms and MLPs are transformers' own, and only the
+attention between them is written out, so that prompt, mask and cache can be ours.
+Dropout is never active: the model is frozen and deterministic.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import transformers
+from flax import linen as nn
+from transformers.models.gpt2 import modeling_flax_gpt2
+
+from jaxprompt import errors
+from jaxprompt.lm import base
+
+
+def load(path, config, dtype):
+  """Reads a checkpoint.
+
+  Args:
+    path: a hub id or a local directory.
+    config: the checkpoint's config, a dict.
+    dtype: jnp.float32 or jnp.bfloat16, of the computation.
+
+  Returns:
+    A `base.LanguageModel`, and its weights as the checkpoint stores them.
+  """
+  config = transformers.GPT2Config.from_dict(config)
+  if config.scale_attn_by_inverse_layer_idx or not config.scale_attn_weights:
+    raise errors.UserError(
+      f'model.path {path!r} scales its attention by block '
+      '(scale_attn_by_inverse_layer_idx, or no scale_attn_weights), which the Flax '
+      'GPT-2 does not honour; use a checkpoint with the stock scaling'
+    )
+  model = transformers.FlaxGPT2LMHeadModel.from_pretrained(
+    path, config=config, dtype=dtype
+  )
+  return from_config(config, dtype), model.params
+
+
+def from_config(config, dtype):
+  """Returns the `base.LanguageModel` of a `GPT2Config`; weights apart."""
+  block = modeling_flax_gpt2.FlaxGPT2Block(config, dtype=dtype)
+  final_norm = nn.LayerNorm(epsilon=config.layer_norm_epsilon, dtype=dtype)
+  return base.LanguageModel(
+    embed=_embed,
+    hidden_states=functools.partial(_hidden_states, block, final_norm),
+    logits=_logits,
+    empty_cache=functools.partial(_empty_cache, config, dtype),
+    vocab_size=config.vocab_size,
+    width=config.n_embd,
+    max_positions=config.n_positions,
+  )
+
+
+def _embed(params, ids):
+  return params['transformer']['wte']['embedding'][ids]
+
+
+def _hidden_states(
+  block, final_norm, params, embeds, position_ids, mask, cache=None, cache_index=0
+):
+  params = params['transformer']
+  x = embeds + params['wpe']['embedding'][position_ids]  # [B, T, H]
+  new_cache = []
+  for i in range(len(params['h'])):
+    x, keys_values = _apply_block(
+      block, params['h'][str(i)], x, mask, cache and cache[i], cache_index
+    )
+    new_cache.append(keys_values)
+  return final_norm.apply({'params': params['ln_f']}, x), tuple(new_cache)
+
+
+# The backward pass keeps the outputs of the weights' matrix products and computes the
+# rest again (attention weights, GELU, norms): a fifth less memory at the same speed.
+@functools.partial(
+  jax.checkpoint,
+  static_argnums=0,
+  policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+)
+def _apply_block(block, params, x, mask, cache, cache_index):
+  return block.apply({'params': params}, x, mask, cache, cache_index, method=_block)
+
+
+def _block(block, x, mask, cache, cache_index):
+  batch, length, width = x.shape
+  heads = block.attn.num_heads
+  qkv = block.attn.c_attn(block.ln_1(x))  # [B, T, 3H]
+  qkv = qkv.reshape(batch, length, 3, heads, width // heads)
+  query, key, value = qkv.transpose(2, 0, 3, 1, 4)  # each [B, heads, T, H / heads]
+  if cache is not None:
+    at = (0, 0, cache_index, 0)
+    key = jax.lax.dynamic_update_slice(cache[0], key, at)  # [B, heads, S, H / heads]
+    value = jax.lax.dynamic_update_slice(cache[1], value, at)
+  x = x + block.attn.c_proj(_attend(query, key, value, mask))
+  x = x + block.mlp(block.ln_2(x))
+  return x, (key, value)
+
+
+def _attend(query, key, value, mask):
+  """Softmax attention, the softmax in float32; returns [B, T, H]."""
+  batch, heads, length, head_width = query.shape
+  scores = jnp.einsum('bhtd,bhsd->bhts', query, key, preferred_element_type=jnp.float32)
+  scores = scores / head_width**0.5
+  # A finite minimum: a padded query that sees no key gets a mean, not NaN.
+  scores = jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min)
+  weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)  # [B, heads, T, S]
+  out = jnp.einsum('bhts,bhsd->bthd', weights, value)
+  return out.reshape(batch, length, heads * head_width)
+
+
+def _logits(params, hidden):
+  """The head, tied to the embeddings unless the checkpoint has one of its own."""
+  if 'lm_head' in params:
+    table = params['lm_head']['kernel'].T  # [V, H]
+  else:
+    table = params['transformer']['wte']['embedding']
+  return jnp.einsum('...h,vh->...v', hidden, table, preferred_element_type=jnp.float32)
+
+
+def _empty_cache(config, dtype, batch, length):
+  heads = config.n_head
+  shape = (batch, heads, length, config.n_embd // heads)
+  return tuple(
+    (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.n_layer)
+  )

@@ -1,0 +1,157 @@
+"""Metrics: strings (or token ids) in, floats out, with bootstrap intervals.
+
+Every metric here, the corpus-level ones included, is a function of statistics that
+are summed over examples. So each is returned as `Statistics`: a figure is its value
+at the sum, and a bootstrap sample is its value at a resampled sum.
+"""
+
+import collections
+import re
+import string
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from rouge_score import rouge_scorer
+from sacrebleu import metrics as sacrebleu_metrics
+
+BOOTSTRAP_SAMPLES = 1000
+ROUGE_TYPES = ('rouge1', 'rouge2', 'rougeL')
+_PUNCTUATION = frozenset(string.punctuation)
+
+
+class Statistics(NamedTuple):
+  """A metric over E examples."""
+
+  rows: np.ndarray  # [E, K] float64: what is summed over the examples
+  value: Callable[[np.ndarray], float]  # from the sum [K] to the figure
+
+
+def figure(statistics):
+  """Returns the metric over all examples."""
+  return float(statistics.value(statistics.rows.sum(axis=0)))
+
+
+def interval(statistics, seed):
+  """Returns the 95% percentile bootstrap interval over examples, [low, high].
+
+  Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13. The
+  same seed resamples the same rows for every metric and arm.
+  """
+  rng = np.random.default_rng(seed)
+  size = len(statistics.rows)
+  samples = [
+    statistics.value(statistics.rows[rng.integers(0, size, size)].sum(axis=0))
+    for _ in range(BOOTSTRAP_SAMPLES)
+  ]
+  low, high = np.percentile(samples, [2.5, 97.5])
+  return [float(low), float(high)]
+
+
+def ratio(numerators, denominators):
+  """Returns sum over sum, e.g. nats per token, from two sequences of E numbers."""
+  rows = np.stack([numerators, denominators], axis=1).astype(np.float64)
+  return Statistics(rows, lambda total: total[0] / total[1])
+
+
+def mean(scores):
+  """Returns the mean of E scores."""
+  return ratio(scores, np.ones(len(scores)))
+
+
+def token_match(outputs: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]):
+  """Shares of the distinct output tokens that are also target tokens, in percent.
+
+  An empty output scores 0. Token ids are the model's, without the end of text.
+  """
+  scores = []
+  for output, target in zip(outputs, targets, strict=True):
+    distinct = set(output)
+    scores.append(100 * len(distinct & set(target)) / max(len(distinct), 1))
+  return {'token_match': mean(scores)}
+
+
+def rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]):
+  """ROUGE-1, -2 and -L F-measures with stemming, 0 to 1, by `rouge-score`.
+
+  Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries". The first
+  reference counts.
+  """
+  scorer = rouge_scorer.RougeScorer(ROUGE_TYPES, use_stemmer=True)
+  scores = [
+    scorer.score(refs[0], prediction)
+    for prediction, refs in zip(predictions, references, strict=True)
+  ]
+  return {t: mean([s[t].fmeasure for s in scores]) for t in ROUGE_TYPES}
+
+
+def normalize_answer(text):
+  """Normalises case, punctuation, articles and space as SQuAD v1.1 officially does."""
+  text = ''.join(c for c in text.lower() if c not in _PUNCTUATION)
+  return ' '.join(re.sub(r'\b(a|an|the)\b', ' ', text).split())
+
+
+def squad(predictions: Sequence[str], references: Sequence[Sequence[str]]):
+  """SQuAD exact match and F1, 0 to 100, each the best over all gold answers.
+
+  Rajpurkar et al. 2016 (arXiv:1606.05250), as in their evaluate-v1.1.py.
+  """
+  pairs = list(zip(predictions, references, strict=True))
+  return {
+    name: mean([100 * max(score(p, ref) for ref in refs) for p, refs in pairs])
+    for name, score in (('squad_em', _exact_match), ('squad_f1', _token_f1))
+  }
+
+
+def _exact_match(prediction, reference):
+  return float(normalize_answer(prediction) == normalize_answer(reference))
+
+
+def _token_f1(prediction, reference):
+  prediction = normalize_answer(prediction).split()
+  reference = normalize_answer(reference).split()
+  common = sum(
+    (collections.Counter(prediction) & collections.Counter(reference)).values()
+  )
+  if common == 0:
+    return 0.0
+  precision, recall = common / len(prediction), common / len(reference)
+  return 2 * precision * recall / (precision + recall)
+
+
+def _corpus_metrics():
+  return {'bleu': sacrebleu_metrics.BLEU(), 'chrf': sacrebleu_metrics.CHRF()}
+
+
+def translation(predictions: Sequence[str], references: Sequence[Sequence[str]]):
+  """Corpus BLEU and chrF, 0 to 100, by `sacrebleu` with its defaults.
+
+  Post 2018, "A Call for Clarity in Reporting BLEU Scores" (arXiv:1804.08771). The
+  first reference counts.
+  """
+  firsts = [[refs[0] for refs in references]]
+  return {
+    name: _corpus_statistics(metric, predictions, firsts)
+    for name, metric in _corpus_metrics().items()
+  }
+
+
+def _corpus_statistics(metric, predictions, references):
+  # sacrebleu's own bootstrap sums the same rows; they have no public name.
+  rows = metric._extract_corpus_statistics(predictions, references)
+  return Statistics(
+    np.asarray(rows, np.float64),
+    lambda total: metric._compute_score_from_stats([int(x) for x in total]).score,
+  )
+
+
+def signatures():
+  """Returns sacrebleu's signatures, which name every setting of a score.
+
+  They depend on the number of references, so a first score must have been taken.
+  """
+  out = {}
+  for name, metric in _corpus_metrics().items():
+    metric.corpus_score(['a'], [['a']])
+    out[name] = str(metric.get_signature())
+  return out

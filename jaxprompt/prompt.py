@@ -1,0 +1,62 @@
+"""The soft prompt: initialisers that return [P, H], and how it joins the embeddings.
+
+Lester et al. 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning"
+(arXiv:2104.08691), compares the initialisers; text and vocabulary start on the
+embedding table's own manifold, where small models train best.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def from_text(table, length, *, text_ids):
+  """Returns the embeddings of a text's tokens, cut or repeated to `length`.
+
+  Args:
+    table: embedding table, [V, H].
+    length: P, the number of virtual tokens.
+    text_ids: the text's token ids, a non-empty sequence.
+
+  Returns:
+    [P, H] float32.
+  """
+  ids = jnp.resize(jnp.asarray(text_ids, jnp.int32), (length,))
+  return table[ids].astype(jnp.float32)
+
+
+def from_vocab(table, length, *, rng):
+  """Returns the embeddings of `length` token ids drawn uniformly, [P, H] float32."""
+  ids = jax.random.randint(rng, (length,), 0, table.shape[0])
+  return table[ids].astype(jnp.float32)
+
+
+def from_normal(table, length, *, rng):
+  """Returns normal noise with the table's own mean and deviation, [P, H] float32.
+
+  The scale matters: unit noise is dozens of times larger than GPT-2's embeddings,
+  and training then starts far from anything that the model has seen.
+  """
+  table = table.astype(jnp.float32)
+  noise = jax.random.normal(rng, (length, table.shape[1]), jnp.float32)
+  return table.mean(axis=0) + table.std(axis=0) * noise
+
+
+def prepend(soft_prompt, embeds, attention_mask):
+  """Puts the soft prompt in front of every row.
+
+  Args:
+    soft_prompt: [P, H]; P may be 0.
+    embeds: token embeddings, [B, T, H].
+    attention_mask: [B, T] bool.
+
+  Returns:
+    Embeddings [B, P + T, H] in the dtype of `embeds`, mask [B, P + T] bool.
+  """
+  batch, _, width = embeds.shape
+  length = soft_prompt.shape[0]
+  prompt = jnp.broadcast_to(soft_prompt.astype(embeds.dtype), (batch, length, width))
+  prompt_mask = jnp.ones((batch, length), bool)
+  return (
+    jnp.concatenate([prompt, embeds], axis=1),  # [B, P + T, H]
+    jnp.concatenate([prompt_mask, attention_mask], axis=1),  # [B, P + T]
+  )

@@ -1,0 +1,93 @@
+"""results.json and the table: what a finished run found."""
+
+import importlib.metadata
+import math
+import platform
+
+import jax
+
+ARMS = ('none', 'hard', 'soft')
+_PACKAGES = (
+  'jaxprompt',
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'transformers',
+  'tokenizers',
+  'datasets',
+  'sacrebleu',
+  'rouge-score',
+  'numpy',
+)
+
+
+def versions():
+  """Returns {package: version} of all that can change a result."""
+  found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+  return {'python': platform.python_version(), **found}
+
+
+def devices():
+  """Returns a name for each device, as JAX gives it."""
+  return [
+    f'{device.platform}:{device.id} {device.device_kind}' for device in jax.devices()
+  ]
+
+
+def arm(evaluation, seed):
+  """Returns one arm's entry of results.json.
+
+  Args:
+    evaluation: `evaluate.Evaluation`.
+    seed: of the bootstrap.
+  """
+  figures = evaluation.figures()
+  loss = figures.pop('loss')
+  return {
+    'loss': loss,
+    'perplexity': math.exp(min(loss, 700.0)),  # JSON has no infinity
+    'examples': len(evaluation.predictions),
+    **figures,
+    'ci95': evaluation.intervals(seed),
+  }
+
+
+def best_epoch(epochs):
+  """Returns the number of the epoch with the lowest validation loss, the first if tied."""
+  return min(epochs, key=lambda record: record['validation_loss'])['epoch']
+
+
+def table(results, metric_names):
+  """Returns the three arms as a text table, with 95% intervals.
+
+  Args:
+    results: as in results.json.
+    metric_names: the metrics in the order of their columns.
+  """
+  titles = {'token_match': '% Exact Match'}
+  columns = ['loss', *metric_names]
+  rows = [['arm', *(titles.get(name, name) for name in columns)]]
+  for name in ARMS:
+    entry = results['test'][name]
+    cells = [_cell(entry[column], entry['ci95'][column]) for column in columns]
+    rows.append([name, *cells])
+  widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
+  lines = [
+    '  '.join(
+      cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+    ).rstrip()
+    for row in rows
+  ]
+  head = (
+    f'{results["task"]}, {results["model"]}, {results["test"]["soft"]["examples"]} test '
+    f'rows, {results["prompt"]["length"]} virtual tokens '
+    f'({results["prompt"]["parameters"]} parameters), best epoch {results["best_epoch"]}'
+  )
+  return '\n'.join([head, *lines])
+
+
+def _cell(value, interval):
+  low, high = interval
+  return f'{value:.3f} [{low:.3f}, {high:.3f}]'

@@ -1,0 +1,131 @@
+"""Train and loss steps: pure functions of arrays, for the caller to jit.
+
+The unit of training is the optimiser step: it takes the rows of all its micro-batches
+at once and scans over them, so a run is never between two updates.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxprompt import model
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """All that training changes, and where it began; small, and saved as it is."""
+
+  step: jax.Array  # [] int32: optimiser steps done
+  soft_prompt: jax.Array  # [P, H] float32
+  initial_prompt: jax.Array  # [P, H] float32
+  best_prompt: jax.Array  # [P, H] float32: of the epoch with the best validation loss
+  opt_state: optax.OptState
+  loss_sum: jax.Array  # [] float32: nats over this epoch's target tokens so far
+  loss_count: jax.Array  # [] float32: target tokens of this epoch so far
+
+
+def init_state(soft_prompt, params, tx):
+  """Returns the state before the first step; `params` are only looked at for shape."""
+  # Three buffers: one array may not be donated three times.
+  fresh = [jnp.array(soft_prompt, jnp.float32, copy=True) for _ in range(3)]
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    soft_prompt=fresh[0],
+    initial_prompt=fresh[1],
+    best_prompt=fresh[2],
+    opt_state=tx.init({'frozen': params, 'soft_prompt': soft_prompt}),
+    loss_sum=jnp.zeros((), jnp.float32),
+    loss_count=jnp.zeros((), jnp.float32),
+  )
+
+
+def row_losses(lm, params, soft_prompt, batch):
+  """Sums the negative log-likelihood of each row's target tokens.
+
+  Returns:
+    nats [B] float32 and the number of target tokens [B] float32; a padding row has
+    zero of both.
+  """
+  logits = model.target_logits(lm, params, soft_prompt, batch)  # [B, N, V]
+  losses = optax.softmax_cross_entropy_with_integer_labels(
+    logits, model.target_ids(batch)
+  )
+  mask = batch.loss_mask.astype(jnp.float32)  # [B, N]
+  return jnp.sum(losses * mask, axis=-1), jnp.sum(mask, axis=-1)
+
+
+def _sums(lm, params, soft_prompt, batch):
+  losses, counts = row_losses(lm, params, soft_prompt, batch)
+  return jnp.sum(losses), jnp.sum(counts)
+
+
+def prompt_gradient(lm, params, soft_prompt, batch, accumulate):
+  """Sums loss and gradient over `accumulate` micro-batches, cut from the batch's rows.
+
+  Only the prompt is differentiated: no gradient of the weights is ever formed. Sums,
+  not means, so that every target token weighs the same whatever batch it is in.
+
+  Returns:
+    (nats [], target tokens []), gradient of the nats [P, H].
+  """
+  value_and_grad = jax.value_and_grad(
+    lambda prompt, micro: _sums(lm, params, prompt, micro), has_aux=True
+  )
+  if accumulate == 1:
+    return value_and_grad(soft_prompt, batch)
+  micros = jax.tree.map(
+    lambda x: x.reshape(accumulate, x.shape[0] // accumulate, *x.shape[1:]), batch
+  )
+
+  def add(total, micro):
+    return jax.tree.map(jnp.add, total, value_and_grad(soft_prompt, micro)), None
+
+  zeros = ((jnp.zeros(()), jnp.zeros(())), jnp.zeros_like(soft_prompt))
+  total, _ = jax.lax.scan(add, zeros, micros)
+  return total
+
+
+def train_step(lm, tx, accumulate, state, params, batch):
+  """Takes one optimiser step.
+
+  Args:
+    lm, tx, accumulate: static: the model, the masked optimiser, micro-batches a step.
+    state: `TrainState`; may be donated.
+    params: the frozen weights; read, never copied or returned.
+    batch: `Batch` of all the step's rows.
+
+  Returns:
+    The new state, and scalars of this step: mean `loss` per target token (nats),
+    `grad_norm` of the prompt before clipping, `prompt_drift` from the initial prompt
+    (both L2 norms), and `tokens`, the real ones (prompt, source, target).
+  """
+  (loss, count), grads = prompt_gradient(
+    lm, params, state.soft_prompt, batch, accumulate
+  )
+  grads = grads / count
+  # The weights get zero gradients, which the compiler drops with their zero updates.
+  updates, opt_state = tx.update(
+    {'frozen': jax.tree.map(jnp.zeros_like, params), 'soft_prompt': grads},
+    state.opt_state,
+    {'frozen': params, 'soft_prompt': state.soft_prompt},
+  )
+  soft_prompt = optax.apply_updates(state.soft_prompt, updates['soft_prompt'])
+  rows = jnp.sum(jnp.any(batch.attention_mask, axis=-1))
+  scalars = {
+    'loss': loss / count,
+    'grad_norm': jnp.linalg.norm(grads),
+    'prompt_drift': jnp.linalg.norm(soft_prompt - state.initial_prompt),
+    'tokens': jnp.sum(batch.attention_mask) + rows * soft_prompt.shape[0],
+  }
+  state = dataclasses.replace(
+    state,
+    step=state.step + 1,
+    soft_prompt=soft_prompt,
+    opt_state=opt_state,
+    loss_sum=state.loss_sum + loss,
+    loss_count=state.loss_count + count,
+  )
+  return state, scalars

@@ -1,0 +1,128 @@
+"""The workdir's own files: its config, its lock, and whole-file writes."""
+
+import contextlib
+import fcntl
+import json
+import os
+
+from etils import epath
+
+from jaxprompt import errors
+
+
+def open_workdir(path):
+  """Makes the directory if it is missing and returns its epath.
+
+  Raises:
+    UserError: if it cannot be written.
+  """
+  workdir = epath.Path(path).expanduser()
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    probe = workdir / f'.probe-{os.getpid()}'
+    probe.write_text('')
+    probe.unlink()
+  except OSError as e:
+    raise errors.UserError(
+      f'--workdir {str(path)!r} cannot be written ({e.strerror or e}); expected a '
+      'directory of yours'
+    ) from e
+  return workdir
+
+
+@contextlib.contextmanager
+def lock(workdir):
+  """Holds the workdir for this process; the system lets go when the process ends.
+
+  Raises:
+    UserError: if a live process holds it.
+  """
+  if '://' in str(workdir):  # object stores have no locks
+    yield
+    return
+  with (workdir / '.lock').open('a+') as f:
+    try:
+      fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+      f.seek(0)
+      raise errors.UserError(
+        f'--workdir {str(workdir)!r} is in use by process {f.read().strip() or "?"}; '
+        'wait until it ends, stop it, or choose another directory'
+      ) from e
+    f.truncate(0)
+    f.write(str(os.getpid()))
+    f.flush()
+    yield
+
+
+def write(path, text):
+  """Writes a whole file or none of it."""
+  temporary = path.parent / f'.{path.name}.{os.getpid()}'
+  temporary.write_text(text)
+  temporary.replace(path)
+
+
+def write_json(path, value):
+  write(path, json.dumps(value, indent=2, ensure_ascii=False) + '\n')
+
+
+def write_jsonl(path, values):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  write(path, ''.join(json.dumps(value, ensure_ascii=False) + '\n' for value in values))
+
+
+def read_json(path):
+  """Returns the content of a JSON file, or None if there is no such file.
+
+  Raises:
+    UserError: if it is there and not JSON.
+  """
+  if not path.exists():
+    return None
+  try:
+    return json.loads(path.read_text())
+  except ValueError as e:
+    raise errors.UserError(
+      f'{path} is not JSON ({e}); restore it, or choose another --workdir'
+    ) from e
+
+
+def claim(workdir, config, versions, devices):
+  """Writes config.json, or checks that the one there is of the same config.
+
+  Args:
+    workdir: an epath.
+    config: the resolved config, a nested dict.
+    versions, devices: what this process runs on; recorded, not compared.
+
+  Raises:
+    UserError: names the fields that differ.
+  """
+  stored = read_json(workdir / 'config.json')
+  if stored is not None:
+    before, now = flatten(stored['config']), flatten(config)
+    differing = [
+      f'{name} is {now.get(name)!r}, was {before.get(name)!r}'
+      for name in sorted(before.keys() | now.keys())
+      if before.get(name) != now.get(name)
+    ]
+    if differing:
+      raise errors.UserError(
+        f'--workdir {str(workdir)!r} belongs to a different config: '
+        f'{"; ".join(differing)}; use the same config, or another directory'
+      )
+  write_json(
+    workdir / 'config.json',
+    {'config': config, 'versions': versions, 'devices': devices},
+  )
+
+
+def flatten(config, prefix=''):
+  """Returns a nested dict as {'a.b': value}."""
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, dict):
+      flat.update(flatten(value, f'{prefix}{key}.'))
+    else:
+      flat[prefix + key] = value
+  return flat

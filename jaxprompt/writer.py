@@ -1,0 +1,95 @@
+"""What a run says while it goes on: metrics.jsonl, TensorBoard, the terminal."""
+
+import json
+import logging
+import sys
+import time
+
+import tensorboardX
+import tqdm
+
+log = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LINES = 10.0  # of progress, where there is no terminal for a bar
+
+
+class Writer:
+  """Writes scalars to metrics.jsonl, one object a line, and to TensorBoard."""
+
+  def __init__(self, workdir, *, lines, step):
+    """Opens the files for a run that goes on after `step`.
+
+    Args:
+      workdir: an epath.
+      lines: the lines of metrics.jsonl to keep: what the run had written by then. A
+        killed run may have written more, which it will write again.
+      step: the optimiser steps done.
+    """
+    path = workdir / 'metrics.jsonl'
+    kept = path.read_text().splitlines(keepends=True)[:lines] if path.exists() else []
+    path.write_text(''.join(kept))
+    self.lines = len(kept)
+    self._file = path.open('a')
+    self._tensorboard = tensorboardX.SummaryWriter(
+      str(workdir / 'tensorboard'), purge_step=step + 1 if step else None
+    )
+
+  def write(self, step, scalars):
+    """Writes {name: number} of an optimiser step."""
+    self._file.write(json.dumps({'step': step, **scalars}) + '\n')
+    self.lines += 1
+    for name, value in scalars.items():
+      self._tensorboard.add_scalar(name, value, step)
+
+  def flush(self):
+    self._file.flush()
+    self._tensorboard.flush()
+
+  def close(self):
+    self._file.close()
+    self._tensorboard.close()
+
+
+class Progress:
+  """A bar on a terminal; elsewhere a plain line from time to time."""
+
+  def __init__(self, label, total, done=0):
+    self._label, self._total, self._done = label, total, done
+    self._began, self._first = time.monotonic(), done
+    self._spoke = self._began
+    self._bar = tqdm.tqdm(
+      desc=label,
+      total=total,
+      initial=done,
+      unit='batch',
+      leave=False,
+      disable=None,
+      file=sys.stderr,
+    )
+
+  def update(self, batches, **figures):
+    """Counts batches done, and shows figures such as the running loss."""
+    self._done += batches
+    self._bar.set_postfix({k: f'{v:.4g}' for k, v in figures.items()}, refresh=False)
+    self._bar.update(batches)
+    now = time.monotonic()
+    if self._bar.disable and now - self._spoke > _SECONDS_BETWEEN_LINES:
+      self._spoke = now
+      log.info(
+        '%s: %d/%d batches, %.2f batches/s%s',
+        self._label,
+        self._done,
+        self._total,
+        (self._done - self._first) / (now - self._began),
+        ''.join(f', {name} {value:.4g}' for name, value in figures.items()),
+      )
+
+  def close(self):
+    self._bar.close()
+
+
+class LogHandler(logging.Handler):
+  """Prints log records to standard error, above a progress bar if there is one."""
+
+  def emit(self, record):
+    tqdm.tqdm.write(self.format(record), file=sys.stderr)

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import http.server
 import json
+import os
 import re
 import threading
 import urllib.parse
@@ -25,6 +26,8 @@ API = re.compile(
   f'/api/(models|datasets)/{REPO}(?:/(revision|tree|paths-info)/([^/]+)(?:/(.+))?)?'
 )
 FILE = re.compile(f'/(datasets/)?{REPO}/resolve/([^/]+)/(.+)')
+# What a developer may have set that would lead a process elsewhere.
+FOREIGN = re.compile('(HF|HUGGING_?FACE|TRANSFORMERS)_.*|.*_proxy', re.I).fullmatch
 
 
 class Reply(NamedTuple):
@@ -42,21 +45,19 @@ class Hub:
   asked: list[str] = field(default_factory=list)
 
   def environment(self, home: Path) -> dict[str, str]:
-    """Variables that send a process with an empty cache `home` to this hub alone.
+    """The environment of a process that asks this hub alone and caches in `home`.
 
     The hub is also the proxy of everything else, since datasets asks two more hosts
     of its own accord: datasets-server.HOST (answered 404), S3 to count downloads.
     """
-    proxy = dict.fromkeys(('http_proxy', 'https_proxy'), self.url)
-    direct = dict.fromkeys(('no_proxy', 'NO_PROXY', 'all_proxy', 'ALL_PROXY'), '')
+    kept = {name: value for name, value in os.environ.items() if not FOREIGN(name)}
+    proxies = ('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY')
     return {
+      **kept,
+      **dict.fromkeys(proxies, self.url),
       'HF_ENDPOINT': self.url,
       'HF_HOME': str(home),
       'HF_UPDATE_DOWNLOAD_COUNTS': '0',
-      'HF_HUB_DISABLE_TELEMETRY': '1',
-      **{name.upper(): value for name, value in proxy.items()},
-      **proxy,
-      **direct,
     }
 
 

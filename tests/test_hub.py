@@ -2,14 +2,13 @@
 
 import http.client
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import hub_data
 import pytest
-from hub import serve
+from hub import Hub, serve
 
 SQUAD = {
   split: [
@@ -53,6 +52,21 @@ print(json.dumps({
   'pairs': {split: rows.to_list() for split, rows in pairs.items()},
 }))
 """
+LIST = """
+import json
+from huggingface_hub import HfApi
+
+api = HfApi()
+info = api.model_info('tiny')
+paths = lambda items: [item.path for item in items]
+print(json.dumps({
+  'siblings': [file.rfilename for file in info.siblings],
+  'same': api.model_info('tiny', revision=info.sha).sha == info.sha,
+  'tree': paths(api.list_repo_tree('tiny')),
+  'whole_tree': paths(api.list_repo_tree('tiny', recursive=True)),
+  'found': paths(api.get_paths_info('tiny', ['letters', 'deep', 'absent'])),
+}))
+"""
 
 
 def write_gpt2(folder: Path) -> float:
@@ -79,10 +93,11 @@ def write_gpt2(folder: Path) -> float:
   return float(params['transformer']['wpe']['embedding'][0, 0])
 
 
-def load(environment: dict[str, str]) -> dict[str, object]:
+def run(code: str, environment: dict[str, str]) -> object:
+  """What `code` prints as JSON, run by a new interpreter in `environment`."""
   done = subprocess.run(
-    [sys.executable, '-c', LOAD],
-    env={**os.environ, **environment},
+    [sys.executable, '-c', code],
+    env=environment,
     capture_output=True,
     text=True,
     timeout=120,
@@ -105,43 +120,40 @@ def test_libraries_load_what_is_served_and_again_from_the_cache(tmp_path):
     'pairs': PAIRS['de-en'],
   }
   with serve(root) as hub:
-    assert load(hub.environment(home)) == served
+    assert run(LOAD, hub.environment(home)) == served
   downloads = [
     line for line in hub.asked if line.startswith('GET') and '.parquet' in line
   ]
   assert len(downloads) == 2 + 3 + 3  # each split of a configuration, once
   assert not [line for line in hub.asked if line.startswith('CONNECT')]
-  assert load({**hub.environment(home), 'HF_HUB_OFFLINE': '1'}) == served
+  assert run(LOAD, {**hub.environment(home), 'HF_HUB_OFFLINE': '1'}) == served
 
 
-def test_the_client_lists_a_repository(url):
-  from huggingface_hub import HfApi
-
-  api = HfApi(endpoint=url)
-  info = api.model_info('tiny')
-  assert [file.rfilename for file in info.siblings] == ['deep/more', 'letters']
-  assert api.model_info('tiny', revision=info.sha).sha == info.sha
-  tree = [item.path for item in api.list_repo_tree('tiny', recursive=True)]
-  assert tree == ['deep', 'deep/more', 'letters']
-  assert [item.path for item in api.list_repo_tree('tiny')] == ['deep', 'letters']
-  found = api.get_paths_info('tiny', ['letters', 'deep', 'absent'])
-  assert [item.path for item in found] == ['letters', 'deep']
+def test_the_client_lists_a_repository(hub, tmp_path):
+  listed = run(LIST, hub.environment(tmp_path / 'home'))
+  assert listed == {
+    'siblings': ['deep/more', 'letters'],
+    'same': True,
+    'tree': ['deep', 'letters'],
+    'whole_tree': ['deep', 'deep/more', 'letters'],
+    'found': ['letters', 'deep'],
+  }
 
 
-def request(url: str, method: str, path: str, **headers: str):
-  connection = http.client.HTTPConnection(url.removeprefix('http://'))
+def request(hub: Hub, method: str, path: str, **headers: str):
+  connection = http.client.HTTPConnection(hub.url.removeprefix('http://'))
   connection.request(method, path, headers=headers)
   reply = connection.getresponse()
   return reply, reply.read()
 
 
 @pytest.fixture
-def url(tmp_path):
+def hub(tmp_path):
   (tmp_path / 'models/tiny/deep').mkdir(parents=True)
   (tmp_path / 'models/tiny/letters').write_text('abcdef')
   (tmp_path / 'models/tiny/deep/more').write_text('x')
   with serve(tmp_path) as hub:
-    yield hub.url
+    yield hub
 
 
 @pytest.mark.parametrize(
@@ -156,8 +168,8 @@ def url(tmp_path):
     ('http://elsewhere.invalid/tiny/resolve/main/letters', 'NotFound'),
   ],
 )
-def test_what_is_absent_is_named_by_its_error_code(url, path, code):
-  reply, _ = request(url, 'GET', path)
+def test_what_is_absent_is_named_by_its_error_code(hub, path, code):
+  reply, _ = request(hub, 'GET', path)
   assert (reply.status, reply.headers['X-Error-Code']) == (404, code)
 
 
@@ -171,13 +183,13 @@ def test_what_is_absent_is_named_by_its_error_code(url, path, code):
     ('bytes=6-', 416, b''),
   ],
 )
-def test_a_range_gives_its_bytes(url, asked, status, body):
-  reply, given = request(url, 'GET', '/tiny/resolve/main/letters', Range=asked)
+def test_a_range_gives_its_bytes(hub, asked, status, body):
+  reply, given = request(hub, 'GET', '/tiny/resolve/main/letters', Range=asked)
   assert (reply.status, given) == (status, body)
 
 
-def test_a_head_gives_length_and_identity_without_the_body(url):
-  reply, body = request(url, 'HEAD', '/tiny/resolve/main/letters')
+def test_a_head_gives_length_and_identity_without_the_body(hub):
+  reply, body = request(hub, 'HEAD', '/tiny/resolve/main/letters')
   assert reply.headers['Content-Length'] == '6'
   assert len(reply.headers['X-Repo-Commit']) == 40
   assert reply.headers['ETag']

@@ -38,9 +38,8 @@ class Reply(NamedTuple):
 
 @dataclass
 class Hub:
-  """A running hub: its folders, its address and every request it has had."""
+  """A running hub: its address and every request it has had."""
 
-  root: Path
   url: str = ''
   asked: list[str] = field(default_factory=list)
 
@@ -64,7 +63,7 @@ class Hub:
 @contextlib.contextmanager
 def serve(root: Path) -> Iterator[Hub]:
   """Serve ROOT/models/ID and ROOT/datasets/ID until the block ends."""
-  hub = Hub(root)
+  hub = Hub()
 
   # HTTP/1.0, the base's default: no connection outlives the server.
   class Handler(http.server.BaseHTTPRequestHandler):

@@ -33,16 +33,21 @@ class Checkpoints:
     )
 
   def save(self, step, state, progress):
-    """Saves a tree of arrays and a JSON dict; returns before they are on disk."""
+    """Saves a tree of arrays and a JSON dict; returns before they are on disk.
+
+    A checkpoint of the same step is replaced.
+    """
+    if step in self._manager.all_steps():
+      self._manager.wait_until_finished()
+      self._manager.delete(step)
     # The train step donates its state, so what is written must be a copy.
     state = jax.tree.map(jnp.copy, state)
-    progress = {**progress, 'digest': _digest(state)}
     self._manager.save(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
+        state=ocp.args.StandardSave(state),
+        progress=ocp.args.JsonSave({**progress, 'digest': _digest(state)}),
       ),
-      force=True,
     )
 
   def restore(self, state):
@@ -56,24 +61,11 @@ class Checkpoints:
     """
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     for step in sorted(self._manager.all_steps(), reverse=True):
-      try:
-        restored = self._manager.restore(
-          step,
-          args=ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
-          ),
-        )
-        progress = restored.progress
-        if progress.pop('digest') != _digest(restored.state):
-          raise ValueError('its arrays are not those that were saved')
-        return restored.state, progress
-      except Exception as e:  # whatever a damaged file makes Orbax or JSON raise
-        reason = str(e).strip().splitlines() or [type(e).__name__]
-        log.warning(
-          'checkpoint %d is damaged (%s); using the one before', step, reason[0]
-        )
-        # It would stand in the way of the run's own save of that step.
-        self._manager.delete(step)
+      found = _read(self._manager, step, abstract)
+      if found:
+        return found
+      # It would stand in the way of the run's own save of that step.
+      self._manager.delete(step)
     return None
 
   def close(self):
@@ -82,9 +74,50 @@ class Checkpoints:
     self._manager.close()
 
 
+def read_best(directory):
+  """Returns (best prompt [P, H], progress) of the newest whole checkpoint, or None.
+
+  Args:
+    directory: the checkpoints of a run, an epath; it is only read.
+  """
+  if not directory.exists():
+    return None
+  options = ocp.CheckpointManagerOptions(read_only=True)
+  with ocp.CheckpointManager(
+    directory, options=options, item_names=('state', 'progress')
+  ) as manager:
+    for step in sorted(manager.all_steps(), reverse=True):
+      found = _read(manager, step)
+      if found and found[1]['epochs']:
+        return found[0]['best_prompt'], found[1]
+  return None
+
+
+def _read(manager, step, abstract=None):
+  """Returns (state, progress) of one checkpoint, or None and a log line."""
+  try:
+    restored = manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
+      ),
+    )
+    progress = dict(restored.progress)
+    if progress.pop('digest') != _digest(restored.state):
+      raise ValueError('its arrays are not those that were saved')
+    return restored.state, progress
+  except Exception as e:  # whatever a damaged file makes Orbax or JSON raise
+    reason = str(e).strip().splitlines() or [type(e).__name__]
+    log.warning('checkpoint %d is damaged (%s); using the one before', step, reason[0])
+    return None
+
+
 def _digest(state):
-  """Returns a hash of the arrays: Orbax notices torn files, not changed bytes."""
-  digest = hashlib.sha256()
-  for leaf in jax.tree.leaves(jax.device_get(state)):
-    digest.update(leaf.tobytes())
-  return digest.hexdigest()
+  """Returns a hash of the arrays: Orbax notices torn files, not changed bytes.
+
+  It does not depend on their order, which differs between a dataclass and the dict
+  that Orbax makes of it without a target.
+  """
+  leaves = jax.tree.leaves(jax.device_get(state))
+  hashes = sorted(hashlib.sha256(leaf.tobytes()).hexdigest() for leaf in leaves)
+  return hashlib.sha256(''.join(hashes).encode()).hexdigest()

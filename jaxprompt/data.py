@@ -59,7 +59,7 @@ def load(tokenizer, task, split, *, size, max_source_tokens, max_target_tokens):
     tokenizer: a fast tokenizer of transformers with an end-of-text token.
     task: a `tasks.Task`.
     split: a `sources.Split`.
-    size: the number of rows to take, 0 for all.
+    size: the most rows to take, 0 for all.
     max_source_tokens, max_target_tokens: longer ones are cut.
 
   Returns:
@@ -68,15 +68,10 @@ def load(tokenizer, task, split, *, size, max_source_tokens, max_target_tokens):
   Raises:
     UserError: names the row that cannot be used.
   """
-  available = len(split.rows)
-  if size > available:
-    raise errors.UserError(
-      f'{size} rows are asked for but {split.where(0)} and what follows are only '
-      f'{available}; lower the size, or use 0 for all'
-    )
   newline, _ = encode(tokenizer, '\n')
   rows, sources_cut, targets_cut = [], 0, 0
-  for i in range(size or available):
+  available = len(split.rows)
+  for i in range(min(size or available, available)):
     try:
       example = tasks.parse(task, split.rows[i], i)
       head, source_ids = _fit(tokenizer, example.head, example.tail, max_source_tokens)

@@ -1,4 +1,4 @@
-"""Evaluation of one prompt over one split: loss of every row, text of every row, scores."""
+"""Evaluation of a prompt over a split: the rows' losses, their texts, the scores."""
 
 import dataclasses
 from collections.abc import Callable, Iterable

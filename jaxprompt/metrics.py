@@ -145,13 +145,10 @@ def _corpus_statistics(metric, predictions, references):
   )
 
 
-def signatures():
-  """Returns sacrebleu's signatures, which name every setting of a score.
-
-  They depend on the number of references, so a first score must have been taken.
-  """
+def sacrebleu_signatures():
+  """Returns {metric: sacrebleu's signature}, which names every setting of a score."""
   out = {}
   for name, metric in _corpus_metrics().items():
-    metric.corpus_score(['a'], [['a']])
+    metric.corpus_score(['a'], [['a']])  # a signature needs a score with references
     out[name] = str(metric.get_signature())
   return out

@@ -55,7 +55,7 @@ def arm(evaluation, seed):
 
 
 def best_epoch(epochs):
-  """Returns the number of the epoch with the lowest validation loss, the first if tied."""
+  """Returns the epoch of the lowest validation loss, the first of equals."""
   return min(epochs, key=lambda record: record['validation_loss'])['epoch']
 
 
@@ -80,10 +80,11 @@ def table(results, metric_names):
     ).rstrip()
     for row in rows
   ]
+  soft_prompt = results['prompt']
   head = (
-    f'{results["task"]}, {results["model"]}, {results["test"]["soft"]["examples"]} test '
-    f'rows, {results["prompt"]["length"]} virtual tokens '
-    f'({results["prompt"]["parameters"]} parameters), best epoch {results["best_epoch"]}'
+    f'{results["task"]}, {results["model"]}: {results["test"]["soft"]["examples"]} '
+    f'test rows, {soft_prompt["length"]} virtual tokens ({soft_prompt["parameters"]} '
+    f'parameters), best epoch {results["best_epoch"]}'
   )
   return '\n'.join([head, *lines])
 

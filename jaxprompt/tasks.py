@@ -32,6 +32,7 @@ class Task:
       `ValueError` with what is wrong with the row.
     score: from predictions and their gold targets to named `metrics.Statistics`.
     metrics: the names that `score` gives, and `token_match`, the main one first.
+    signatures: gives {metric: the settings that it was computed with}.
   """
 
   prompt_name: str
@@ -39,6 +40,7 @@ class Task:
   parse: Callable[[dict], tuple[str, str, Sequence[str]]]
   score: Callable[..., dict[str, metrics.Statistics]]
   metrics: tuple[str, ...]
+  signatures: Callable[[], dict[str, str]] = dict
 
 
 def _text(value, name):
@@ -105,6 +107,7 @@ TASKS = {
     parse=_parse_translation,
     score=metrics.translation,
     metrics=('bleu', 'chrf', 'token_match'),
+    signatures=metrics.sacrebleu_signatures,
   ),
 }
 

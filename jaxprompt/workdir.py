@@ -40,7 +40,7 @@ def lock(workdir):
   if '://' in str(workdir):  # object stores have no locks
     yield
     return
-  with (workdir / '.lock').open('a+') as f:
+  with open(os.fspath(workdir / '.lock'), 'a+') as f:
     try:
       fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:

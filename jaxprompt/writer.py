@@ -88,6 +88,26 @@ class Progress:
     self._bar.close()
 
 
+def show_progress(check):
+  """Returns a function that goes through batches and shows how far it is.
+
+  Args:
+    check: called after every batch; may raise to stop.
+  """
+
+  def show(batches, label):
+    progress = Progress(label, len(batches))
+    try:
+      for batch in batches:
+        yield batch
+        progress.update(1)
+        check()
+    finally:
+      progress.close()
+
+  return show
+
+
 class LogHandler(logging.Handler):
   """Prints log records to standard error, above a progress bar if there is one."""
 

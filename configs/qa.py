@@ -1,0 +1,30 @@
+"""Question answering: SQuAD by default."""
+
+from jaxprompt import config as config_lib
+
+SIZES = {
+  'data.train_size': 5000,
+  'data.validation_size': 500,
+  'data.test_size': 500,
+}
+
+PRESETS = {
+  '': SIZES,
+  'original': {
+    **SIZES,
+    'prompt.length': 1,
+    'train.batch_size': 1,
+    'train.epochs': 10,
+    'train.accumulate': 1,
+    'train.clip_norm': 1.0,
+  },
+}
+
+
+def get_config(preset=''):
+  config = config_lib.default('qa')
+  config.data.path = 'squad'
+  config.data.max_source_tokens = 448
+  config.data.max_target_tokens = 32
+  config.eval.max_new_tokens = 32
+  return config_lib.with_preset(config, PRESETS, preset)

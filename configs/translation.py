@@ -1,0 +1,31 @@
+"""English to German: WMT16 by default."""
+
+from jaxprompt import config as config_lib
+
+SIZES = {
+  'data.train_size': 4800,
+  'data.validation_size': 600,
+  'data.test_size': 600,
+}
+
+PRESETS = {
+  '': SIZES,
+  'original': {
+    **SIZES,
+    'prompt.length': 1,
+    'train.batch_size': 1,
+    'train.epochs': 10,
+    'train.accumulate': 1,
+    'train.clip_norm': 1.0,
+  },
+}
+
+
+def get_config(preset=''):
+  config = config_lib.default('translation')
+  config.data.path = 'wmt16'
+  config.data.subset = 'de-en'
+  config.data.max_source_tokens = 128
+  config.data.max_target_tokens = 128
+  config.eval.max_new_tokens = 128
+  return config_lib.with_preset(config, PRESETS, preset)

@@ -1,0 +1,138 @@
+"""The config's fields with their defaults, and what values they may have."""
+
+import math
+
+from ml_collections import config_dict
+
+from jaxprompt import errors, optim, tasks
+from jaxprompt.lm import loading
+
+INITS = ('text', 'vocab', 'random')  # anything else is the workdir of a trained prompt
+
+
+def default(task):
+  """Returns the config of a task, its data to be set by its file in configs/."""
+  c = config_dict.ConfigDict()
+  c.task = task  # summarization, qa or translation
+  c.seed = 0  # of the prompt's initialisation, the order of the data, the bootstrap
+  c.hard_prompt = tasks.TASKS[task].hard_prompt  # text of the hard arm
+
+  c.model = config_dict.ConfigDict()
+  c.model.path = 'gpt2'  # hub id or local checkpoint directory
+  c.model.dtype = 'float32'  # of frozen weights and compute: float32 or bfloat16
+
+  c.data = config_dict.ConfigDict()
+  c.data.path = (
+    ''  # hub id, or directory of {train,validation,test}.{jsonl,json,csv,parquet}
+  )
+  c.data.subset = ''  # the hub data set's configuration
+  c.data.train_size = 0  # rows, from the split's beginning; 0 = all
+  c.data.validation_size = 0  # rows; 0 = all
+  c.data.test_size = 0  # rows; 0 = all
+  c.data.max_source_tokens = 512  # tokens; longer sources are cut (a question never)
+  c.data.max_target_tokens = 128  # tokens; longer targets are cut
+
+  c.prompt = config_dict.ConfigDict()
+  c.prompt.name = tasks.TASKS[task].prompt_name  # for people; not tokenised
+  c.prompt.length = 20  # P, virtual tokens
+  c.prompt.init = 'text'  # text, vocab, random, or the workdir of a trained prompt
+  c.prompt.text = ''  # text of init=text; '' = the hard prompt's
+  c.prompt.position = 'prefix'  # where the prompt stands: before the source
+
+  c.train = config_dict.ConfigDict()
+  c.train.batch_size = 8  # rows a micro-batch, over all devices
+  c.train.epochs = 10  # passes over the training rows
+  c.train.accumulate = 1  # micro-batches an optimiser step
+  c.train.clip_norm = 1.0  # largest norm of the prompt's gradient; 0 = no clipping
+  c.train.learning_rate = 0.05  # AdamW, after the warm-up
+  c.train.schedule = 'cosine'  # after the warm-up: cosine, linear or constant
+  c.train.warmup = 10  # optimiser steps
+
+  c.eval = config_dict.ConfigDict()
+  c.eval.batch_size = 16  # rows
+  c.eval.max_new_tokens = 128  # tokens generated at most
+  c.eval.beams = 1  # 1 = greedy
+
+  c.checkpoint = config_dict.ConfigDict()
+  c.checkpoint.every_steps = 100  # optimiser steps, besides every epoch's end; 0 = none
+  c.checkpoint.keep = 3  # newest checkpoints kept
+
+  c.parallel = config_dict.ConfigDict()
+  c.parallel.mode = 'jit'  # how devices are used
+  c.parallel.data = -1  # devices that share a batch; -1 = all that are left
+  c.parallel.model = 1  # devices that share the weights
+  return c
+
+
+def with_preset(config, presets, name):
+  """Returns the config with a preset's values.
+
+  Args:
+    config: from `default`.
+    presets: {name: {'section.field': value}}; '' is the preset of no name.
+    name: the part of --config after the colon.
+
+  Raises:
+    UserError: for an unknown name.
+  """
+  if name not in presets:
+    known = ', '.join(repr(preset) for preset in presets)
+    raise errors.UserError(f'preset {name!r} is unknown; expected one of {known}')
+  config.update_from_flattened_dict(presets[name])
+  return config
+
+
+def _one_of(*values):
+  return lambda x: x in values, 'one of ' + ', '.join(map(str, values))
+
+
+def _at_least(low):
+  return lambda x: math.isfinite(x) and x >= low, f'a number of at least {low}'
+
+
+_AT_LEAST_0 = _at_least(0)
+_AT_LEAST_1 = _at_least(1)
+_TEXT = (lambda x: bool(x.strip()), 'a text that is not blank')
+
+CHECKS = {
+  'task': _one_of(*tasks.TASKS),
+  'seed': (lambda x: 0 <= x < 2**32, 'a number from 0 to 2**32 - 1'),
+  'hard_prompt': _TEXT,
+  'model.path': _TEXT,
+  'model.dtype': _one_of(*loading.DTYPES),
+  'data.path': _TEXT,
+  'data.train_size': _AT_LEAST_0,
+  'data.validation_size': _AT_LEAST_0,
+  'data.test_size': _AT_LEAST_0,
+  'data.max_source_tokens': _AT_LEAST_1,
+  'data.max_target_tokens': _AT_LEAST_1,
+  'prompt.name': _TEXT,
+  'prompt.length': _AT_LEAST_1,
+  'prompt.init': _TEXT,
+  'prompt.position': _one_of('prefix'),
+  'train.batch_size': _AT_LEAST_1,
+  'train.epochs': _AT_LEAST_1,
+  'train.accumulate': _AT_LEAST_1,
+  'train.clip_norm': _AT_LEAST_0,
+  'train.learning_rate': _AT_LEAST_0,
+  'train.schedule': _one_of(*optim.SCHEDULES),
+  'train.warmup': _AT_LEAST_0,
+  'eval.batch_size': _AT_LEAST_1,
+  'eval.max_new_tokens': _AT_LEAST_1,
+  'eval.beams': _AT_LEAST_1,
+  'checkpoint.every_steps': _AT_LEAST_0,
+  'checkpoint.keep': _AT_LEAST_1,
+  'parallel.mode': _one_of('jit'),
+  'parallel.data': _one_of(-1, 1),
+  'parallel.model': _one_of(-1, 1),
+}
+
+
+def check(config):
+  """Raises `UserError` for the first field whose value cannot be used."""
+  for field, (good, expected) in CHECKS.items():
+    value = config
+    for part in field.split('.'):
+      value = value[part]
+    if not good(value):
+      raise errors.UserError(f'{field} is {value!r}; expected {expected}')

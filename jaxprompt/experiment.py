@@ -1,0 +1,230 @@
+"""From a config to what a run works with: model, rows, arms, and the comparison."""
+
+import dataclasses
+import functools
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from jaxprompt import (
+  checkpoint,
+  data,
+  decode,
+  errors,
+  evaluate,
+  prompt,
+  results,
+  sources,
+  steps,
+  tasks,
+)
+from jaxprompt import workdir as workdir_lib
+from jaxprompt.lm import base, loading
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """What all modes share, built once."""
+
+  config: object  # ml_collections.ConfigDict
+  task: tasks.Task
+  lm: base.LanguageModel
+  params: dict  # the frozen weights
+  tokenizer: object
+  splits: dict[str, data.Rows]
+  evaluator: evaluate.Evaluator
+
+
+def build(config, progress):
+  """Loads model and data.
+
+  Args:
+    config: from `config.default`, checked.
+    progress: see `evaluate.Evaluator`.
+
+  Raises:
+    UserError: for what the config asks for and cannot have.
+  """
+  task = tasks.TASKS[config.task]
+  # The data first: its mistakes show at once, a large model takes a while to load.
+  raw = sources.read(config.data.path, config.data.subset)
+  lm, params, tokenizer = loading.load(config.model.path, config.model.dtype)
+  _check_positions(config, lm, tokenizer)
+  splits = {
+    split: data.load(
+      tokenizer,
+      task,
+      raw[split],
+      size=config.data[f'{split}_size'],
+      max_source_tokens=config.data.max_source_tokens,
+      max_target_tokens=config.data.max_target_tokens,
+    )
+    for split in sources.SPLITS
+  }
+  for split, rows in splits.items():
+    log.info(
+      '%s: %d rows, %d sources and %d targets cut',
+      split,
+      len(rows.rows),
+      rows.sources_cut,
+      rows.targets_cut,
+    )
+  generate = functools.partial(
+    decode.generate,
+    lm,
+    max_new_tokens=config.eval.max_new_tokens,
+    beams=config.eval.beams,
+    eos_id=tokenizer.eos_token_id,
+  )
+  evaluator = evaluate.Evaluator(
+    task=task,
+    tokenizer=tokenizer,
+    params=params,
+    row_losses=jax.jit(functools.partial(steps.row_losses, lm)),
+    generate=jax.jit(generate),
+    batch_size=config.eval.batch_size,
+    progress=progress,
+  )
+  return Experiment(config, task, lm, params, tokenizer, splits, evaluator)
+
+
+def _check_positions(config, lm, tokenizer):
+  """Refuses lengths beyond the position table, where Flax would compute NaN."""
+  prompts = {
+    'prompt.length': config.prompt.length,
+    'the tokens of hard_prompt': len(hard_prompt_ids(config, tokenizer)),
+  }
+  newline, end_of_text = 1, 1
+  after = {
+    'data.max_target_tokens': config.data.max_target_tokens + end_of_text,
+    'eval.max_new_tokens': config.eval.max_new_tokens,
+  }
+  prompt_name = max(prompts, key=prompts.get)
+  after_name = max(after, key=after.get)
+  total = prompts[prompt_name] + config.data.max_source_tokens + newline
+  total += after[after_name]
+  if total > lm.max_positions:
+    raise errors.UserError(
+      f'{prompt_name} ({prompts[prompt_name]}) + data.max_source_tokens '
+      f'({config.data.max_source_tokens}) + newline + {after_name} '
+      f'({after[after_name]}) is {total} tokens; model.path {config.model.path!r} has '
+      f'{lm.max_positions} positions: lower one of them'
+    )
+
+
+def hard_prompt_ids(config, tokenizer):
+  """Returns the ids of the hard prompt and the space after it."""
+  ids, _ = data.encode(tokenizer, config.hard_prompt + ' ')
+  return ids
+
+
+def initial_prompt(experiment):
+  """Returns the soft prompt before training, [P, H] float32."""
+  config = experiment.config.prompt
+  table = experiment.lm.embed(
+    experiment.params, jnp.arange(experiment.lm.vocab_size)
+  )  # [V, H]
+  rng = jax.random.key(experiment.config.seed)
+  if config.init == 'text':
+    text = config.text or experiment.config.hard_prompt
+    text_ids, _ = data.encode(experiment.tokenizer, text)
+    return prompt.from_text(table, config.length, text_ids=text_ids)
+  if config.init == 'vocab':
+    return prompt.from_vocab(table, config.length, rng=rng)
+  if config.init == 'random':
+    return prompt.from_normal(table, config.length, rng=rng)
+  return _trained_prompt(config, experiment.lm.width)
+
+
+def _trained_prompt(config, width):
+  """Returns the best prompt of another run's workdir."""
+  best = checkpoint.read_best(epath.Path(config.init).expanduser() / 'checkpoints')
+  if best is None:
+    raise errors.UserError(
+      f'prompt.init {config.init!r} holds no trained prompt; expected text, vocab, '
+      'random, or the workdir of a run'
+    )
+  trained, _ = best
+  if trained.shape != (config.length, width):
+    raise errors.UserError(
+      f'prompt.init {config.init!r} is a prompt of {trained.shape[0]} tokens of width '
+      f'{trained.shape[1]}, expected {config.length} of width {width}; use the same '
+      'model, and its prompt.length'
+    )
+  return jnp.asarray(trained)
+
+
+def arms(experiment, soft_prompt):
+  """Returns {arm: prompt embeddings [P, H]}: each arm is a matrix in front."""
+  ids = jnp.asarray(hard_prompt_ids(experiment.config, experiment.tokenizer))
+  return {
+    'none': jnp.zeros((0, experiment.lm.width), jnp.float32),
+    'hard': experiment.lm.embed(experiment.params, ids).astype(jnp.float32),
+    'soft': soft_prompt,
+  }
+
+
+def compare(experiment, soft_prompt, epochs, workdir):
+  """Measures the three arms on the test rows; writes predictions and results.json.
+
+  Args:
+    experiment: `Experiment`.
+    soft_prompt: the best prompt, [P, H].
+    epochs: the records of the epochs trained.
+    workdir: an epath.
+
+  Returns:
+    The content of results.json.
+  """
+  config = experiment.config
+  rows = experiment.splits['test'].rows
+  test = {}
+  for name, matrix in arms(experiment, soft_prompt).items():
+    measured = evaluate.evaluate(experiment.evaluator, matrix, rows, f'test, {name}')
+    test[name] = results.arm(measured, config.seed)
+    workdir_lib.write_jsonl(
+      workdir / 'predictions' / f'{name}.jsonl',
+      [
+        {
+          'id': row.id,
+          'source': row.source,
+          'target': row.target,
+          'prediction': prediction,
+          'references': row.references,
+        }
+        for row, prediction in zip(rows, measured.predictions, strict=True)
+      ],
+    )
+  found = {
+    'task': config.task,
+    'model': config.model.path,
+    'config': config.to_dict(),
+    'versions': results.versions(),
+    'devices': results.devices(),
+    'signatures': experiment.task.signatures(),
+    'data': {
+      split: {
+        'rows': len(rows.rows),
+        'sources_cut': rows.sources_cut,
+        'targets_cut': rows.targets_cut,
+      }
+      for split, rows in experiment.splits.items()
+    },
+    'prompt': {
+      'name': config.prompt.name,
+      'length': config.prompt.length,
+      'init': config.prompt.init,
+      'position': config.prompt.position,
+      'parameters': int(np.size(soft_prompt)),
+    },
+    'epochs': epochs,
+    'best_epoch': results.best_epoch(epochs),
+    'test': test,
+  }
+  workdir_lib.write_json(workdir / 'results.json', found)
+  return found

@@ -1,0 +1,127 @@
+"""Loads a checkpoint: its family's functions, its weights, and the tokenizer it had."""
+
+import contextlib
+import logging
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import transformers
+
+from jaxprompt import errors, hub
+from jaxprompt.lm import gpt2
+
+FAMILIES = {'gpt2': gpt2.load}
+DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+_PICKLED = ('pytorch_model.bin', 'pytorch_model.bin.index.json')
+_CONVERT = (
+  'convert it where torch is installed: transformers.AutoModelForCausalLM.'
+  'from_pretrained(PATH).save_pretrained(PATH, safe_serialization=True)'
+)
+
+
+def load(path, dtype):
+  """Loads a frozen model.
+
+  Args:
+    path: a hub id or a local directory.
+    dtype: a key of `DTYPES`.
+
+  Returns:
+    `base.LanguageModel`, its weights in `dtype`, and the tokenizer.
+
+  Raises:
+    UserError: if the checkpoint is missing, incomplete, of another architecture, holds
+      pickled weights alone, or has a tokenizer that is not its own.
+  """
+  folder = pathlib.Path(path).expanduser()
+  if folder.is_dir() or folder.is_absolute() or path.startswith(('.', '~')):
+    _check_directory(folder)
+    path = str(folder)
+  else:
+    hub.require(path, 'model', 'model.path')
+  with hub.one_line(path, 'model.path'):
+    config, _ = transformers.PretrainedConfig.get_config_dict(path)
+    kind = config.get('model_type')
+    if kind not in FAMILIES:
+      raise errors.UserError(
+        f'model.path {path!r} has model_type {kind!r}; expected one of '
+        f'{", ".join(FAMILIES)}'
+      )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    with _complete_weights(path):
+      lm, params = FAMILIES[kind](path, config, DTYPES[dtype])
+  _check_tokenizer(path, tokenizer, lm.vocab_size, config.get('eos_token_id'))
+  return lm, jax.tree.map(lambda x: jnp.asarray(x, DTYPES[dtype]), params), tokenizer
+
+
+def _check_directory(folder):
+  if not folder.is_dir():
+    raise errors.UserError(
+      f'model.path {str(folder)!r} is not a directory; expected a checkpoint directory '
+      'or the id of a model on the hub'
+    )
+  if not (folder / 'config.json').is_file():
+    raise errors.UserError(
+      f'model.path {str(folder)!r} has no config.json; expected a checkpoint directory '
+      'with config.json, weights and tokenizer'
+    )
+  names = {file.name for file in folder.iterdir()}
+  weights = [name for name in names if name.endswith(('.safetensors', '.msgpack'))]
+  if not weights and names.intersection(_PICKLED):
+    raise errors.UserError(
+      f'model.path {str(folder)!r} holds pickled weights alone, which can run code '
+      f'when they are read; {_CONVERT}'
+    )
+
+
+@contextlib.contextmanager
+def _complete_weights(path):
+  """Makes an error of the warning that weights are missing and were drawn at random.
+
+  It hides the others: that Flax models end with transformers 5 is nothing that a
+  user of this package can act on.
+  """
+  messages = []
+  handler = logging.Handler()
+  handler.emit = lambda record: messages.append(record.getMessage())
+  logger = logging.getLogger('transformers')
+  handlers, propagate = logger.handlers, logger.propagate
+  logger.handlers, logger.propagate = [handler], False
+  try:
+    yield
+  except OSError as e:
+    if 'from_pt=True' in str(e):
+      raise errors.UserError(
+        f'model.path {path!r} holds pickled weights alone; {_CONVERT}'
+      ) from e
+    raise
+  except Exception as e:
+    # safetensors and msgpack each raise their own for a torn file.
+    reason = ' '.join(str(e).split())
+    raise errors.UserError(
+      f'model.path {path!r} has weights that cannot be read: {reason}; get them again'
+    ) from e
+  finally:
+    logger.handlers, logger.propagate = handlers, propagate
+  missing = [message for message in messages if 'newly initialized' in message]
+  if missing:
+    names = missing[0].partition('newly initialized: ')[2].splitlines()[0]
+    raise errors.UserError(
+      f'model.path {path!r} lacks weights that its config asks for: {names:.200}; get '
+      'the whole checkpoint'
+    )
+
+
+def _check_tokenizer(path, tokenizer, vocab_size, eos_token_id):
+  if not tokenizer.is_fast:
+    raise errors.UserError(
+      f'model.path {path!r} has no fast tokenizer; save one there with '
+      'transformers.AutoTokenizer (tokenizer.json)'
+    )
+  if len(tokenizer) > vocab_size or tokenizer.eos_token_id != eos_token_id:
+    raise errors.UserError(
+      f'model.path {path!r} has a tokenizer of {len(tokenizer)} tokens with end of '
+      f'text {tokenizer.eos_token_id}, a model of {vocab_size} with {eos_token_id}; '
+      "put the model's own tokenizer there"
+    )

@@ -1,0 +1,290 @@
+"""Training: the loop over epochs and batches, its checkpoints, and how it goes on."""
+
+import dataclasses
+import functools
+import logging
+import math
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+
+from jaxprompt import checkpoint, data, errors, evaluate, optim, results, steps, writer
+from jaxprompt import experiment as experiment_lib
+from jaxprompt import workdir as workdir_lib
+
+log = logging.getLogger(__name__)
+
+_FETCH_EVERY = 20  # steps between waits for the device's scalars
+
+
+class Terminated(SystemExit):
+  """The process was asked to end (SIGTERM)."""
+
+  def __init__(self):
+    super().__init__(128 + signal.SIGTERM)
+
+
+class Termination:
+  """Lets SIGTERM end the process at a point where nothing is lost."""
+
+  def __init__(self):
+    self._requested = False
+    self.safe_points_only = False
+    signal.signal(signal.SIGTERM, self._handle)
+
+  def _handle(self, *_):
+    self._requested = True
+    if not self.safe_points_only:
+      self.check()
+
+  def check(self):
+    """Raises `Terminated` if the process was asked to end."""
+    if self._requested:
+      raise Terminated
+
+
+@dataclasses.dataclass
+class Place:
+  """Where a run is; saved beside the train state."""
+
+  epoch: int = 1  # the epoch under way, from 1; epochs + 1 at the run's end
+  batch: int = 0  # optimiser steps done of it
+  seconds: float = 0.0  # trained in it so far
+  tokens: int = 0  # real tokens trained on in it so far
+  metrics_lines: int = 0  # of metrics.jsonl
+  epochs: list = dataclasses.field(default_factory=list)  # records of those finished
+
+
+class Trainer:
+  """One run's training: its state, its place, and the files that follow it."""
+
+  def __init__(self, experiment, workdir, checkpoints, termination):
+    """Builds the step, and restores the newest checkpoint if there is one."""
+    config = experiment.config
+    self._experiment, self._config = experiment, config
+    self._checkpoints, self._termination = checkpoints, termination
+    self._rows = experiment.splits['train'].rows
+    self._step_rows = config.train.batch_size * config.train.accumulate
+    self._shapes = data.shapes(
+      [row.length for row in self._rows],
+      [len(row.target_ids) for row in self._rows],
+      self._step_rows,
+    )
+    self._epoch_steps = len(self._plan(epoch=1))
+    self._schedule = optim.schedule(
+      config.train.schedule,
+      peak=config.train.learning_rate,
+      warmup=config.train.warmup,
+      steps=config.train.epochs * self._epoch_steps,
+    )
+    tx = optim.prompt_only(self._schedule, clip_norm=config.train.clip_norm)
+    step = functools.partial(
+      steps.train_step, experiment.lm, tx, config.train.accumulate
+    )
+    self._train_step = jax.jit(step, donate_argnums=0)
+    self.state = steps.init_state(
+      experiment_lib.initial_prompt(experiment), experiment.params, tx
+    )
+    self.place = Place()
+    restored = checkpoints.restore(self.state)
+    if restored:
+      self.state, self.place = restored[0], Place(**restored[1])
+      log.info('going on after step %d, in epoch %d', self.step, self.place.epoch)
+    self._writer = writer.Writer(
+      workdir, lines=self.place.metrics_lines, step=self.step
+    )
+    self._pending = []  # (step, scalars on the device) not written yet
+    self._since = time.monotonic()  # the start of the steps that are pending
+
+  @property
+  def step(self):
+    return int(self.state.step)
+
+  def run(self):
+    """Trains until the last epoch is done."""
+    self._log_padding()
+    self._termination.safe_points_only = True
+    try:
+      while self.place.epoch <= self._config.train.epochs:
+        self._train_epoch()
+        self._end_epoch()
+    except Terminated:
+      self._flush()
+      self._save()
+      log.warning('asked to end: saved step %d; run again to go on', self.step)
+      raise
+    finally:
+      self._writer.close()
+      self._checkpoints.close()
+      self._termination.safe_points_only = False
+
+  def _plan(self, epoch):
+    return data.epoch_plan(
+      self._rows, self._shapes, self._step_rows, seed=self._config.seed, epoch=epoch
+    )
+
+  def _log_padding(self):
+    plan = self._plan(epoch=1)
+    real = sum(row.length for row in self._rows)
+    padded = sum(shape[0] for _, shape in plan) * self._step_rows
+    log.info(
+      '%d steps an epoch, %d shapes, %.1f%% of the tokens are padding',
+      len(plan),
+      len(self._shapes),
+      100 * (1 - real / padded),
+    )
+
+  def _train_epoch(self):
+    """Takes the steps that are left of the epoch."""
+    place, every = self.place, self._config.checkpoint.every_steps
+    plan = self._plan(place.epoch)
+    label = f'epoch {place.epoch}/{self._config.train.epochs}'
+    progress = writer.Progress(label, len(plan), done=place.batch)
+    pad_id = self._experiment.tokenizer.eos_token_id
+    first_step = self.step - place.batch
+    self._since = time.monotonic()
+    try:
+      for indices, shape in plan[place.batch :]:
+        rows = [self._rows[i] for i in indices]
+        batch = data.collate(rows, shape, self._step_rows, pad_id)
+        self.state, scalars = self._train_step(
+          self.state, self._experiment.params, batch
+        )
+        place.batch += 1
+        step = first_step + place.batch
+        self._pending.append((step, scalars))
+        last = place.batch == len(plan)
+        save = every and step % every == 0 and not last
+        if save or last or len(self._pending) == _FETCH_EVERY:
+          done = len(self._pending)
+          progress.update(done, loss=self._flush())
+        if save:
+          self._save()
+        self._termination.check()
+    finally:
+      progress.close()
+
+  def _flush(self):
+    """Waits for the pending steps, writes their scalars, returns the last loss.
+
+    Raises:
+      UserError: if a loss is not finite.
+    """
+    pending, self._pending = jax.device_get(self._pending), []
+    if not pending:
+      return None
+    now = time.monotonic()
+    seconds, self._since = now - self._since, now
+    tokens = sum(int(scalars['tokens']) for _, scalars in pending)
+    for step, scalars in pending:
+      if not math.isfinite(scalars['loss']):
+        raise errors.UserError(
+          f'the loss is {scalars["loss"]} at step {step}; lower train.learning_rate '
+          f'({self._config.train.learning_rate}) and start in another --workdir; the '
+          'last good checkpoint is kept'
+        )
+      self._writer.write(
+        step,
+        {
+          'epoch': self.place.epoch,
+          'train_loss': float(scalars['loss']),
+          'learning_rate': float(self._schedule(step - 1)),
+          'grad_norm': float(scalars['grad_norm']),
+          'prompt_drift': float(scalars['prompt_drift']),
+          'tokens_per_second': tokens / seconds,
+        },
+      )
+    self.place.seconds += seconds
+    self.place.tokens += tokens
+    return float(pending[-1][1]['loss'])
+
+  def _end_epoch(self):
+    """Validates, keeps the prompt if it is the best so far, and saves."""
+    place, state = self.place, self.state
+    measured = evaluate.evaluate(
+      self._experiment.evaluator,
+      state.soft_prompt,
+      self._experiment.splits['validation'].rows,
+      'validation',
+    )
+    record = {
+      'epoch': place.epoch,
+      'step': self.step,
+      'train_loss': float(state.loss_sum / state.loss_count),
+      **{f'validation_{k}': v for k, v in measured.figures().items()},
+      'seconds': place.seconds,
+      'tokens_per_second': place.tokens / place.seconds,
+    }
+    place.epochs.append(record)
+    if results.best_epoch(place.epochs) == place.epoch:
+      state = dataclasses.replace(state, best_prompt=jnp.copy(state.soft_prompt))
+    self.state = dataclasses.replace(
+      state, loss_sum=jnp.zeros(()), loss_count=jnp.zeros(())
+    )
+    self._writer.write(
+      self.step,
+      {
+        'epoch': place.epoch,
+        'epoch_train_loss': record['train_loss'],
+        **{k: v for k, v in record.items() if k.startswith('validation_')},
+        'epoch_seconds': record['seconds'],
+        'epoch_tokens_per_second': record['tokens_per_second'],
+      },
+    )
+    log.info(
+      'epoch %d/%d: %s',
+      place.epoch,
+      self._config.train.epochs,
+      ', '.join(f'{k} {v:.4g}' for k, v in record.items() if k != 'epoch'),
+    )
+    self.place = Place(epoch=place.epoch + 1, epochs=place.epochs)
+    self._save()
+
+  def _save(self):
+    self._writer.flush()
+    self.place.metrics_lines = self._writer.lines
+    self._checkpoints.save(self.step, self.state, dataclasses.asdict(self.place))
+
+
+def train(config, workdir, termination):
+  """Trains, or goes on training, and compares the arms; returns results.json's content.
+
+  Args:
+    config: checked.
+    workdir: an epath, claimed and locked.
+    termination: `Termination`.
+  """
+  finished = workdir_lib.read_json(workdir / 'results.json')
+  if finished and len(finished['epochs']) == config.train.epochs:
+    log.info('this run has finished; these are its results')
+    return finished
+  experiment = experiment_lib.build(config, writer.show_progress(termination.check))
+  checkpoints = checkpoint.Checkpoints(
+    workdir / 'checkpoints', keep=config.checkpoint.keep
+  )
+  trainer = Trainer(experiment, workdir, checkpoints, termination)
+  trainer.run()
+  return experiment_lib.compare(
+    experiment, trainer.state.best_prompt, trainer.place.epochs, workdir
+  )
+
+
+def evaluate_best(config, workdir, termination):
+  """Restores the best prompt and compares the arms again; returns as `train` does.
+
+  Raises:
+    UserError: if no epoch has been trained in the workdir.
+  """
+  best = checkpoint.read_best(workdir / 'checkpoints')
+  if best is None:
+    raise errors.UserError(
+      f'--workdir {str(workdir)!r} has no checkpoint of a finished epoch; train there '
+      'first (--mode=train)'
+    )
+  soft_prompt, progress = best
+  experiment = experiment_lib.build(config, writer.show_progress(termination.check))
+  return experiment_lib.compare(
+    experiment, jnp.asarray(soft_prompt), progress['epochs'], workdir
+  )

@@ -4,7 +4,9 @@ import math
 
 from ml_collections import config_dict
 
-from jaxprompt import errors, optim, tasks
+from jaxprompt import errors
+from jaxprompt import optim
+from jaxprompt import tasks
 from jaxprompt.lm import loading
 
 INITS = ('text', 'vocab', 'random')  # anything else is the workdir of a trained prompt

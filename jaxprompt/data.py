@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxprompt import batch as batch_lib
-from jaxprompt import errors, tasks
+from jaxprompt import errors
+from jaxprompt import tasks
 
 MAX_SHAPES = 8  # compiled programs a run pays for; padding falls little beyond
 _BATCHES_PER_SHAPE = 4  # a program must serve about this many batches to be worth it

@@ -1,12 +1,14 @@
 """Evaluation of a prompt over a split: the rows' losses, their texts, the scores."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from collections.abc import Iterable
 
 import jax
 import numpy as np
 
-from jaxprompt import data, metrics
+from jaxprompt import data
+from jaxprompt import metrics
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,20 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from jaxprompt import (
-  checkpoint,
-  data,
-  decode,
-  errors,
-  evaluate,
-  prompt,
-  results,
-  sources,
-  steps,
-  tasks,
-)
+from jaxprompt import checkpoint
+from jaxprompt import data
+from jaxprompt import decode
+from jaxprompt import errors
+from jaxprompt import evaluate
+from jaxprompt import prompt
+from jaxprompt import results
+from jaxprompt import sources
+from jaxprompt import steps
+from jaxprompt import tasks
 from jaxprompt import workdir as workdir_lib
-from jaxprompt.lm import base, loading
+from jaxprompt.lm import base
+from jaxprompt.lm import loading
 
 log = logging.getLogger(__name__)
 

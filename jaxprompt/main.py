@@ -12,8 +12,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxprompt import config as config_lib
-from jaxprompt import errors, results, tasks, train, writer
+from jaxprompt import errors
+from jaxprompt import results
+from jaxprompt import tasks
+from jaxprompt import train
 from jaxprompt import workdir as workdir_lib
+from jaxprompt import writer
 
 _CACHE = pathlib.Path('~/.cache/jaxprompt/xla')
 

@@ -8,7 +8,8 @@ at the sum, and a bootstrap sample is its value at a resampled sum.
 import collections
 import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np

@@ -5,13 +5,15 @@ import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow
 import pyarrow.parquet
 
-from jaxprompt import errors, hub
+from jaxprompt import errors
+from jaxprompt import hub
 
 SPLITS = ('train', 'validation', 'test')
 _JSON_COLUMNS = ('answers', 'translation')  # nested, so a CSV cell holds them as JSON

@@ -5,7 +5,8 @@ A new task is one `Task` in `TASKS` and one file in `configs/`.
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 
 from jaxprompt import metrics
 

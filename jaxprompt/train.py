@@ -10,9 +10,16 @@ import time
 import jax
 import jax.numpy as jnp
 
-from jaxprompt import checkpoint, data, errors, evaluate, optim, results, steps, writer
+from jaxprompt import checkpoint
+from jaxprompt import data
+from jaxprompt import errors
+from jaxprompt import evaluate
 from jaxprompt import experiment as experiment_lib
+from jaxprompt import optim
+from jaxprompt import results
+from jaxprompt import steps
 from jaxprompt import workdir as workdir_lib
+from jaxprompt import writer
 
 log = logging.getLogger(__name__)
 

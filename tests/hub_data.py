@@ -1,7 +1,8 @@
 """Small data repositories in the hub's own layouts, for the stand-in hub."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa

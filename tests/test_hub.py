@@ -8,7 +8,8 @@ from pathlib import Path
 
 import hub_data
 import pytest
-from hub import Hub, serve
+from hub import Hub
+from hub import serve
 
 SQUAD = {
   split: [
@@ -74,7 +75,9 @@ def write_gpt2(folder: Path) -> float:
   import jax
   import numpy as np
   from tokenizers import ByteLevelBPETokenizer
-  from transformers import FlaxGPT2LMHeadModel, GPT2Config, GPT2TokenizerFast
+  from transformers import FlaxGPT2LMHeadModel
+  from transformers import GPT2Config
+  from transformers import GPT2TokenizerFast
 
   trained = ByteLevelBPETokenizer()
   trained.train_from_iterator(

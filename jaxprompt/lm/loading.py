@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import transformers
 
-from jaxprompt import errors, hub
+from jaxprompt import errors
+from jaxprompt import hub
 from jaxprompt.lm import gpt2
 
 FAMILIES = {'gpt2': gpt2.load}

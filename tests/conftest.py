@@ -1,0 +1,106 @@
+"""Fixtures that test files share: the tiny checkpoint, and rows of the tasks."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxprompt import batch as batch_lib
+from jaxprompt.lm import loading
+
+CHECKPOINT = pathlib.Path(__file__).parent / 'fixtures' / 'gpt2'
+CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
+
+
+@pytest.fixture(scope='session')
+def gpt2():
+  """The functions, weights and tokenizer of a random GPT-2 (320 tokens, width 24)."""
+  return loading.load(str(CHECKPOINT), 'float32')
+
+
+@pytest.fixture
+def checkpoint_copy(tmp_path):
+  """A copy of the tiny checkpoint to spoil."""
+  return shutil.copytree(CHECKPOINT, tmp_path / 'checkpoint')
+
+
+@pytest.fixture
+def batch():
+  """Three rows of which the last is padding; 9 tokens, at most 4 of them targets."""
+  rng = np.random.default_rng(0)
+  return batch_lib.Batch(
+    input_ids=jnp.asarray(rng.integers(1, 320, (3, 9)), jnp.int32),
+    attention_mask=jnp.asarray(np.arange(9) < np.array([[9], [7], [0]])),
+    target_positions=jnp.asarray([[5, 6, 7, 8], [5, 6, 1, 1], [1, 1, 1, 1]]),
+    loss_mask=jnp.asarray(np.arange(4) < np.array([[4], [2], [0]])),
+  )
+
+
+@pytest.fixture
+def soft_prompt():
+  """Five virtual tokens."""
+  return jax.random.normal(jax.random.key(7), (5, 24))
+
+
+def _qa(i):
+  return {
+    'id': f'q{i}',
+    'context': f'The steam engine number {i} was improved by James Watt in 17{i:02}.',
+    'question': f'Who improved the steam engine number {i}?',
+    'answers': {'text': ['James Watt', 'Watt'], 'answer_start': [0, 6]},
+  }
+
+
+def _summarization(i):
+  article = f'We present method {i}. ' + 'It learns a model of the world. ' * (
+    1 + i % 3
+  )
+  return {'id': f's{i}', 'article': article, 'highlights': f'Method {i} learns.'}
+
+
+def _translation(i):
+  return {
+    'translation': {'en': f'A man and {i} women.', 'de': f'Ein Mann und {i} Frauen.'}
+  }
+
+
+ROWS = {'qa': _qa, 'summarization': _summarization, 'translation': _translation}
+
+
+def write_data(folder, task, sizes=(12, 5, 7)):
+  """Writes JSONL splits of a task, of different sizes, and returns the folder."""
+  folder.mkdir(parents=True, exist_ok=True)
+  start = 0
+  for split, size in zip(('train', 'validation', 'test'), sizes, strict=True):
+    rows = [ROWS[task](i) for i in range(start, start + size)]
+    lines = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
+    (folder / f'{split}.jsonl').write_text(lines)
+    start += size
+  return folder
+
+
+def arguments(task, workdir, data, *overrides, mode='train'):
+  """The command's arguments for a run that takes seconds."""
+  settings = {
+    'model.path': CHECKPOINT,
+    'data.path': data,
+    'data.max_source_tokens': 90,
+    'data.max_target_tokens': 20,
+    'eval.max_new_tokens': 4,
+    'eval.batch_size': 4,
+    'prompt.length': 3,
+    'train.batch_size': 4,
+    'train.epochs': 2,
+  }
+  return [
+    'jaxprompt',
+    f'--config={CONFIGS / task}.py',
+    f'--workdir={workdir}',
+    f'--mode={mode}',
+    *(f'--config.{name}={value}' for name, value in settings.items()),
+    *(f'--config.{override}' for override in overrides),
+  ]

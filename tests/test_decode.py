@@ -1,0 +1,151 @@
+"""Generation: the cache, padding and beams against the plain definitions."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxprompt import data
+from jaxprompt import decode
+from jaxprompt import model
+from jaxprompt.lm import base
+
+EOS = 0
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_probs(lm, params, soft_prompt, ids, mask):
+  hidden, _, _ = model.hidden_states(lm, params, soft_prompt, ids, mask)
+  last = soft_prompt.shape[0] + jnp.sum(mask) - 1
+  return jax.nn.log_softmax(lm.logits(params, hidden[0, last]))
+
+
+def _next_log_probs(lm, params, soft_prompt, ids):
+  """Log-probabilities [V] of the next token from the whole text, without a cache."""
+  padded, mask = data.pad([ids], 12, 1, pad_id=EOS)
+  return np.asarray(_log_probs(lm, params, soft_prompt, padded, mask))
+
+
+def _uncached_greedy(lm, params, soft_prompt, ids, new_tokens):
+  out = []
+  while len(out) < new_tokens and EOS not in out:
+    log_probs = _next_log_probs(lm, params, soft_prompt, [*ids, *out])
+    out.append(int(log_probs.argmax()))
+  return out + [EOS] * (new_tokens - len(out))
+
+
+@pytest.fixture(scope='module')
+def generate(gpt2):
+  """Greedy generation of six tokens, compiled once per shape."""
+  lm, params, _ = gpt2
+  run = functools.partial(decode.generate, lm, max_new_tokens=6, beams=1, eos_id=EOS)
+  return functools.partial(jax.jit(run), params)
+
+
+def test_cached_decoding_equals_uncached_for_rows_of_different_lengths(
+  gpt2, soft_prompt, generate
+):
+  lm, params, _ = gpt2
+  rows = [[7, 81, 300, 12, 45], [9, 200], [33, 4, 150, 6]]
+  for side in ('left', 'right'):
+    ids, mask = np.full((3, 5), 11, np.int32), np.zeros((3, 5), bool)
+    for i, row in enumerate(rows):
+      at = slice(5 - len(row), 5) if side == 'left' else slice(0, len(row))
+      ids[i, at], mask[i, at] = row, True
+    out = generate(soft_prompt, ids, mask)
+    for i, row in enumerate(rows):
+      expected = _uncached_greedy(lm, params, soft_prompt, row, 6)
+      np.testing.assert_array_equal(out[i], expected, err_msg=f'{side}, row {i}')
+
+
+def test_a_row_ends_at_the_end_of_text_and_a_padding_row_at_once(gpt2, generate):
+  lm, params, _ = gpt2
+  ids = np.asarray([[7, 81, 300], [1, 1, 1]], np.int32)
+  mask = np.asarray([[True] * 3, [False] * 3])
+  prompt = jnp.zeros((2, lm.width))
+  first = _uncached_greedy(lm, params, prompt, ids[0].tolist(), 2)
+  stops = functools.partial(
+    decode.generate, lm, params, max_new_tokens=4, beams=1, eos_id=first[1]
+  )
+  out = stops(prompt, ids, mask)
+  assert out[0].tolist() == [first[0], *[first[1]] * 3]
+  assert out[1].tolist() == [first[1]] * 4
+
+
+def _markov_model(log_probs):
+  """A model whose next token depends on the last alone, by a table [V, V]."""
+  vocab = len(log_probs)
+
+  def hidden_states(params, embeds, position_ids, mask, cache=None, cache_index=0):
+    length = embeds.shape[1] if cache is None else cache[0][0].shape[2]
+    entry = jnp.zeros((embeds.shape[0], 1, length, 1))
+    return embeds, ((entry, entry),)
+
+  return base.LanguageModel(
+    embed=lambda params, ids: jax.nn.one_hot(ids, vocab),
+    hidden_states=hidden_states,
+    logits=lambda params, hidden: hidden @ jnp.asarray(log_probs),
+    empty_cache=None,
+    vocab_size=vocab,
+    width=vocab,
+    max_positions=99,
+  )
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_a_wide_beam_finds_the_likeliest_sequence_per_token(seed):
+  vocab, new_tokens = 3, 4
+  logits = 2 * np.random.default_rng(seed).normal(size=(vocab, vocab))
+  log_probs = np.asarray(jax.nn.log_softmax(logits))
+  best, best_score = None, -np.inf
+  for tokens in itertools.product(range(vocab), repeat=new_tokens):
+    length = tokens.index(EOS) + 1 if EOS in tokens else new_tokens
+    steps = zip((2, *tokens), tokens[:length], strict=False)
+    score = sum(log_probs[a, b] for a, b in steps) / length
+    if score > best_score + 1e-9:
+      best, best_score = [*tokens[:length], *[EOS] * (new_tokens - length)], score
+  out = decode.generate(
+    _markov_model(log_probs),
+    {},
+    jnp.zeros((0, vocab)),
+    jnp.asarray([[1, 2]]),
+    jnp.ones((1, 2), bool),
+    max_new_tokens=new_tokens,
+    beams=vocab**new_tokens,
+    eos_id=EOS,
+  )
+  assert out[0].tolist() == best
+
+
+def _uncached_beams(lm, params, soft_prompt, source, new_tokens, beams):
+  """Beam search on whole sequences: the likeliest per token of all that it saw end."""
+  live, done = [(0.0, [])], []
+  for length in range(1, new_tokens + 1):
+    options = []
+    for score, tokens in live:
+      log_probs = _next_log_probs(lm, params, soft_prompt, [*source, *tokens])
+      options += [(score + log_probs[i], [*tokens, i]) for i in range(len(log_probs))]
+    options = sorted(options, reverse=True)[: 2 * beams]
+    done += [(s / length, t) for s, t in options if t[-1] == EOS]
+    live = [(s, t) for s, t in options if t[-1] != EOS][:beams]
+  done += [(score / new_tokens, tokens) for score, tokens in live]
+  best = max(done)[1]
+  return best + [EOS] * (new_tokens - len(best))
+
+
+def test_cached_beams_equal_uncached_beams(gpt2):
+  lm, params, _ = gpt2
+  rng = np.random.default_rng(3)
+  prompt = jnp.zeros((0, lm.width))
+  rows = [rng.integers(1, 320, length).tolist() for length in (5, 3, 5, 4, 2, 5)]
+  ids, mask = data.pad(rows, 5, len(rows), pad_id=EOS)
+  search = functools.partial(decode.generate, lm, params, prompt, ids, mask)
+  beams = search(max_new_tokens=6, beams=3, eos_id=EOS)
+  greedy = search(max_new_tokens=6, beams=1, eos_id=EOS)
+  for i, row in enumerate(rows):
+    expected = _uncached_beams(lm, params, prompt, row, 6, 3)
+    np.testing.assert_array_equal(beams[i], expected, err_msg=f'row {i}')
+  assert not np.array_equal(beams, greedy)

@@ -1,0 +1,113 @@
+"""The prompted model: equal to PyTorch, to hard prompts, and to itself unpadded."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import CHECKPOINT
+
+from jaxprompt import batch as batch_lib
+from jaxprompt import model
+from jaxprompt import steps
+from jaxprompt.lm import loading
+
+
+@pytest.fixture(scope='module')
+def torch_outputs():
+  return np.load(CHECKPOINT / 'torch_outputs.npz')
+
+
+def test_logits_without_a_prompt_equal_pytorchs(gpt2, torch_outputs):
+  lm, params, _ = gpt2
+  ids = jnp.asarray(torch_outputs['input_ids'])
+  empty = jnp.zeros((0, lm.width))
+  hidden, _, _ = model.hidden_states(lm, params, empty, ids, jnp.ones(ids.shape, bool))
+  expected = torch_outputs['bare_logits']
+  np.testing.assert_allclose(lm.logits(params, hidden), expected, atol=2e-4)
+
+
+def test_loss_target_logits_and_prompt_gradient_equal_pytorchs(gpt2, torch_outputs):
+  lm, params, _ = gpt2
+  ids = jnp.asarray(torch_outputs['input_ids'])
+  rows, length = ids.shape
+  positions = np.arange(torch_outputs['source_length'], length)
+  batch = batch_lib.Batch(
+    ids,
+    jnp.ones(ids.shape, bool),
+    jnp.tile(positions, (rows, 1)),
+    jnp.ones((rows, len(positions)), bool),
+  )
+  prompt = jnp.asarray(torch_outputs['soft_prompt'])
+  logits = model.target_logits(lm, params, prompt, batch)
+  np.testing.assert_allclose(logits, torch_outputs['target_logits'], atol=2e-4)
+  (nats, count), gradient = steps.prompt_gradient(lm, params, prompt, batch, 1)
+  np.testing.assert_allclose(nats / count, torch_outputs['loss'], rtol=1e-5)
+  expected = torch_outputs['prompt_gradient']
+  np.testing.assert_allclose(gradient / count, expected, atol=1e-5, rtol=1e-3)
+
+
+def test_a_soft_prompt_of_a_texts_embeddings_is_that_hard_prompt(gpt2, batch):
+  lm, params, _ = gpt2
+  text = jnp.asarray([17, 250, 3, 99])
+  soft = lm.embed(params, text)
+  as_soft = model.target_logits(lm, params, soft, batch)
+  rows = batch.input_ids.shape[0]
+  in_front = jnp.tile(text, (rows, 1))
+  as_text = model.target_logits(
+    lm,
+    params,
+    jnp.zeros((0, lm.width)),
+    dataclasses.replace(
+      batch,
+      input_ids=jnp.concatenate([in_front, batch.input_ids], axis=1),
+      attention_mask=jnp.concatenate(
+        [jnp.ones(in_front.shape, bool), batch.attention_mask], axis=1
+      ),
+      target_positions=batch.target_positions + len(text),
+    ),
+  )
+  np.testing.assert_array_equal(as_soft[:2], as_text[:2])
+
+
+@pytest.mark.parametrize('pad_id', [0, 5, 319])
+@pytest.mark.parametrize('left, right', [(3, 0), (0, 4), (2, 1)])
+def test_padding_changes_nothing(gpt2, soft_prompt, left, right, pad_id):
+  lm, params, _ = gpt2
+  ids = jnp.asarray([[7, 81, 300, 12, 45, 6]], jnp.int32)
+  targets = jnp.asarray([[4, 5]])
+  ones = jnp.ones((1, 2), bool)
+  plain = batch_lib.Batch(ids, jnp.ones(ids.shape, bool), targets, ones)
+  pads = [(0, 0), (left, right)]
+  padded = batch_lib.Batch(
+    jnp.pad(ids, pads, constant_values=pad_id),
+    jnp.pad(plain.attention_mask, pads),
+    targets + left,
+    ones,
+  )
+  np.testing.assert_allclose(
+    model.target_logits(lm, params, soft_prompt, padded),
+    model.target_logits(lm, params, soft_prompt, plain),
+    atol=1e-5,
+  )
+
+
+def test_a_row_of_padding_alone_counts_nothing_and_is_finite(gpt2, soft_prompt, batch):
+  lm, params, _ = gpt2
+  nats, counts = steps.row_losses(lm, params, soft_prompt, batch)
+  np.testing.assert_array_equal(counts, [4, 2, 0])
+  assert nats[2] == 0
+  _, gradient = steps.prompt_gradient(lm, params, soft_prompt, batch, 1)
+  assert np.isfinite(gradient).all()
+
+
+def test_bfloat16_keeps_logits_in_float32_and_the_loss_close(batch, soft_prompt):
+  losses = {}
+  for dtype in loading.DTYPES:
+    lm, params, _ = loading.load(str(CHECKPOINT), dtype)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
+    logits = model.target_logits(lm, params, soft_prompt, batch)
+    assert logits.dtype == jnp.float32
+    losses[dtype] = steps.row_losses(lm, params, soft_prompt, batch)[0][:2]
+  np.testing.assert_allclose(losses['bfloat16'], losses['float32'], rtol=0.02)

@@ -1,0 +1,119 @@
+"""The train step: what it changes, what it leaves, and how a batch may be cut."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxprompt import batch as batch_lib
+from jaxprompt import optim
+from jaxprompt import steps
+
+
+@pytest.fixture
+def tx():
+  return optim.prompt_only(0.1, clip_norm=1.0)
+
+
+def _run(lm, params, tx, soft_prompt, batches, accumulate=1):
+  step = jax.jit(functools.partial(steps.train_step, lm, tx, accumulate))
+  state = steps.init_state(soft_prompt, params, tx)
+  for batch in batches:
+    state, scalars = step(state, params, batch)
+  return state, scalars
+
+
+def test_only_the_prompt_changes_and_the_loss_falls(gpt2, tx, soft_prompt, batch):
+  lm, params, _ = gpt2
+  before = jax.tree.map(lambda x: np.array(x, copy=True), params)
+  first, _ = _run(lm, params, tx, soft_prompt, [batch])
+  state, scalars = _run(lm, params, tx, soft_prompt, [batch] * 20)
+  jax.tree.map(np.testing.assert_array_equal, params, before)
+  assert not np.array_equal(state.soft_prompt, soft_prompt)
+  np.testing.assert_array_equal(state.initial_prompt, soft_prompt)
+  assert scalars['loss'] < first.loss_sum / first.loss_count
+
+
+def test_the_optimiser_holds_moments_for_the_prompt_alone(gpt2, tx, soft_prompt):
+  _, params, _ = gpt2
+  state = tx.init({'frozen': params, 'soft_prompt': soft_prompt})
+  shapes = [leaf.shape for leaf in jax.tree.leaves(state) if leaf.ndim]
+  assert shapes == [soft_prompt.shape] * 2
+
+
+def test_raw_gradients_of_frozen_weights_do_not_reach_them(tx):
+  tree = {'frozen': {'w': jnp.ones((2, 3))}, 'soft_prompt': jnp.ones((4, 5))}
+  updates, _ = tx.update(tree, tx.init(tree), tree)
+  np.testing.assert_array_equal(updates['frozen']['w'], 0)
+  assert np.all(updates['soft_prompt'] != 0)
+
+
+def test_the_prompts_gradient_alone_is_clipped(gpt2):
+  """A huge gradient of the weights must not shrink the prompt's."""
+  tx = optim.prompt_only(optax.constant_schedule(0.1), clip_norm=1.0)
+  prompt = jnp.ones((4, 5))
+  states = []
+  for scale in (0.0, 1e9):
+    tree = {'frozen': jnp.full((2, 3), scale), 'soft_prompt': prompt}
+    _, state = tx.update(tree, tx.init(tree), tree)
+    states.append(jax.tree.leaves(state))
+  jax.tree.map(np.testing.assert_array_equal, *states)
+  moments = [leaf for leaf in states[0] if leaf.shape == prompt.shape]
+  np.testing.assert_allclose(jnp.linalg.norm(moments[0]), 0.1, rtol=1e-5)  # 1 - b1
+
+
+def test_micro_batches_of_unequal_token_counts_equal_one_batch(
+  gpt2, tx, soft_prompt, batch
+):
+  lm, params, _ = gpt2
+  four = jax.tree.map(lambda x: jnp.concatenate([x, x[:1]]), batch)
+  whole, _ = _run(lm, params, tx, soft_prompt, [four])
+  parts, scalars = _run(lm, params, tx, soft_prompt, [four], accumulate=2)
+  np.testing.assert_allclose(parts.soft_prompt, whole.soft_prompt, atol=1e-5)
+  np.testing.assert_allclose(parts.loss_sum, whole.loss_sum, rtol=1e-6)
+  assert scalars['tokens'] == 9 + 7 + 9 + 3 * soft_prompt.shape[0]
+
+
+def test_rows_of_padding_change_nothing(gpt2, tx, soft_prompt, batch):
+  lm, params, _ = gpt2
+  real = jax.tree.map(lambda x: x[:2], batch)
+  ragged, _ = _run(lm, params, tx, soft_prompt, [batch])
+  plain, _ = _run(lm, params, tx, soft_prompt, [real])
+  np.testing.assert_allclose(ragged.soft_prompt, plain.soft_prompt, atol=1e-5)
+
+
+def test_the_step_is_traced_once_a_shape(gpt2, tx, soft_prompt, batch):
+  lm, params, _ = gpt2
+  traces = []
+
+  def traced(state, params, batch):
+    traces.append(batch.input_ids.shape)
+    return steps.train_step(lm, tx, 1, state, params, batch)
+
+  step = jax.jit(traced, donate_argnums=0)
+  state = steps.init_state(soft_prompt, params, tx)
+  longer = batch_lib.Batch(
+    jnp.pad(batch.input_ids, [(0, 0), (0, 2)]),
+    jnp.pad(batch.attention_mask, [(0, 0), (0, 2)]),
+    batch.target_positions,
+    batch.loss_mask,
+  )
+  for each in (batch, longer, batch, longer, batch):
+    state, _ = step(state, params, each)
+  assert traces == [(3, 9), (3, 11)]
+
+
+@pytest.mark.parametrize('kind', optim.SCHEDULES)
+def test_schedules_rise_to_the_peak_then_decay(kind):
+  rate = optim.schedule(kind, peak=0.5, warmup=4, steps=20)
+  np.testing.assert_allclose([rate(i) for i in range(4)], [0.125, 0.25, 0.375, 0.5])
+  assert rate(4) == 0.5
+  assert rate(19) == 0.5 if kind == 'constant' else 0 < rate(19) < 0.1
+
+
+def test_a_warmup_longer_than_the_run_only_rises():
+  rate = optim.schedule('cosine', peak=0.5, warmup=10, steps=5)
+  assert [float(rate(i)) for i in (0, 4)] == pytest.approx([0.05, 0.25])

@@ -55,32 +55,54 @@ def _parse(argv):
     'config', None, 'configs/TASK.py[:PRESET]', flag_values=values, sys_argv=argv
   )
   flags.DEFINE_string(
-    'workdir', None, 'Directory of the run, local or gs://.', flag_values=values
+    'workdir', None, 'a directory, local or gs://', flag_values=values
   )
   flags.DEFINE_enum('mode', 'train', list(MODES), 'What to do.', flag_values=values)
   try:
     rest = values(argv)[1:]
-  except errors.UserError:
-    raise
   except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as e:
-    raise errors.UserError(f'{e}; see the table of fields in README.md') from e
+    raise _flag_error(e) from e
   if rest:
     raise errors.UserError(f'{rest[0]!r} is no flag; expected --NAME=VALUE')
   for name in ('config', 'workdir'):
     if values[name].value is None:
       raise errors.UserError(f'--{name} is missing; expected {values[name].help}')
+  path = values['config'].config_filename.partition(':')[0]
+  if not pathlib.Path(
+    path
+  ).is_file():  # the flag itself would tell only when it is read
+    raise errors.UserError(f'--config {path!r} is no file; expected configs/TASK.py')
   return values.config, values.workdir, values.mode
+
+
+def _flag_error(error):
+  """Returns the `UserError` of what the flag libraries raised."""
+  root = error
+  while root.__cause__ or root.__context__:  # they wrap what a config file raises
+    root = root.__cause__ or root.__context__
+  if isinstance(root, errors.UserError):
+    return root
+  reason = error.args[0] if isinstance(error, KeyError) else error
+  return errors.UserError(f'{reason}; the fields are listed in README.md')
 
 
 def _set_up_logging():
   handler = writer.LogHandler()
   handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
   logger = logging.getLogger('jaxprompt')
-  logger.addHandler(handler)
+  logger.handlers = [handler]
   logger.setLevel(logging.INFO)
-  logger.propagate = False
+  # Orbax tells through absl what it does; only its errors matter to a user.
+  logging.getLogger('absl').setLevel(logging.ERROR)
+
+
+def _keep_compiled_programs():
+  """Lets later processes reuse what this one compiles, the many small programs too."""
+  if not jax.config.jax_compilation_cache_dir:  # not set by the user
+    jax.config.update('jax_compilation_cache_dir', str(_CACHE.expanduser()))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
 if __name__ == '__main__':
-  jax.config.update('jax_compilation_cache_dir', str(_CACHE.expanduser()))
+  _keep_compiled_programs()
   sys.exit(main(sys.argv))

@@ -91,6 +91,8 @@ def _complete_weights(path):
   logger.handlers, logger.propagate = [handler], False
   try:
     yield
+  except errors.UserError:
+    raise
   except OSError as e:
     if 'from_pt=True' in str(e):
       raise errors.UserError(

@@ -1,0 +1,200 @@
+"""Rows to batches: tokens, cuts, shapes and the order of an epoch."""
+
+import collections
+
+import numpy as np
+import pytest
+from conftest import ROWS
+
+from jaxprompt import data
+from jaxprompt import errors
+from jaxprompt import sources
+from jaxprompt import tasks
+
+
+def _load(tokenizer, task, rows, source=90, target=20, size=0):
+  split = sources.Split(rows, lambda i: f'rows.jsonl line {i + 1}')
+  return data.load(
+    tokenizer,
+    tasks.TASKS[task],
+    split,
+    size=size,
+    max_source_tokens=source,
+    max_target_tokens=target,
+  )
+
+
+@pytest.fixture(scope='module')
+def tokenizer(gpt2):
+  return gpt2[2]
+
+
+@pytest.mark.parametrize(
+  'task, source, target',
+  [
+    (
+      'qa',
+      'The steam engine number 2 was improved by James Watt in 1702.\n'
+      'Who improved the steam engine number 2?',
+      'James Watt',
+    ),
+    (
+      'summarization',
+      'We present method 2. ' + ' '.join(['It learns a model of the world.'] * 3),
+      'Method 2 learns.',
+    ),
+    ('translation', 'A man and 2 women.', 'Ein Mann und 2 Frauen.'),
+  ],
+)
+def test_the_template_is_source_newline_space_target_end(
+  tokenizer, task, source, target
+):
+  (row,) = _load(tokenizer, task, [ROWS[task](2)]).rows
+  assert (row.source, row.target) == (source, target)
+  expected = tokenizer(source)['input_ids'] + tokenizer('\n')['input_ids']
+  assert row.source_ids.tolist() == expected
+  expected = [*tokenizer(' ' + target)['input_ids'], tokenizer.eos_token_id]
+  assert row.target_ids.tolist() == expected
+
+
+def test_a_long_context_is_cut_and_counted_but_never_the_question(tokenizer):
+  row = {**ROWS['qa'](1), 'context': 'The steam engine was improved. ' * 50}
+  found = _load(tokenizer, 'qa', [row, ROWS['qa'](2)], source=60)
+  cut, whole = found.rows
+  assert found.sources_cut == 1
+  head, _, question = cut.source.partition('\n')
+  assert question == 'Who improved the steam engine number 1?'
+  assert row['context'].startswith(head)
+  assert 55 < len(cut.source_ids) <= 61  # with the newline
+  ids = tokenizer(cut.source + '\n')['input_ids']
+  assert cut.source_ids.tolist() == ids  # the string is what was tokenised
+  assert whole.source.startswith('The steam engine number 2')
+
+
+def test_a_question_longer_than_the_limit_is_an_error_that_names_its_row(tokenizer):
+  with pytest.raises(errors.UserError, match=r'rows.jsonl line 1: .*max_source_tokens'):
+    _load(tokenizer, 'qa', [ROWS['qa'](1)], source=5)
+
+
+def test_a_long_target_is_cut_but_its_reference_is_not(tokenizer):
+  row = {'translation': {'en': 'A man.', 'de': 'Ein Mann und eine Frau gehen.'}}
+  found = _load(tokenizer, 'translation', [row], target=4)
+  assert found.targets_cut == 1
+  assert 'Ein Mann und eine Frau gehen.'.startswith(found.rows[0].target)
+  assert len(found.rows[0].target_ids) <= 5  # with the end of text
+  assert found.rows[0].references == ('Ein Mann und eine Frau gehen.',)
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'a\x00b',
+    'lone \ud800 surrogate \udfff',
+    'x' * 100_000,
+    '😀👩‍👩‍👧‍👦' * 30,
+    'שלום עולם مرحبا بالعالم',
+    'ends <|endoftext|> here',
+    '\u2028 \t\r\n middle \n\n end',
+  ],
+  ids=['nul', 'surrogates', 'long', 'emoji', 'right-to-left', 'special', 'spaces'],
+)
+def test_text_may_hold_anything(tokenizer, text):
+  row = {'translation': {'en': text, 'de': text}}
+  (row,) = _load(tokenizer, 'translation', [row]).rows
+  assert 1 < len(row.source_ids) <= 91 and 1 < len(row.target_ids) <= 21
+  assert tokenizer.eos_token_id not in row.source_ids
+  row.source.encode('utf-8')
+  ids, _ = data.encode(tokenizer, row.source + '\n')
+  assert row.source_ids.tolist() == ids
+
+
+def test_no_character_is_cut_in_two(tokenizer):
+  row = {'translation': {'en': '😀' * 9, 'de': 'x'}}
+  for limit in range(4, 20):
+    (cut,) = _load(tokenizer, 'translation', [row], source=limit).rows
+    assert set(cut.source) <= {'😀'}
+
+
+def test_size_takes_the_first_rows_and_all_if_there_are_fewer(tokenizer):
+  rows = [ROWS['qa'](i) for i in range(5)]
+  assert [r.id for r in _load(tokenizer, 'qa', rows, size=2).rows] == ['q0', 'q1']
+  assert len(_load(tokenizer, 'qa', rows, size=9).rows) == 5
+
+
+@pytest.mark.parametrize(
+  'row, message',
+  [
+    ({'context': 'c', 'answers': {'text': ['a']}}, "column 'question' is missing"),
+    ({**ROWS['qa'](0), 'context': None}, 'context is None, expected a string'),
+    ({**ROWS['qa'](0), 'question': 7}, 'question is 7, expected a string'),
+    ({**ROWS['qa'](0), 'answers': {'text': []}}, r'answers.text is \[\]'),
+    ({**ROWS['qa'](0), 'answers': {'text': ['  ']}}, 'the target is empty'),
+    ({**ROWS['qa'](0), 'answers': 'Watt'}, 'expected an object with text'),
+  ],
+)
+def test_a_row_that_cannot_be_used_is_named(tokenizer, row, message):
+  with pytest.raises(errors.UserError, match='rows.jsonl line 2: .*' + message):
+    _load(tokenizer, 'qa', [ROWS['qa'](1), row])
+
+
+LENGTHS = np.random.default_rng(0).integers(20, 300, 203)
+
+
+def test_an_epoch_has_every_row_once_and_one_short_batch():
+  shapes = data.shapes(LENGTHS, LENGTHS // 9, 8)
+  plan = data.plan(LENGTHS, shapes, 8, np.random.default_rng(1))
+  seen = collections.Counter(i for indices, _ in plan for i in indices)
+  assert seen == dict.fromkeys(range(203), 1)
+  assert sorted(len(indices) for indices, _ in plan) == [3] + [8] * 25
+
+
+def test_batches_fit_their_shape_with_little_padding_and_few_shapes():
+  shapes = data.shapes(LENGTHS, LENGTHS // 9, 8)
+  plan = data.plan(LENGTHS, shapes, 8, np.random.default_rng(1))
+  assert len(shapes) <= data.MAX_SHAPES
+  for indices, (length, targets) in plan:
+    assert LENGTHS[indices].max() <= length
+    assert (LENGTHS[indices] // 9).max() <= targets
+  padding = 8 * sum(shape[0] for _, shape in plan) - LENGTHS.sum()
+  one_shape = 8 * len(plan) * LENGTHS.max() - LENGTHS.sum()
+  assert padding < 0.3 * one_shape
+
+
+def test_shapes_have_the_least_padding_that_their_number_allows():
+  lengths = np.repeat([3, 4, 10, 11, 30], 8)
+  # With 40 rows and batches of 3 there are 3 shapes; [4, 11, 30] pads 16 tokens.
+  assert data.shapes(lengths, lengths - 1, 3) == [(4, 3), (11, 10), (30, 29)]
+
+
+def test_few_batches_share_one_shape():
+  assert data.shapes([5, 9, 7], [2, 1, 3], 2) == [(9, 3)]
+
+
+def test_the_order_is_a_function_of_seed_and_epoch(tokenizer):
+  rows = _load(tokenizer, 'qa', [ROWS['qa'](i) for i in range(40)]).rows
+  shapes = data.shapes(
+    [row.length for row in rows], [len(row.target_ids) for row in rows], 4
+  )
+
+  def order(seed, epoch):
+    plan = data.epoch_plan(rows, shapes, 4, seed=seed, epoch=epoch)
+    return [indices.tolist() for indices, _ in plan]
+
+  assert order(0, 1) == order(0, 1)
+  assert order(0, 1) != order(0, 2)
+  assert order(0, 1) != order(1, 1)
+
+
+def test_a_short_batch_is_filled_with_rows_that_count_nothing(tokenizer):
+  rows = _load(tokenizer, 'qa', [ROWS['qa'](i) for i in range(2)]).rows
+  length = max(row.length for row in rows)
+  batch = data.collate(rows, (length + 1, 15), 3, pad_id=5)
+  assert batch.input_ids.shape == batch.attention_mask.shape == (3, length + 1)
+  assert batch.loss_mask.sum(axis=1).tolist() == [
+    *(len(row.target_ids) for row in rows),
+    0,
+  ]
+  assert not batch.attention_mask[2].any()
+  for i, row in enumerate(rows):
+    positions = batch.target_positions[i][batch.loss_mask[i]]
+    assert batch.input_ids[i][positions].tolist() == row.target_ids.tolist()

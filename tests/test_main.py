@@ -1,0 +1,312 @@
+"""The command as a user runs it: its files, its output, its errors."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from conftest import CHECKPOINT
+from conftest import ROWS
+from conftest import arguments
+from conftest import write_data
+
+from jaxprompt import checkpoint
+from jaxprompt import experiment
+from jaxprompt import main
+from jaxprompt import tasks
+from jaxprompt import train
+from jaxprompt import workdir as workdir_lib
+
+
+def _jsonl(path):
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _run(*args, **kwargs):
+  assert main.main(arguments(*args, **kwargs)) == 0
+
+
+def _error(capsys, argv):
+  """Runs the command, which must fail as users' mistakes do; returns its one line."""
+  assert main.main(argv) == 2
+  (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+  assert line.startswith('jaxprompt: ')
+  return line
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A finished run of every task: {task: (workdir, data)}."""
+  runs = {}
+  for task in tasks.TASKS:
+    workdir = tmp_path_factory.mktemp(task)
+    data = write_data(workdir / 'data', task)
+    _run(task, workdir, data)
+    runs[task] = workdir, data
+  return runs
+
+
+@pytest.mark.parametrize('task', tasks.TASKS)
+def test_results_hold_what_the_contract_says(finished, task):
+  workdir, _ = finished[task]
+  found = json.loads((workdir / 'results.json').read_text())
+  assert (found['task'], found['model']) == (task, str(CHECKPOINT))
+  assert found['prompt'] == {
+    'name': tasks.TASKS[task].prompt_name,
+    'length': 3,
+    'init': 'text',
+    'position': 'prefix',
+    'parameters': 3 * 24,
+  }
+  assert [record['epoch'] for record in found['epochs']] == [1, 2]
+  assert [record['step'] for record in found['epochs']] == [3, 6]
+  assert found['versions']['jax'] == jax.__version__
+  assert len(found['devices']) == jax.device_count()
+  for arm in found['test'].values():
+    assert arm['examples'] == 7
+    assert arm['perplexity'] == pytest.approx(np.exp(arm['loss']))
+    for name in ('loss', *tasks.TASKS[task].metrics):
+      low, high = arm['ci95'][name]
+      assert low <= arm[name] <= high
+
+
+@pytest.mark.parametrize('task', tasks.TASKS)
+def test_training_lowers_the_loss_below_the_untrained_prompts(finished, task):
+  workdir, _ = finished[task]
+  steps = [line for line in _jsonl(workdir / 'metrics.jsonl') if 'grad_norm' in line]
+  assert [line['step'] for line in steps] == [1, 2, 3, 4, 5, 6]
+  epochs = json.loads((workdir / 'results.json').read_text())['epochs']
+  assert epochs[1]['train_loss'] < epochs[0]['train_loss']
+  assert 0 < steps[0]['prompt_drift'] < steps[-1]['prompt_drift']
+
+
+@pytest.mark.parametrize('task', tasks.TASKS)
+def test_predictions_hold_every_test_row_in_order_for_every_arm(finished, task):
+  workdir, data = finished[task]
+  expected = _jsonl(data / 'test.jsonl')
+  for arm in ('none', 'hard', 'soft'):
+    rows = _jsonl(workdir / 'predictions' / f'{arm}.jsonl')
+    ids = [str(row.get('id', i)) for i, row in enumerate(expected)]
+    assert [row['id'] for row in rows] == ids
+    for row, raw in zip(rows, expected, strict=True):
+      example = tasks.parse(tasks.TASKS[task], raw, 0)
+      assert row['source'] == example.head + example.tail
+      assert row['target'] == example.target
+
+
+def test_only_the_small_state_is_in_a_checkpoint(finished):
+  workdir, _ = finished['qa']
+  size = sum(
+    path.stat().st_size
+    for path in (workdir / 'checkpoints').rglob('*')
+    if path.is_file()
+  )
+  weights = (CHECKPOINT / 'model.safetensors').stat().st_size
+  assert size < weights
+
+
+def test_a_finished_run_only_prints_its_table_again(finished, capsys, monkeypatch):
+  workdir, data = finished['qa']
+  monkeypatch.setattr(experiment, 'build', None)  # a run that computes would need it
+  before = (workdir / 'results.json').read_text()
+  _run('qa', workdir, data)
+  printed = capsys.readouterr().out
+  assert (workdir / 'results.json').read_text() == before
+  for word in ('none', 'hard', 'soft', 'squad_f1', '% Exact Match', 'loss'):
+    assert word in printed
+
+
+def test_eval_measures_the_same_again(finished):
+  workdir, data = finished['translation']
+  before = json.loads((workdir / 'results.json').read_text())
+  predictions = (workdir / 'predictions' / 'soft.jsonl').read_text()
+  (workdir / 'results.json').unlink()
+  _run('translation', workdir, data, mode='eval')
+  assert json.loads((workdir / 'results.json').read_text()) == before
+  assert (workdir / 'predictions' / 'soft.jsonl').read_text() == predictions
+
+
+def test_a_prompt_that_is_the_hard_text_and_does_not_train_scores_as_the_hard_arm(
+  tmp_path, gpt2
+):
+  _, _, tokenizer = gpt2
+  text = tasks.TASKS['qa'].hard_prompt + ' '
+  length = len(tokenizer(text)['input_ids'])
+  data = write_data(tmp_path / 'data', 'qa')
+  _run(
+    'qa',
+    tmp_path / 'run',
+    data,
+    'train.learning_rate=0.0',
+    'train.epochs=1',
+    f'prompt.text={text}',
+    f'prompt.length={length}',
+  )
+  test = json.loads((tmp_path / 'run' / 'results.json').read_text())['test']
+  assert test['soft'] == test['hard']
+  assert test['soft'] != test['none']
+
+
+def test_a_trained_prompt_starts_another_run(finished, tmp_path, capsys):
+  workdir, data = finished['qa']
+  again = ('prompt.init=' + str(workdir), 'train.learning_rate=0.0', 'train.epochs=1')
+  _run('qa', tmp_path / 'run', data, *again)
+  best, _ = checkpoint.read_best(workdir_lib.open_workdir(workdir) / 'checkpoints')
+  copied, _ = checkpoint.read_best(
+    workdir_lib.open_workdir(tmp_path / 'run') / 'checkpoints'
+  )
+  np.testing.assert_array_equal(copied, best)
+  argv = arguments('qa', tmp_path / 'other', data, *again, 'prompt.length=4')
+  line = _error(capsys, argv)
+  assert 'is a prompt of 3 tokens of width 24, expected 4 of width 24' in line
+
+
+@pytest.mark.parametrize('init', ['vocab', 'random'])
+def test_other_initialisers_train_too(finished, tmp_path, init):
+  _, data = finished['qa']
+  _run('qa', tmp_path, data, f'prompt.init={init}', 'train.epochs=1', 'eval.beams=2')
+  assert (tmp_path / 'results.json').exists()
+
+
+ERRORS = {
+  'task=poem': "task is 'poem'; expected one of summarization, qa, translation",
+  'train.batch_size=0': 'train.batch_size is 0; expected a number of at least 1',
+  'eval.batch_size=-1': 'eval.batch_size is -1; expected a number of at least 1',
+  'train.batch_size=four': 'train.batch_size',
+  'model.dtype=int8': "model.dtype is 'int8'; expected one of float32, bfloat16",
+  'prompt.position=middle': "prompt.position is 'middle'; expected one of prefix",
+  'train.schedule=step': "train.schedule is 'step'; expected one of cosine",
+  'train.learning_rate=nan': 'train.learning_rate is nan',
+  'train.batchsize=4': 'Did you mean "batch_size" instead of "batchsize"?',
+  'data.path=': "data.path is ''",
+  'data.max_source_tokens=180': '192 positions: lower one of them',
+  'eval.max_new_tokens=120': 'eval.max_new_tokens (120) is',
+  'prompt.init=/nowhere': "prompt.init '/nowhere' holds no trained prompt",
+  'model.path=/nowhere': "model.path '/nowhere' is not a directory",
+  'data.path=/nowhere': "data.path '/nowhere' is not a directory",
+}
+
+
+@pytest.mark.parametrize('override', ERRORS)
+def test_a_bad_value_is_one_line_with_status_2(finished, tmp_path, capsys, override):
+  _, data = finished['qa']
+  argv = arguments('qa', tmp_path, data, override)
+  assert ERRORS[override] in _error(capsys, argv)
+  assert not (tmp_path / 'results.json').exists()
+
+
+@pytest.mark.parametrize(
+  'argv, message',
+  [
+    (['--workdir=w'], '--config is missing'),
+    (['--config=configs/qa.py'], '--workdir is missing'),
+    (['--config=configs/qa.py:huge', '--workdir=w'], "preset 'huge' is unknown"),
+    (['--config=configs/poem.py', '--workdir=w'], "'configs/poem.py' is no file"),
+    (['--config=configs/qa.py', '--workdir=w', '--mode=fly'], '--mode=fly'),
+    (['--config=configs/qa.py', '--workdir=w', '--speed=9'], "'speed'"),
+    (['--config=configs/qa.py', '--workdir=w', 'more'], "'more' is no flag"),
+  ],
+)
+def test_a_bad_flag_is_one_line_with_status_2(capsys, monkeypatch, argv, message):
+  monkeypatch.chdir(CHECKPOINT.parent.parent.parent)
+  assert message in _error(capsys, ['jaxprompt', *argv])
+
+
+def test_a_workdir_of_another_config_is_refused_with_what_differs(finished, capsys):
+  workdir, data = finished['qa']
+  argv = arguments('qa', workdir, data, 'train.clip_norm=0.5', 'seed=3')
+  line = _error(capsys, argv)
+  assert 'seed is 3, was 0; train.clip_norm is 0.5, was 1.0' in line
+  argv[3] = '--mode=eval'
+  assert 'seed is 3, was 0' in _error(capsys, argv)
+
+
+def test_eval_without_a_trained_prompt_says_so(finished, tmp_path, capsys):
+  _, data = finished['qa']
+  line = _error(capsys, arguments('qa', tmp_path, data, mode='eval'))
+  assert 'has no checkpoint of a finished epoch; train there first' in line
+
+
+def test_a_workdir_that_is_a_file_is_refused(finished, tmp_path, capsys):
+  _, data = finished['qa']
+  (tmp_path / 'file').write_text('')
+  line = _error(capsys, arguments('qa', tmp_path / 'file', data))
+  assert 'cannot be written' in line
+
+
+def test_a_workdir_in_use_by_a_live_process_is_refused(finished, tmp_path, capsys):
+  _, data = finished['qa']
+  hold = (
+    'import sys, time; from jaxprompt import workdir\n'
+    f'with workdir.lock(workdir.open_workdir({str(tmp_path)!r})):\n'
+    '  print("held", flush=True); time.sleep(60)'
+  )
+  with subprocess.Popen([sys.executable, '-c', hold], stdout=subprocess.PIPE) as other:
+    assert other.stdout.readline() == b'held\n'
+    line = _error(capsys, arguments('qa', tmp_path, data))
+    other.kill()
+  assert f'is in use by process {other.pid}' in line
+
+
+def test_a_bad_row_is_named_by_file_and_line(tmp_path, capsys):
+  data = write_data(tmp_path / 'data', 'qa')
+  row = {**ROWS['qa'](0), 'question': None}
+  with (data / 'train.jsonl').open('a') as f:
+    f.write(json.dumps(row) + '\n')
+  line = _error(capsys, arguments('qa', tmp_path / 'run', data))
+  assert 'train.jsonl line 13: question is None, expected a string' in line
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+  finished, tmp_path, capsys, monkeypatch
+):
+  _, data = finished['qa']
+  steps = train.steps.train_step
+
+  def breaks_at_step_five(lm, tx, accumulate, state, params, batch):
+    state, scalars = steps(lm, tx, accumulate, state, params, batch)
+    return state, {**scalars, 'loss': scalars['loss'] / (state.step < 5)}
+
+  monkeypatch.setattr(train.steps, 'train_step', breaks_at_step_five)
+  line = _error(capsys, arguments('qa', tmp_path, data))
+  assert 'the loss is inf at step 5; lower train.learning_rate (0.05)' in line
+  _, progress = checkpoint.read_best(workdir_lib.open_workdir(tmp_path) / 'checkpoints')
+  assert [record['step'] for record in progress['epochs']] == [3]
+  assert not (tmp_path / 'results.json').exists()
+
+
+def _rename_weights(folder):
+  (folder / 'model.safetensors').rename(folder / 'pytorch_model.bin')
+
+
+SPOILED = {
+  'empty': (lambda f: shutil.rmtree(f) or f.mkdir(), 'has no config.json'),
+  'family': (lambda f: _edit(f, model_type='bert'), "has model_type 'bert'; expected"),
+  'short': (lambda f: _edit(f, n_layer=3), 'lacks weights that its config asks for'),
+  'shape': (lambda f: _edit(f, n_positions=200), 'expected to be of shape (200, 24)'),
+  'tokenizer': (lambda f: _edit(f, eos_token_id=9), "put the model's own tokenizer"),
+  'scale': (lambda f: _edit(f, scale_attn_weights=False), 'scales its attention'),
+  'pickle': (_rename_weights, 'holds pickled weights alone'),
+  'no weights': (lambda f: (f / 'model.safetensors').unlink(), 'cannot be loaded'),
+  'torn': (lambda f: (f / 'model.safetensors').write_bytes(b'torn'), 'cannot be read'),
+  'config': (lambda f: (f / 'config.json').write_text('{'), 'cannot be loaded'),
+}
+
+
+@pytest.mark.parametrize('case', SPOILED)
+def test_a_checkpoint_that_is_not_whole_is_refused(
+  finished, tmp_path, checkpoint_copy, capsys, case
+):
+  spoil, message = SPOILED[case]
+  _, data = finished['qa']
+  spoil(checkpoint_copy)
+  argv = arguments('qa', tmp_path / 'run', data, f'model.path={checkpoint_copy}')
+  assert message in _error(capsys, argv)
+
+
+def _edit(folder, **fields):
+  config = json.loads((folder / 'config.json').read_text())
+  (folder / 'config.json').write_text(json.dumps({**config, **fields}))

@@ -33,9 +33,7 @@ def main(argv):
     config_lib.check(config)
     workdir = workdir_lib.open_workdir(workdir)
     with workdir_lib.lock(workdir):
-      workdir_lib.claim(
-        workdir, config.to_dict(), results.versions(), results.devices()
-      )
+      workdir_lib.check_config(workdir, config.to_dict())
       found = MODES[mode](config, workdir, termination)
   except errors.UserError as e:
     print(f'jaxprompt: {" ".join(str(e).split())}', file=sys.stderr)
@@ -68,9 +66,7 @@ def _parse(argv):
     if values[name].value is None:
       raise errors.UserError(f'--{name} is missing; expected {values[name].help}')
   path = values['config'].config_filename.partition(':')[0]
-  if not pathlib.Path(
-    path
-  ).is_file():  # the flag itself would tell only when it is read
+  if not pathlib.Path(path).is_file():  # the flag itself tells only when it is used
     raise errors.UserError(f'--config {path!r} is no file; expected configs/TASK.py')
   return values.config, values.workdir, values.mode
 
@@ -82,7 +78,9 @@ def _flag_error(error):
     root = root.__cause__ or root.__context__
   if isinstance(root, errors.UserError):
     return root
-  reason = error.args[0] if isinstance(error, KeyError) else error
+  reason = error.args[0] if error.args else error
+  if isinstance(reason, KeyError):  # how an unknown field arrives
+    reason = reason.args[0]
   return errors.UserError(f'{reason}; the fields are listed in README.md')
 
 

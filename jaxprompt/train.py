@@ -260,7 +260,7 @@ def train(config, workdir, termination):
 
   Args:
     config: checked.
-    workdir: an epath, claimed and locked.
+    workdir: an epath, locked.
     termination: `Termination`.
   """
   finished = workdir_lib.read_json(workdir / 'results.json')
@@ -268,6 +268,15 @@ def train(config, workdir, termination):
     log.info('this run has finished; these are its results')
     return finished
   experiment = experiment_lib.build(config, writer.show_progress(termination.check))
+  # Only now is the workdir this run's: one that could not begin leaves no claim.
+  workdir_lib.write_json(
+    workdir / 'config.json',
+    {
+      'config': config.to_dict(),
+      'versions': results.versions(),
+      'devices': results.devices(),
+    },
+  )
   checkpoints = checkpoint.Checkpoints(
     workdir / 'checkpoints', keep=config.checkpoint.keep
   )

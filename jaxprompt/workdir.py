@@ -87,34 +87,30 @@ def read_json(path):
     ) from e
 
 
-def claim(workdir, config, versions, devices):
-  """Writes config.json, or checks that the one there is of the same config.
+def check_config(workdir, config):
+  """Checks that the workdir is new or of the same config.
 
   Args:
     workdir: an epath.
     config: the resolved config, a nested dict.
-    versions, devices: what this process runs on; recorded, not compared.
 
   Raises:
     UserError: names the fields that differ.
   """
   stored = read_json(workdir / 'config.json')
-  if stored is not None:
-    before, now = flatten(stored['config']), flatten(config)
-    differing = [
-      f'{name} is {now.get(name)!r}, was {before.get(name)!r}'
-      for name in sorted(before.keys() | now.keys())
-      if before.get(name) != now.get(name)
-    ]
-    if differing:
-      raise errors.UserError(
-        f'--workdir {str(workdir)!r} belongs to a different config: '
-        f'{"; ".join(differing)}; use the same config, or another directory'
-      )
-  write_json(
-    workdir / 'config.json',
-    {'config': config, 'versions': versions, 'devices': devices},
-  )
+  if stored is None:
+    return
+  before, now = flatten(stored['config']), flatten(config)
+  differing = [
+    f'{name} is {now.get(name)!r}, was {before.get(name)!r}'
+    for name in sorted(before.keys() | now.keys())
+    if before.get(name) != now.get(name)
+  ]
+  if differing:
+    raise errors.UserError(
+      f'--workdir {str(workdir)!r} belongs to a different config: '
+      f'{"; ".join(differing)}; use the same config, or another directory'
+    )
 
 
 def flatten(config, prefix=''):

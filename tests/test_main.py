@@ -195,7 +195,7 @@ def test_a_bad_value_is_one_line_with_status_2(finished, tmp_path, capsys, overr
   _, data = finished['qa']
   argv = arguments('qa', tmp_path, data, override)
   assert ERRORS[override] in _error(capsys, argv)
-  assert not (tmp_path / 'results.json').exists()
+  assert not (tmp_path / 'config.json').exists()  # the workdir can still be used
 
 
 @pytest.mark.parametrize(

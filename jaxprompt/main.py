@@ -89,6 +89,7 @@ def _set_up_logging():
   handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
   logger = logging.getLogger('jaxprompt')
   logger.handlers = [handler]
+  logger.propagate = False  # libraries give the root logger a handler of their own
   logger.setLevel(logging.INFO)
   # Orbax tells through absl what it does; only its errors matter to a user.
   logging.getLogger('absl').setLevel(logging.ERROR)

@@ -23,7 +23,10 @@ from jaxprompt import writer
 
 log = logging.getLogger(__name__)
 
-_FETCH_EVERY = 20  # steps between waits for the device's scalars
+# The host prepares so many steps ahead of the device: enough to keep it busy, few
+# enough for the progress to be true and for SIGTERM to be answered soon.
+_STEPS_AHEAD = 2
+_SECONDS_BETWEEN_FETCHES = 1.0  # of the device's scalars
 
 
 class Terminated(SystemExit):
@@ -118,7 +121,8 @@ class Trainer:
         self._train_epoch()
         self._end_epoch()
     except Terminated:
-      self._flush()
+      if self._pending:
+        self._flush()
       self._save()
       log.warning('asked to end: saved step %d; run again to go on', self.step)
       raise
@@ -162,11 +166,12 @@ class Trainer:
         place.batch += 1
         step = first_step + place.batch
         self._pending.append((step, scalars))
+        jax.block_until_ready(self._pending[-_STEPS_AHEAD:][0])
         last = place.batch == len(plan)
         save = every and step % every == 0 and not last
-        if save or last or len(self._pending) == _FETCH_EVERY:
-          done = len(self._pending)
-          progress.update(done, loss=self._flush())
+        waited = time.monotonic() - self._since > _SECONDS_BETWEEN_FETCHES
+        if save or last or waited:
+          progress.update(len(self._pending), loss=self._flush())
         if save:
           self._save()
         self._termination.check()
@@ -174,14 +179,12 @@ class Trainer:
       progress.close()
 
   def _flush(self):
-    """Waits for the pending steps, writes their scalars, returns the last loss.
+    """Waits for the pending steps, writes their scalars, returns the epoch's mean loss.
 
     Raises:
       UserError: if a loss is not finite.
     """
     pending, self._pending = jax.device_get(self._pending), []
-    if not pending:
-      return None
     now = time.monotonic()
     seconds, self._since = now - self._since, now
     tokens = sum(int(scalars['tokens']) for _, scalars in pending)
@@ -205,7 +208,7 @@ class Trainer:
       )
     self.place.seconds += seconds
     self.place.tokens += tokens
-    return float(pending[-1][1]['loss'])
+    return float(self.state.loss_sum / self.state.loss_count)
 
   def _end_epoch(self):
     """Validates, keeps the prompt if it is the best so far, and saves."""

@@ -1,6 +1,5 @@
 """Checkpoints: what comes back, and what happens when one is damaged."""
 
-import logging
 import pathlib
 
 import jax.numpy as jnp
@@ -74,13 +73,16 @@ def _remove(path):
 
 
 @pytest.mark.parametrize('spoil', [_truncate, _flip, _empty, _remove])
-def test_a_damaged_one_is_passed_over_for_the_one_before(directory, spoil, caplog):
+def test_a_damaged_one_is_passed_over_for_the_one_before(
+  directory, spoil, caplog, monkeypatch
+):
   _save(directory, 1, 2)
   for path in pathlib.Path(directory / '2' / 'state').rglob('*'):
     if path.is_file() and path.stat().st_size > 8:
       spoil(path)
-  with caplog.at_level(logging.WARNING, 'jaxprompt'):
-    assert _restored_step(directory) == 1
+  monkeypatch.setattr(checkpoint.log, 'propagate', False)
+  monkeypatch.setattr(checkpoint.log, 'handlers', [caplog.handler])
+  assert _restored_step(directory) == 1
   assert 'checkpoint 2 is damaged' in caplog.text
 
 

@@ -1,0 +1,96 @@
+"""What a run says: the scalars' two files, and progress with and without a terminal."""
+
+import io
+import json
+import logging
+import struct
+import time
+
+import pytest
+from tensorboardX.proto import event_pb2
+
+from jaxprompt import writer
+
+
+def _tensorboard(workdir):
+  """Returns {(name, step): value} of all event files, by the format of TFRecord."""
+  found = {}
+  for path in sorted((workdir / 'tensorboard').iterdir()):
+    content = path.read_bytes()
+    while content:
+      (size,) = struct.unpack('<Q', content[:8])
+      event = event_pb2.Event.FromString(content[12 : 12 + size])
+      for value in event.summary.value:
+        found[value.tag, event.step] = value.simple_value
+      content = content[12 + size + 4 :]
+  return found
+
+
+def test_metrics_and_tensorboard_hold_the_same_scalars(tmp_path):
+  log = writer.Writer(tmp_path, lines=0, step=0)
+  log.write(1, {'train_loss': 2.5, 'grad_norm': 0.25})
+  log.write(2, {'train_loss': 1.5})
+  log.close()
+  lines = [json.loads(x) for x in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+  assert lines[0] == {'step': 1, 'train_loss': 2.5, 'grad_norm': 0.25}
+  scalars = {(k, x['step']): v for x in lines for k, v in x.items() if k != 'step'}
+  assert _tensorboard(tmp_path) == scalars
+
+
+def test_a_run_that_goes_on_drops_the_lines_it_will_write_again(tmp_path):
+  log = writer.Writer(tmp_path, lines=0, step=0)
+  for step in range(1, 5):
+    log.write(step, {'train_loss': 1.0})
+  log.close()
+  again = writer.Writer(tmp_path, lines=2, step=2)
+  assert again.lines == 2
+  again.write(3, {'train_loss': 7.0})
+  again.close()
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(line)['step'] for line in lines] == [1, 2, 3]
+
+
+class _Terminal(io.StringIO):
+  def isatty(self):
+    return True
+
+
+def test_a_terminal_shows_a_bar_with_the_rate_and_the_running_loss(monkeypatch):
+  terminal = _Terminal()
+  monkeypatch.setattr('sys.stderr', terminal)
+  progress = writer.Progress('epoch 2/3', 8, done=3)
+  time.sleep(0.15)  # a bar is drawn at most ten times a second
+  progress.update(5, loss=1.2345)
+  progress.close()
+  assert 'epoch 2/3: 100%' in terminal.getvalue()
+  assert '8/8' in terminal.getvalue()
+  assert 'batch/s, loss=1.23' in terminal.getvalue()
+
+
+def test_without_a_terminal_plain_lines_come_from_time_to_time(monkeypatch, caplog):
+  monkeypatch.setattr('sys.stderr', io.StringIO())
+  monkeypatch.setattr(writer.log, 'handlers', [caplog.handler])
+  monkeypatch.setattr(writer.log, 'propagate', False)
+  monkeypatch.setattr(writer.log, 'level', logging.INFO)
+  clock = iter([0.0, 4.0, 12.0, 13.0])
+  monkeypatch.setattr(writer.time, 'monotonic', lambda: next(clock))
+  progress = writer.Progress('epoch 1/3', 90)
+  for _ in range(3):
+    progress.update(6, loss=1.5)
+  progress.close()
+  assert [record.getMessage() for record in caplog.records] == [
+    'epoch 1/3: 12/90 batches, 1.00 batches/s, loss 1.5'
+  ]
+
+
+def test_going_through_batches_stops_where_the_check_raises():
+  seen = []
+
+  def check():
+    if len(seen) == 2:
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    for batch in writer.show_progress(check)(['a', 'b', 'c'], 'test'):
+      seen.append(batch)
+  assert seen == ['a', 'b']

@@ -1,0 +1,108 @@
+"""Times an optimiser step against Hugging Face PEFT's in PyTorch, in turn.
+
+Both train the same prompt of 20 virtual tokens with the same AdamW, on the same batch
+of 8 rows with 224 source and 32 target tokens, in processes that live side by side
+and take a step each, one after the other, so that both meet the same machine. Losses
+are compared too: a speed that changes the mathematics does not count.
+
+  python benchmarks/step.py MODEL_DIR --peer=DIR [--rounds=8]
+
+MODEL_DIR is a local GPT-2 checkpoint. DIR is a virtual environment for the peer; it
+is made there if it does not exist (CPU torch, transformers, peft).
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).parent
+ROWS, SOURCE, TARGET, PROMPT = 8, 224, 32, 20
+
+
+def peer_python(folder):
+  """Returns the interpreter of the peer's environment, which is made if missing."""
+  python = folder / 'bin' / 'python'
+  if not python.exists():
+    subprocess.run([sys.executable, '-m', 'venv', folder], check=True)
+    requirements = HERE / 'peer-requirements.txt'
+    subprocess.run(
+      [python, '-m', 'pip', 'install', '-q', '-r', requirements], check=True
+    )
+  return python
+
+
+class Worker:
+  """A process that has loaded the model and takes a step for every line it is sent."""
+
+  def __init__(self, python, script, model, inputs):
+    self._process = subprocess.Popen(
+      [python, HERE / script, model, inputs],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    assert self._read() == 'ready'
+
+  def _read(self):
+    return json.loads(self._process.stdout.readline())
+
+  def step(self):
+    """Returns {'seconds': wall time of one step, 'loss': nats per target token}."""
+    self._process.stdin.write('step\n')
+    self._process.stdin.flush()
+    return self._read()
+
+  def close(self):
+    """Ends the process; returns its peak memory in GB."""
+    self._process.stdin.close()
+    peak = self._read()
+    self._process.wait()
+    return peak
+
+
+def summary(values):
+  low, high = min(values), max(values)
+  return f'{statistics.median(values):.3f} [{low:.3f}, {high:.3f}]'
+
+
+def main():
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('model', type=pathlib.Path)
+  parser.add_argument('--peer', type=pathlib.Path, required=True)
+  parser.add_argument('--rounds', type=int, default=8)
+  args = parser.parse_args()
+  vocab = json.loads((args.model / 'config.json').read_text())['vocab_size']
+  python = peer_python(args.peer)
+  with tempfile.TemporaryDirectory() as folder:
+    inputs = pathlib.Path(folder) / 'inputs.npz'
+    np.savez(
+      inputs,
+      ids=np.random.default_rng(0).integers(0, vocab, (ROWS, SOURCE + TARGET)),
+      source=SOURCE,
+      prompt_ids=np.arange(PROMPT),
+    )
+    ours = Worker(sys.executable, 'step_jaxprompt.py', args.model, inputs)
+    peft = Worker(python, 'step_peft.py', args.model, inputs)
+    first = ours.step(), peft.step()  # compilation and warm-up, not counted
+    pairs = [(ours.step(), peft.step()) for _ in range(args.rounds)]
+    peaks = ours.close(), peft.close()
+  seconds = [[step['seconds'] for step in side] for side in zip(*pairs, strict=True)]
+  drift = max(abs(a['loss'] - b['loss']) for a, b in [first, *pairs])
+  print(f'{len(pairs)} steps each, in turn; median [least, most]')
+  print(f'jaxprompt  {summary(seconds[0])} s a step, peak {peaks[0]:.2f} GB')
+  print(f'PEFT       {summary(seconds[1])} s a step, peak {peaks[1]:.2f} GB')
+  ratios = [b / a for a, b in zip(*seconds, strict=True)]
+  print(f'PEFT / jaxprompt, pair by pair: {summary(ratios)}')
+  print(f'largest difference of the losses: {drift:.1e} nats')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,47 @@
+"""One side of step.py: jaxprompt's jitted train step."""
+
+import functools
+import json
+import resource
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprompt import batch as batch_lib
+from jaxprompt import optim
+from jaxprompt import steps
+from jaxprompt.lm import loading
+
+
+def main(model, inputs):
+  inputs = np.load(inputs)
+  lm, params, _ = loading.load(model, 'float32')
+  ids = inputs['ids'].astype(np.int32)
+  rows, length = ids.shape
+  positions = np.arange(inputs['source'], length, dtype=np.int32)
+  batch = batch_lib.Batch(
+    input_ids=ids,
+    attention_mask=np.ones(ids.shape, bool),
+    target_positions=np.tile(positions, (rows, 1)),
+    loss_mask=np.ones((rows, len(positions)), bool),
+  )
+  tx = optim.prompt_only(0.01, clip_norm=1.0)
+  prompt = lm.embed(params, jnp.asarray(inputs['prompt_ids']))
+  state = steps.init_state(prompt, params, tx)
+  step = jax.jit(functools.partial(steps.train_step, lm, tx, 1), donate_argnums=0)
+  print(json.dumps('ready'), flush=True)
+  for _ in sys.stdin:
+    began = time.perf_counter()
+    state, scalars = step(state, params, batch)
+    loss = float(scalars['loss'])
+    seconds = time.perf_counter() - began
+    print(json.dumps({'seconds': seconds, 'loss': loss}), flush=True)
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+  print(json.dumps(peak), flush=True)
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])

@@ -24,9 +24,7 @@ def default(task):
   c.model.dtype = 'float32'  # of frozen weights and compute: float32 or bfloat16
 
   c.data = config_dict.ConfigDict()
-  c.data.path = (
-    ''  # hub id, or directory of {train,validation,test}.{jsonl,json,csv,parquet}
-  )
+  c.data.path = ''  # hub id, or a directory of train, validation and test files
   c.data.subset = ''  # the hub data set's configuration
   c.data.train_size = 0  # rows, from the split's beginning; 0 = all
   c.data.validation_size = 0  # rows; 0 = all

@@ -7,7 +7,6 @@ import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 
 from jaxprompt import checkpoint
 from jaxprompt import data
@@ -142,7 +141,7 @@ def initial_prompt(experiment):
 
 def _trained_prompt(config, width):
   """Returns the best prompt of another run's workdir."""
-  best = checkpoint.read_best(epath.Path(config.init).expanduser() / 'checkpoints')
+  best = checkpoint.read_best(workdir_lib.resolve(config.init) / 'checkpoints')
   if best is None:
     raise errors.UserError(
       f'prompt.init {config.init!r} holds no trained prompt; expected text, vocab, '

@@ -70,8 +70,8 @@ class Place:
 class Trainer:
   """One run's training: its state, its place, and the files that follow it."""
 
-  def __init__(self, experiment, workdir, checkpoints, termination):
-    """Builds the step, and restores the newest checkpoint if there is one."""
+  def __init__(self, experiment, soft_prompt, workdir, checkpoints, termination):
+    """Builds the step from the initial prompt, and restores the newest checkpoint if there is one."""
     config = experiment.config
     self._experiment, self._config = experiment, config
     self._checkpoints, self._termination = checkpoints, termination
@@ -94,9 +94,7 @@ class Trainer:
       steps.train_step, experiment.lm, tx, config.train.accumulate
     )
     self._train_step = jax.jit(step, donate_argnums=0)
-    self.state = steps.init_state(
-      experiment_lib.initial_prompt(experiment), experiment.params, tx
-    )
+    self.state = steps.init_state(soft_prompt, experiment.params, tx)
     self.place = Place()
     restored = checkpoints.restore(self.state)
     if restored:
@@ -271,6 +269,7 @@ def train(config, workdir, termination):
     log.info('this run has finished; these are its results')
     return finished
   experiment = experiment_lib.build(config, writer.show_progress(termination.check))
+  soft_prompt = experiment_lib.initial_prompt(experiment)
   # Only now is the workdir this run's: one that could not begin leaves no claim.
   workdir_lib.write_json(
     workdir / 'config.json',
@@ -283,7 +282,7 @@ def train(config, workdir, termination):
   checkpoints = checkpoint.Checkpoints(
     workdir / 'checkpoints', keep=config.checkpoint.keep
   )
-  trainer = Trainer(experiment, workdir, checkpoints, termination)
+  trainer = Trainer(experiment, soft_prompt, workdir, checkpoints, termination)
   trainer.run()
   return experiment_lib.compare(
     experiment, trainer.state.best_prompt, trainer.place.epochs, workdir

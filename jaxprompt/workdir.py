@@ -10,13 +10,23 @@ from etils import epath
 from jaxprompt import errors
 
 
+def resolve(path):
+  """Returns the epath of a workdir; Orbax takes absolute ones only."""
+  path = epath.Path(path).expanduser()
+  return path if _is_remote(path) else epath.Path(os.path.abspath(path))
+
+
+def _is_remote(path):
+  return '://' in os.fspath(path)
+
+
 def open_workdir(path):
   """Makes the directory if it is missing and returns its epath.
 
   Raises:
     UserError: if it cannot be written.
   """
-  workdir = epath.Path(path).expanduser()
+  workdir = resolve(path)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     probe = workdir / f'.probe-{os.getpid()}'
@@ -37,7 +47,7 @@ def lock(workdir):
   Raises:
     UserError: if a live process holds it.
   """
-  if '://' in str(workdir):  # object stores have no locks
+  if _is_remote(workdir):  # object stores have no locks
     yield
     return
   with open(os.fspath(workdir / '.lock'), 'a+') as f:

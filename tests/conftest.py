@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 
+import hub_data
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,3 +105,24 @@ def arguments(task, workdir, data, *overrides, mode='train'):
     *(f'--config.{name}={value}' for name, value in settings.items()),
     *(f'--config.{override}' for override in overrides),
   ]
+
+
+def hub_rows(task, split, size=8):
+  """Rows that differ between the splits."""
+  start = {'train': 0, 'validation': 100, 'test': 200}[split]
+  return [ROWS[task](i) for i in range(start, start + size)]
+
+
+@pytest.fixture(scope='session')
+def hub_root(tmp_path_factory):
+  """A hub's repositories in its own layouts, for `hub.serve`."""
+  root = tmp_path_factory.mktemp('hub')
+  shutil.copytree(CHECKPOINT, root / 'models' / 'gpt2')
+  splits = ('train', 'validation', 'test')
+  squad = {s: [{'title': '', **row} for row in hub_rows('qa', s)] for s in splits[:2]}
+  hub_data.write_squad(root, squad)
+  news = {split: hub_rows('summarization', split) for split in splits}
+  hub_data.write_cnn_dailymail(root, news)
+  pairs = {split: hub_rows('translation', split) for split in splits}
+  hub_data.write_wmt16(root, {'de-en': pairs, 'ro-en': {}})
+  return root

@@ -5,11 +5,10 @@ import shutil
 import subprocess
 import sys
 
-import hub_data
 import pytest
 from conftest import CHECKPOINT
 from conftest import CONFIGS
-from conftest import ROWS
+from conftest import hub_rows
 from hub import serve
 
 from jaxprompt import tasks
@@ -24,26 +23,6 @@ SHORT = {
   'eval.max_new_tokens': 3,
   'train.epochs': 1,
 }
-
-
-def _rows(task, split, size=8):
-  start = {'train': 0, 'validation': 100, 'test': 200}[split]
-  return [ROWS[task](i) for i in range(start, start + size)]
-
-
-@pytest.fixture(scope='module')
-def root(tmp_path_factory):
-  """A hub's repositories in its own layouts."""
-  root = tmp_path_factory.mktemp('hub')
-  shutil.copytree(CHECKPOINT, root / 'models' / 'gpt2')
-  splits = ('train', 'validation', 'test')
-  squad = {s: [{'title': '', **r} for r in _rows('qa', s)] for s in splits[:2]}
-  hub_data.write_squad(root, squad)
-  news = {split: _rows('summarization', split) for split in splits}
-  hub_data.write_cnn_dailymail(root, news)
-  pairs = {split: _rows('translation', split) for split in splits}
-  hub_data.write_wmt16(root, {'de-en': pairs, 'ro-en': {}})
-  return root
 
 
 def _run(task, workdir, environment, **overrides):
@@ -67,22 +46,22 @@ def _run(task, workdir, environment, **overrides):
 
 
 @pytest.mark.parametrize('task', tasks.TASKS)
-def test_the_plain_command_downloads_model_and_data_and_runs(root, tmp_path, task):
-  with serve(root) as hub:
+def test_the_plain_command_downloads_model_and_data_and_runs(hub_root, tmp_path, task):
+  with serve(hub_root) as hub:
     done = _run(task, tmp_path / 'run', hub.environment(tmp_path / 'home'))
   assert done.returncode == 0, done.stderr
   found = json.loads((tmp_path / 'run' / 'results.json').read_text())
   assert (found['model'], found['test']['soft']['examples']) == ('gpt2', 2)
   lines = (tmp_path / 'run' / 'predictions' / 'soft.jsonl').read_text().splitlines()
-  first = _rows(task, 'test')[0]
+  first = hub_rows(task, 'test')[0]
   if task == 'qa':  # SQuAD has no test split: the second half of validation
-    first = _rows(task, 'validation')[4]
+    first = hub_rows(task, 'validation')[4]
   expected = tasks.parse(tasks.TASKS[task], first, 0)
   assert json.loads(lines[0])['source'] == expected.head + expected.tail
 
 
-def test_without_the_hub_the_cache_serves_if_it_is_asked_to(root, tmp_path):
-  with serve(root) as hub:
+def test_without_the_hub_the_cache_serves_if_it_is_asked_to(hub_root, tmp_path):
+  with serve(hub_root) as hub:
     environment = hub.environment(tmp_path / 'home')
     assert _run('qa', tmp_path / 'one', environment).returncode == 0
   gone = _run('qa', tmp_path / 'two', environment)
@@ -104,11 +83,11 @@ def test_without_the_hub_the_cache_serves_if_it_is_asked_to(root, tmp_path):
     ({'model.path': 'pickled'}, "model.path 'pickled' holds pickled weights alone"),
   ],
 )
-def test_what_the_hub_does_not_have_is_named(root, tmp_path, overrides, message):
-  pickled = root / 'models' / 'pickled'
+def test_what_the_hub_does_not_have_is_named(hub_root, tmp_path, overrides, message):
+  pickled = hub_root / 'models' / 'pickled'
   shutil.copytree(CHECKPOINT, pickled, dirs_exist_ok=True)
   (pickled / 'model.safetensors').rename(pickled / 'pytorch_model.bin')
-  with serve(root) as hub:
+  with serve(hub_root) as hub:
     environment = hub.environment(tmp_path / 'home')
     done = _run('translation', tmp_path / 'run', environment, **overrides)
   assert done.returncode == 2
@@ -116,8 +95,8 @@ def test_what_the_hub_does_not_have_is_named(root, tmp_path, overrides, message)
   assert 'Traceback' not in done.stderr
 
 
-def test_an_empty_cache_offline_says_what_to_do(root, tmp_path):
-  with serve(root) as hub:
+def test_an_empty_cache_offline_says_what_to_do(hub_root, tmp_path):
+  with serve(hub_root) as hub:
     environment = hub.environment(tmp_path / 'home')
   done = _run('qa', tmp_path / 'run', {**environment, 'HF_HUB_OFFLINE': '1'})
   assert done.returncode == 2

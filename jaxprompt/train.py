@@ -71,7 +71,7 @@ class Trainer:
   """One run's training: its state, its place, and the files that follow it."""
 
   def __init__(self, experiment, soft_prompt, workdir, checkpoints, termination):
-    """Builds the step from the initial prompt, and restores the newest checkpoint if there is one."""
+    """Builds the step; restores the newest checkpoint, or begins at `soft_prompt`."""
     config = experiment.config
     self._experiment, self._config = experiment, config
     self._checkpoints, self._termination = checkpoints, termination

@@ -75,8 +75,8 @@ def load(tokenizer, task, split, *, size, max_source_tokens, max_target_tokens):
   for i in range(min(size or available, available)):
     try:
       example = tasks.parse(task, split.rows[i], i)
-      head, source_ids = _fit(tokenizer, example.head, example.tail, max_source_tokens)
-      target, target_ids = _fit(tokenizer, example.target, '', max_target_tokens, ' ')
+      head, source_ids = fit(tokenizer, example.head, example.tail, max_source_tokens)
+      target, target_ids = fit(tokenizer, example.target, '', max_target_tokens, ' ')
     except ValueError as e:
       raise errors.UserError(f'{split.where(i)}: {e}') from e
     sources_cut += head != example.head
@@ -94,7 +94,7 @@ def load(tokenizer, task, split, *, size, max_source_tokens, max_target_tokens):
   return Rows(rows, sources_cut, targets_cut)
 
 
-def _fit(tokenizer, text, tail, limit, lead=''):
+def fit(tokenizer, text, tail, limit, lead=''):
   """Cuts `text` at its end until lead + text + tail is at most `limit` tokens.
 
   The cut is made in the string, between tokens and never inside a character, so that
@@ -102,6 +102,9 @@ def _fit(tokenizer, text, tail, limit, lead=''):
 
   Returns:
     The text, cut or not, and the ids of lead + text + tail.
+
+  Raises:
+    ValueError: if the tail alone is longer.
   """
   ids, _ = encode(tokenizer, lead + text + tail)
   if len(ids) <= limit:
@@ -206,6 +209,18 @@ def epoch_plan(rows, split_shapes, batch_size, *, seed, epoch):
   """Returns one epoch's `plan`, a function of (seed, epoch) alone."""
   lengths = [row.length for row in rows]
   return plan(lengths, split_shapes, batch_size, np.random.default_rng((seed, epoch)))
+
+
+def padding(rows, batch_size):
+  """Returns the share of the tokens that are padding when rows go in batches.
+
+  It is the same in any order: only full batches leave a bucket.
+  """
+  lengths = [row.length for row in rows]
+  split_shapes = shapes(lengths, [len(row.target_ids) for row in rows], batch_size)
+  batches = plan(lengths, split_shapes, batch_size)
+  padded = batch_size * sum(length for _, (length, _) in batches)
+  return 1 - sum(lengths) / padded
 
 
 def pad(sequences, length, batch_size, pad_id):

@@ -1,14 +1,31 @@
-"""Generation with a KV cache: greedy or beam search, as one jittable function.
+"""Generation with a KV cache: greedy or beam search, whole or token by token.
 
-Prompt and source are run once (the prefill); then each token is one pass of one
-position over the cache. Rows are padded to one length: a new token goes into the same
-cache slot in every row, while its position id counts the row's own real tokens.
+Prompt and source are run once (`prefill`); then each token is one pass of one
+position over the cache (`advance`). Rows are padded to one length: a new token goes
+into the same cache slot in every row, while its position id counts the row's own real
+tokens. All functions can be jitted.
 """
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 
 from jaxprompt import model
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+  """What the next token of every row sees, and where it goes; S slots are P + T + new.
+
+  Rows may come in copies, as beams do: B here counts them.
+  """
+
+  cache: tuple  # keys and values of every block, each [B, heads, S, H / heads]
+  mask: jax.Array  # [B, S] bool: the slots that hold a real token
+  positions: jax.Array  # [B] int32: the next token's position id
+  slot: jax.Array  # [] int32: the next token's slot
 
 
 def generate(
@@ -29,22 +46,29 @@ def generate(
   Returns:
     Token ids [B, max_new_tokens] int32, `eos_id` from a row's end on.
   """
-  logits, step = _prefill(
+  logits, state = prefill(
     lm, params, soft_prompt, input_ids, attention_mask, max_new_tokens, beams
   )
+
+  def step(state, tokens):
+    return advance(lm, params, state, tokens)
+
   padding = ~jnp.any(attention_mask, axis=-1)  # [B]
   if beams == 1:
-    return _greedy(logits, step, padding, max_new_tokens, eos_id)
-  return _beam_search(logits, step, padding, max_new_tokens, beams, eos_id)
+    return _greedy(logits, state, step, padding, max_new_tokens, eos_id)
+  return _beam_search(logits, state, step, padding, max_new_tokens, beams, eos_id)
 
 
-def _prefill(lm, params, soft_prompt, input_ids, attention_mask, new_tokens, copies):
-  """Runs prompt and source, and copies each row's cache `copies` times.
+def prefill(
+  lm, params, soft_prompt, input_ids, attention_mask, max_new_tokens, copies=1
+):
+  """Runs prompt and source, and copies each row's state `copies` times.
+
+  Args: as `generate`.
 
   Returns:
-    The logits of the first new token, [B, V] float32, and the state and function
-    that take the next: `(cache, advance)`, where `advance(cache, tokens, t)` feeds
-    the t-th new tokens [B * copies] and returns logits [B * copies, V] and the cache.
+    The logits of the first new token, [B, V] float32, and the `State` of
+    B * copies rows, with room for `max_new_tokens`.
   """
   hidden, keys_values, mask = model.hidden_states(
     lm, params, soft_prompt, input_ids, attention_mask
@@ -55,28 +79,32 @@ def _prefill(lm, params, soft_prompt, input_ids, attention_mask, new_tokens, cop
   logits = lm.logits(params, at_last)
 
   # Room for the new tokens: [B, heads, P + T + new, H / heads].
-  room = [(0, 0), (0, 0), (0, new_tokens), (0, 0)]
+  room = [(0, 0), (0, 0), (0, max_new_tokens), (0, 0)]
   cache = jax.tree.map(
     lambda x: jnp.repeat(jnp.pad(x, room), copies, axis=0), keys_values
   )
-  mask = jnp.repeat(jnp.pad(mask, [(0, 0), (0, new_tokens)]), copies, axis=0)
-  lengths = jnp.sum(mask, axis=-1)
-  slots = jnp.arange(width + new_tokens)
-
-  def advance(cache, tokens, t):
-    embeds = lm.embed(params, tokens[:, None])  # [B, 1, H]
-    seen = mask | ((slots >= width) & (slots <= width + t))  # [B, P + T + new]
-    hidden, cache = lm.hidden_states(
-      params, embeds, (lengths + t)[:, None], seen[:, None], cache, width + t
-    )
-    return lm.logits(params, hidden[:, 0]), cache
-
-  return logits, (cache, advance)
+  mask = jnp.repeat(jnp.pad(mask, [(0, 0), (0, max_new_tokens)]), copies, axis=0)
+  positions = jnp.sum(mask, axis=-1, dtype=jnp.int32)
+  return logits, State(cache, mask, positions, jnp.int32(width))
 
 
-def _greedy(logits, step, ended, max_new_tokens, eos_id):
-  cache, advance = step
+def advance(lm, params, state, tokens):
+  """Feeds every row its next token, [B]; returns the logits [B, V] and the state."""
+  embeds = lm.embed(params, tokens[:, None])  # [B, 1, H]
+  mask = state.mask.at[:, state.slot].set(True)
+  hidden, cache = lm.hidden_states(
+    params,
+    embeds,
+    state.positions[:, None],
+    mask[:, None],  # [B, 1, S]
+    state.cache,
+    state.slot,
+  )
+  state = State(cache, mask, state.positions + 1, state.slot + 1)
+  return lm.logits(params, hidden[:, 0]), state
 
+
+def _greedy(logits, state, step, ended, max_new_tokens, eos_id):
   def choose(logits, ended):
     return jnp.where(ended, eos_id, jnp.argmax(logits, axis=-1)).astype(jnp.int32)
 
@@ -85,25 +113,24 @@ def _greedy(logits, step, ended, max_new_tokens, eos_id):
     return (t < max_new_tokens) & ~jnp.all(ended)
 
   def body(carry):
-    t, out, tokens, ended, cache = carry
-    logits, cache = advance(cache, tokens, t - 1)
+    t, out, tokens, ended, state = carry
+    logits, state = step(state, tokens)
     tokens = choose(logits, ended)
-    return t + 1, out.at[:, t].set(tokens), tokens, ended | (tokens == eos_id), cache
+    return t + 1, out.at[:, t].set(tokens), tokens, ended | (tokens == eos_id), state
 
   tokens = choose(logits, ended)  # [B]
   out = jnp.full((len(tokens), max_new_tokens), eos_id, jnp.int32).at[:, 0].set(tokens)
-  carry = 1, out, tokens, ended | (tokens == eos_id), cache
+  carry = 1, out, tokens, ended | (tokens == eos_id), state
   return jax.lax.while_loop(unfinished, body, carry)[1]
 
 
-def _beam_search(logits, step, padding, max_new_tokens, beams, eos_id):
+def _beam_search(logits, state, step, padding, max_new_tokens, beams, eos_id):
   """Keeps the `beams` likeliest unfinished continuations, and as many finished ones.
 
   A finished one is ranked by its log-likelihood per token, the end of text among
   them. The search ends when no unfinished one can still overtake: its likelihood can
   only fall, so the best it can become is its present sum over the most tokens.
   """
-  cache, advance = step
   batch, vocab = logits.shape
   rows = jnp.arange(batch)[:, None]  # [B, 1]
   worst = jnp.finfo(jnp.float32).min
@@ -136,15 +163,17 @@ def _beam_search(logits, step, padding, max_new_tokens, beams, eos_id):
     return (t < max_new_tokens) & jnp.any(overtakes & ~padding)
 
   def body(carry):
-    t, scores, live, tokens, cache, done_scores, done = carry
-    logits, cache = advance(cache, tokens.reshape(-1), t - 1)
+    t, scores, live, tokens, state, done_scores, done = carry
+    logits, state = step(state, tokens.reshape(-1))
     log_probs = jax.nn.log_softmax(logits).reshape(batch, beams, vocab)
     scores, live, tokens, parent, done_scores, done = extend(
       t, scores, log_probs, live, done_scores, done
     )
     origin = (rows * beams + parent).reshape(-1)  # [B * K]
-    cache = jax.tree.map(lambda x: x[origin], cache)
-    return t + 1, scores, live, tokens, cache, done_scores, done
+    # The beams of a row differ in their cache alone.
+    cache = jax.tree.map(lambda x: x[origin], state.cache)
+    state = dataclasses.replace(state, cache=cache)
+    return t + 1, scores, live, tokens, state, done_scores, done
 
   # All beams of a row are the same before the first token: only one may count.
   scores = jnp.full((batch, beams), worst).at[:, 0].set(0.0)
@@ -154,7 +183,7 @@ def _beam_search(logits, step, padding, max_new_tokens, beams, eos_id):
   scores, live, tokens, _, done_scores, done = extend(
     0, scores, log_probs, empty, none_done, empty
   )
-  carry = 1, scores, live, tokens, cache, done_scores, done
+  carry = 1, scores, live, tokens, state, done_scores, done
   carry = jax.lax.while_loop(unfinished, body, carry)
   _, scores, live, _, _, done_scores, done = carry
   # A row where too few ended in time is completed by what was still going on.

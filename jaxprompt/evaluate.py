@@ -47,6 +47,13 @@ class Evaluation:
   def intervals(self, seed):
     return {name: metrics.interval(s, seed) for name, s in self.statistics.items()}
 
+  def row_figures(self):
+    """Returns for each row what every figure would be if it were the only one."""
+    figures = [metrics.row_figures(s) for s in self.statistics.values()]
+    return [
+      dict(zip(self.statistics, row, strict=True)) for row in zip(*figures, strict=True)
+    ]
+
 
 def evaluate(evaluator, soft_prompt, rows, label):
   """Measures a prompt's loss and generated text.
@@ -62,7 +69,7 @@ def evaluate(evaluator, soft_prompt, rows, label):
   """
   nats, counts = losses(evaluator, soft_prompt, rows, label)
   outputs = generate(evaluator, soft_prompt, rows, label)
-  predictions = [_text(evaluator.tokenizer, ids) for ids in outputs]
+  predictions = [text(evaluator.tokenizer, ids) for ids in outputs]
   targets = [row.target_ids[:-1].tolist() for row in rows]  # without the end of text
   scores = {
     **evaluator.task.score(predictions, [row.references for row in rows]),
@@ -111,6 +118,7 @@ def generate(evaluator, soft_prompt, rows, label):
   return outputs
 
 
-def _text(tokenizer, ids):
+def text(tokenizer, ids):
+  """Returns the text of a row's output ids."""
   # A cut-off character decodes to U+FFFD; a space that the model wrote stays as it is.
   return tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip()

@@ -167,6 +167,22 @@ def arms(experiment, soft_prompt):
   }
 
 
+def _data_summary(experiment):
+  """Returns for each split its rows, how many were cut, and the share of padding."""
+  config = experiment.config
+  step_rows = config.train.batch_size * config.train.accumulate
+  summary = {}
+  for split, rows in experiment.splits.items():
+    batch_size = step_rows if split == 'train' else config.eval.batch_size
+    summary[split] = {
+      'rows': len(rows.rows),
+      'sources_cut': rows.sources_cut,
+      'targets_cut': rows.targets_cut,
+      'padding': data.padding(rows.rows, batch_size),
+    }
+  return summary
+
+
 def compare(experiment, soft_prompt, epochs, workdir):
   """Measures the three arms on the test rows; writes predictions and results.json.
 
@@ -194,25 +210,22 @@ def compare(experiment, soft_prompt, epochs, workdir):
           'target': row.target,
           'prediction': prediction,
           'references': row.references,
+          'scores': scores,
         }
-        for row, prediction in zip(rows, measured.predictions, strict=True)
+        for row, prediction, scores in zip(
+          rows, measured.predictions, measured.row_figures(), strict=True
+        )
       ],
     )
   found = {
     'task': config.task,
     'model': config.model.path,
+    'model_parameters': sum(x.size for x in jax.tree.leaves(experiment.params)),
     'config': config.to_dict(),
     'versions': results.versions(),
     'devices': results.devices(),
     'signatures': experiment.task.signatures(),
-    'data': {
-      split: {
-        'rows': len(rows.rows),
-        'sources_cut': rows.sources_cut,
-        'targets_cut': rows.targets_cut,
-      }
-      for split, rows in experiment.splits.items()
-    },
+    'data': _data_summary(experiment),
     'prompt': {
       'name': config.prompt.name,
       'length': config.prompt.length,

@@ -3,17 +3,22 @@
 python -m jaxprompt.main --config=configs/qa.py[:PRESET] --workdir=DIR
 """
 
+import functools
 import logging
 import pathlib
 import sys
 
 import jax
 from absl import flags
+from etils import epath
 from ml_collections import config_flags
 
+from jaxprompt import compare
 from jaxprompt import config as config_lib
 from jaxprompt import errors
+from jaxprompt import report
 from jaxprompt import results
+from jaxprompt import serve
 from jaxprompt import tasks
 from jaxprompt import train
 from jaxprompt import workdir as workdir_lib
@@ -21,54 +26,116 @@ from jaxprompt import writer
 
 _CACHE = pathlib.Path('~/.cache/jaxprompt/xla')
 
-MODES = {'train': train.train, 'eval': train.evaluate_best}
-
 
 def main(argv):
   """Runs the command; returns the exit status."""
-  termination = train.Termination()
   _set_up_logging()
   try:
-    config, workdir, mode = _parse(argv)
-    config_lib.check(config)
-    workdir = workdir_lib.open_workdir(workdir)
-    with workdir_lib.lock(workdir):
-      workdir_lib.check_config(workdir, config.to_dict())
-      found = MODES[mode](config, workdir, termination)
+    values, arguments = _parse(argv)
+    print(MODES[values.mode](values, arguments))
   except errors.UserError as e:
     print(f'jaxprompt: {" ".join(str(e).split())}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print('jaxprompt: interrupted; run again to go on', file=sys.stderr)
     return 130
-  print(results.table(found, tasks.TASKS[config.task].metrics))
-  print(f'results: {workdir / "results.json"}')
   return 0
 
 
+# A mode is a function from the flags' values and the arguments to what is printed.
+
+
+def _train(values, _):
+  return _measure(train.train, values)
+
+
+def _eval(values, _):
+  return _measure(train.evaluate_best, values)
+
+
+def _measure(function, values):
+  """Runs what ends in results.json; returns the table and the paths."""
+  termination = train.Termination()
+  config = _config(values)
+  workdir = workdir_lib.open_workdir(_required(values, 'workdir'))
+  with workdir_lib.lock(workdir):
+    workdir_lib.check_config(workdir, config.to_dict())
+    found = function(config, workdir, termination)
+    page = report.write(workdir)
+  table = results.table(found, tasks.TASKS[config.task].metrics)
+  return f'{table}\nresults: {workdir / "results.json"}\nreport: {page}'
+
+
+def _report(values, _):
+  return f'report: {report.write(_path(_required(values, "workdir")))}'
+
+
+def _compare(values, arguments):
+  output = _path(_required(values, 'output'))
+  table = compare.write([_path(path) for path in arguments], output)
+  return f'{table}\ncomparison: {output}'
+
+
+def _serve(values, _):
+  prompts = {}
+  for text in values.prompt:
+    name, _, path = text.partition('=')
+    if not path:
+      raise errors.UserError(f'--prompt {text!r} has no workdir; expected NAME=WORKDIR')
+    prompts[name] = _path(path)
+  workdir = _path(_required(values, 'workdir'))
+  return serve.run(workdir, prompts, host=values.host, port=values.port)
+
+
+MODES = {
+  'train': _train,
+  'eval': _eval,
+  'report': _report,
+  'compare': _compare,
+  'serve': _serve,
+}
+
+
 def _parse(argv):
-  """Returns the config, the workdir's path and the mode that the flags ask for."""
+  """Returns the flags' values, and the arguments of a mode that takes some."""
   values = flags.FlagValues()
   config_flags.DEFINE_config_file(
     'config', None, 'configs/TASK.py[:PRESET]', flag_values=values, sys_argv=argv
   )
-  flags.DEFINE_string(
-    'workdir', None, 'a directory, local or gs://', flag_values=values
-  )
+  text = functools.partial(flags.DEFINE_string, flag_values=values)
+  text('workdir', None, 'a directory, local or gs://')
+  text('output', None, 'a file to write')
+  text('host', '127.0.0.1', 'the address that the page is served at')
+  flags.DEFINE_integer('port', 7860, 'its port', flag_values=values)
+  flags.DEFINE_multi_string('prompt', [], 'NAME=WORKDIR', flag_values=values)
   flags.DEFINE_enum('mode', 'train', list(MODES), 'What to do.', flag_values=values)
   try:
-    rest = values(argv)[1:]
+    arguments = values(argv)[1:]
   except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as e:
     raise _flag_error(e) from e
-  if rest:
-    raise errors.UserError(f'{rest[0]!r} is no flag; expected --NAME=VALUE')
-  for name in ('config', 'workdir'):
-    if values[name].value is None:
-      raise errors.UserError(f'--{name} is missing; expected {values[name].help}')
+  if arguments and values.mode != 'compare':
+    raise errors.UserError(f'{arguments[0]!r} is no flag; expected --NAME=VALUE')
+  return values, arguments
+
+
+def _required(values, name):
+  if values[name].value is None:
+    raise errors.UserError(f'--{name} is missing; expected {values[name].help}')
+  return values[name].value
+
+
+def _config(values):
+  """Returns the checked config that --config and its overrides ask for."""
+  config = _required(values, 'config')
   path = values['config'].config_filename.partition(':')[0]
   if not pathlib.Path(path).is_file():  # the flag itself tells only when it is used
     raise errors.UserError(f'--config {path!r} is no file; expected configs/TASK.py')
-  return values.config, values.workdir, values.mode
+  config_lib.check(config)
+  return config
+
+
+def _path(path):
+  return epath.Path(path).expanduser()
 
 
 def _flag_error(error):

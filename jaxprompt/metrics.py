@@ -33,6 +33,11 @@ def figure(statistics):
   return float(statistics.value(statistics.rows.sum(axis=0)))
 
 
+def row_figures(statistics):
+  """Returns the metric over each example alone, E floats."""
+  return [float(statistics.value(row)) for row in statistics.rows]
+
+
 def interval(statistics, seed):
   """Returns the 95% percentile bootstrap interval over examples, [low, high].
 

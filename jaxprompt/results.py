@@ -73,20 +73,24 @@ def table(results, metric_names):
     entry = results['test'][name]
     cells = [_cell(entry[column], entry['ci95'][column]) for column in columns]
     rows.append([name, *cells])
-  widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
-  lines = [
-    '  '.join(
-      cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-    ).rstrip()
-    for row in rows
-  ]
   soft_prompt = results['prompt']
   head = (
     f'{results["task"]}, {results["model"]}: {results["test"]["soft"]["examples"]} '
     f'test rows, {soft_prompt["length"]} virtual tokens ({soft_prompt["parameters"]} '
     f'parameters), best epoch {results["best_epoch"]}'
   )
-  return '\n'.join([head, *lines])
+  return f'{head}\n{aligned(rows)}'
+
+
+def aligned(rows):
+  """Returns rows of cells as lines, each column as wide as its widest cell."""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return '\n'.join(
+    '  '.join(
+      cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+    ).rstrip()
+    for row in rows
+  )
 
 
 def _cell(value, interval):

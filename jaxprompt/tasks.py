@@ -125,20 +125,21 @@ def parse(task, row, index):
     ValueError: says what is wrong with the row.
   """
   head, tail, targets = task.parse(row)
-  targets = tuple(_clean(target) for target in targets)
+  targets = tuple(clean(target) for target in targets)
   if not all(targets):
     raise ValueError('the target is empty')
   identity = row.get('id')
   return Example(
-    id=_clean(str(index if identity is None else identity)),
-    head=_clean(head),
-    tail=_clean(tail, strip=False),
+    id=clean(str(index if identity is None else identity)),
+    head=clean(head),
+    tail=clean(tail, strip=False),
     target=targets[0],
     references=targets,
   )
 
 
-def _clean(text, strip=True):
+def clean(text, strip=True):
+  """Returns a text that can be tokenised, without space at its ends."""
   # A lone surrogate is no character: no tokenizer or UTF-8 file takes one.
   text = re.sub('[\ud800-\udfff]', '\ufffd', text)
   return text.strip() if strip else text

@@ -135,14 +135,11 @@ class Trainer:
     )
 
   def _log_padding(self):
-    plan = self._plan(epoch=1)
-    real = sum(row.length for row in self._rows)
-    padded = sum(shape[0] for _, shape in plan) * self._step_rows
     log.info(
       '%d steps an epoch, %d shapes, %.1f%% of the tokens are padding',
-      len(plan),
+      self._epoch_steps,
       len(self._shapes),
-      100 * (1 - real / padded),
+      100 * data.padding(self._rows, self._step_rows),
     )
 
   def _train_epoch(self):

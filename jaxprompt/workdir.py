@@ -66,10 +66,19 @@ def lock(workdir):
 
 
 def write(path, text):
-  """Writes a whole file or none of it."""
+  """Writes a whole file or none of it.
+
+  Raises:
+    UserError: if it cannot be written.
+  """
   temporary = path.parent / f'.{path.name}.{os.getpid()}'
-  temporary.write_text(text)
-  temporary.replace(path)
+  try:
+    temporary.write_text(text)
+    temporary.replace(path)
+  except OSError as e:
+    raise errors.UserError(
+      f'{path} cannot be written ({e.strerror or e}); make room or choose another place'
+    ) from e
 
 
 def write_json(path, value):
@@ -95,6 +104,27 @@ def read_json(path):
     raise errors.UserError(
       f'{path} is not JSON ({e}); restore it, or choose another --workdir'
     ) from e
+
+
+def read_jsonl(path):
+  """Returns the objects of a JSONL file, none if there is no such file.
+
+  A line without its end is being written, or was when the process ended.
+
+  Raises:
+    UserError: names the line that is not JSON.
+  """
+  if not path.exists():
+    return []
+  # Not splitlines, which also splits at characters that JSON strings may hold.
+  lines = path.read_text().split('\n')[:-1]
+  values = []
+  for i, line in enumerate(lines, 1):
+    try:
+      values.append(json.loads(line))
+    except ValueError as e:
+      raise errors.UserError(f'{path} line {i} is not JSON ({e}); restore it') from e
+  return values
 
 
 def check_config(workdir, config):

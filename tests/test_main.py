@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import safetensors
 from conftest import CHECKPOINT
 from conftest import ROWS
 from conftest import arguments
@@ -64,6 +65,10 @@ def test_results_hold_what_the_contract_says(finished, task):
   assert [record['epoch'] for record in found['epochs']] == [1, 2]
   assert [record['step'] for record in found['epochs']] == [3, 6]
   assert found['versions']['jax'] == jax.__version__
+  assert found['model_parameters'] == _weights_in(CHECKPOINT / 'model.safetensors')
+  for split, size in {'train': 12, 'validation': 5, 'test': 7}.items():
+    assert found['data'][split]['rows'] == size
+    assert 0 <= found['data'][split]['padding'] < 1
   assert len(found['devices']) == jax.device_count()
   for arm in found['test'].values():
     assert arm['examples'] == 7
@@ -71,6 +76,23 @@ def test_results_hold_what_the_contract_says(finished, task):
     for name in ('loss', *tasks.TASKS[task].metrics):
       low, high = arm['ci95'][name]
       assert low <= arm[name] <= high
+
+
+def _weights_in(path):
+  with safetensors.safe_open(path, 'np') as f:
+    return sum(f.get_tensor(name).size for name in f.keys())  # noqa: SIM118
+
+
+@pytest.mark.parametrize('task', tasks.TASKS)
+def test_a_rows_scores_are_the_figures_of_that_row_alone(finished, task):
+  workdir, _ = finished[task]
+  test = json.loads((workdir / 'results.json').read_text())['test']
+  for arm, figures in test.items():
+    rows = _jsonl(workdir / 'predictions' / f'{arm}.jsonl')
+    assert list(rows[0]['scores']) == ['loss', *tasks.TASKS[task].metrics]
+    for name in {'rougeL', 'squad_f1', 'token_match'} & rows[0]['scores'].keys():
+      mean = np.mean([row['scores'][name] for row in rows])
+      assert mean == pytest.approx(figures[name])
 
 
 @pytest.mark.parametrize('task', tasks.TASKS)

@@ -1,0 +1,343 @@
+"""The page to try prompts at: none, hard and soft side by side, as the tokens come."""
+
+import dataclasses
+import functools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxprompt import checkpoint
+from jaxprompt import data
+from jaxprompt import decode
+from jaxprompt import errors
+from jaxprompt import evaluate
+from jaxprompt import results
+from jaxprompt import tasks
+from jaxprompt import workdir as workdir_lib
+from jaxprompt.lm import base
+from jaxprompt.lm import loading
+
+log = logging.getLogger(__name__)
+
+_EXAMPLES = 3  # of each trained prompt's test rows
+_SECONDS_BETWEEN_UPDATES = 0.05  # of the page; more is no smoother to read
+_SHORTEST = 64  # tokens that a source is padded to; longer ones to a power of two
+_VISITORS = 8  # answered at a time; more wait for their turn
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A frozen model and its two compiled programs.
+
+  Attributes:
+    lm, params, tokenizer: from `loading.load`.
+    first: (params, soft_prompt, ids [1, T], mask [1, T], max_new_tokens) -> the first
+      new token [1], and the `decode.State`.
+    then: (params, state, token [1]) -> the token after it, and the state.
+  """
+
+  lm: base.LanguageModel
+  params: dict
+  tokenizer: object
+  first: Callable
+  then: Callable
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A trained prompt to choose."""
+
+  soft_prompt: jax.Array  # [P, H]
+  task: str
+  hard_prompt: str  # the text of its run's hard arm
+  max_new_tokens: int
+  beams: int  # of its run's evaluation
+  examples: list[str]  # sources of its test rows
+
+
+@dataclasses.dataclass
+class Answer:
+  """What one arm has said so far."""
+
+  ids: list[int] = dataclasses.field(default_factory=list)
+  seconds: float = 0.0  # of its own work
+
+
+def run(workdir, others, *, host, port):
+  """Serves the page until the process is interrupted.
+
+  Args:
+    workdir: an epath, the run whose prompt comes first.
+    others: {name: epath} of runs with the same model.
+    host, port: where.
+
+  Raises:
+    UserError: if gradio or a trained prompt is missing, models differ, or the port is
+      taken.
+  """
+  demo = launch(workdir, others, host=host, port=port)
+  log.info('serving at %s until it is interrupted (Ctrl-C)', demo.local_url)
+  try:
+    threading.Event().wait()
+  finally:
+    demo.close()
+
+
+def launch(workdir, others, *, host, port):
+  """Starts the server in the background, as `run`; returns gradio's `Blocks`."""
+  gradio = _import_gradio()
+  model, prompts = _load(workdir, others)
+  _warm_up(model, prompts)
+  demo = _build(gradio, model, prompts)
+  demo.queue(default_concurrency_limit=_VISITORS)
+  try:
+    demo.launch(
+      server_name=host,
+      server_port=port,
+      theme=gradio.themes.Default(
+        font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']
+      ),
+      footer_links=[],
+      share=False,
+      ssr_mode=False,
+      quiet=True,
+      prevent_thread_lock=True,
+    )
+  except OSError as e:
+    raise errors.UserError(
+      f'--host {host} --port {port} cannot be served at ({e}); choose another --port'
+    ) from e
+  return demo
+
+
+def _import_gradio():
+  """Returns gradio, an optional dependency that asks for its settings when imported."""
+  os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+  try:
+    import gradio
+  except ImportError as e:
+    raise errors.UserError(
+      "--mode=serve needs gradio; install it with: pip install 'jaxprompt[serve]'"
+    ) from e
+  return gradio
+
+
+def _load(workdir, others):
+  """Returns the `Model` and {name: `Trained`}, the workdir's own first."""
+  config = _config(workdir)
+  lm, params, tokenizer = loading.load(
+    config['model']['path'], config['model']['dtype']
+  )
+  prompts = {config['prompt']['name']: _trained(workdir, config)}
+  for name, other in others.items():
+    other_config = _config(other)
+    if other_config['model'] != config['model']:
+      raise errors.UserError(
+        f'--prompt {name}={other} is of model {other_config["model"]}, --workdir of '
+        f'{config["model"]}; serve prompts of one model'
+      )
+    prompts[name] = _trained(other, other_config)
+
+  def first(params, soft_prompt, ids, mask, max_new_tokens):
+    logits, state = decode.prefill(lm, params, soft_prompt, ids, mask, max_new_tokens)
+    return _likeliest(logits), state
+
+  def then(params, state, tokens):
+    logits, state = decode.advance(lm, params, state, tokens)
+    return _likeliest(logits), state
+
+  return (
+    Model(
+      lm,
+      params,
+      tokenizer,
+      jax.jit(first, static_argnames='max_new_tokens'),
+      jax.jit(then, donate_argnums=1),
+    ),
+    prompts,
+  )
+
+
+def _likeliest(logits):
+  return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+
+def _config(workdir):
+  stored = workdir_lib.read_json(workdir / 'config.json')
+  if stored is None:
+    raise errors.UserError(
+      f'{str(workdir)!r} has no config.json; expected the --workdir of a run'
+    )
+  return stored['config']
+
+
+def _trained(workdir, config):
+  best = checkpoint.read_best(workdir / 'checkpoints')
+  if best is None:
+    raise errors.UserError(
+      f'{str(workdir)!r} has no checkpoint of a finished epoch; train there first '
+      '(--mode=train)'
+    )
+  rows = workdir_lib.read_jsonl(workdir / 'predictions' / 'soft.jsonl')
+  return Trained(
+    jnp.asarray(best[0]),
+    config['task'],
+    config['hard_prompt'],
+    config['eval']['max_new_tokens'],
+    config['eval']['beams'],
+    [row['source'] for row in rows[:_EXAMPLES]],
+  )
+
+
+def _warm_up(model, prompts):
+  """Compiles what the examples need, so that no visitor's seconds count it."""
+  for trained in prompts.values():
+    for source in trained.examples[:1]:
+      _, arms = _arms(model, trained, source, trained.hard_prompt)
+      for tokens in arms.values():
+        next(tokens, None), next(tokens, None)
+
+
+def answer(model, trained, source, hard_prompt):
+  """Answers a source with the three arms, a token each in turn.
+
+  Args:
+    model: `Model`.
+    trained: `Trained`.
+    source: as a row of the task has it.
+    hard_prompt: the text of the hard arm.
+
+  Yields:
+    A note of what to know ('' if nothing), such as a cut, and {arm: `Answer`} so far.
+
+  Raises:
+    UserError: if there is nothing to answer, or no room for it.
+  """
+  note, arms = _arms(model, trained, source, hard_prompt)
+  answers = {arm: Answer() for arm in arms}
+  while arms:
+    for arm, tokens in list(arms.items()):
+      began = time.monotonic()
+      token = next(tokens, None)
+      answers[arm].seconds += time.monotonic() - began
+      if token is None:
+        del arms[arm]
+      else:
+        answers[arm].ids.append(token)
+    yield note, answers
+
+
+def _arms(model, trained, source, hard_prompt):
+  """Returns the note, and {arm: an iterator over its tokens}."""
+  source, hard_prompt = tasks.clean(source), tasks.clean(hard_prompt)
+  if not source:
+    raise errors.UserError('There is no source; type one, or choose an example.')
+  if not hard_prompt:
+    raise errors.UserError('The hard prompt is blank; type one.')
+  hard_ids, _ = data.encode(model.tokenizer, hard_prompt + ' ')
+  newline_ids, _ = data.encode(model.tokenizer, '\n')
+  prompt = max(len(hard_ids), len(trained.soft_prompt))
+  limit = model.lm.max_positions - prompt - len(newline_ids) - trained.max_new_tokens
+  # The question, qa's last line, is never cut: without it there is nothing to answer.
+  head, newline, tail = (
+    source.rpartition('\n') if trained.task == 'qa' else (source, '', '')
+  )
+  try:
+    head_left, ids = data.fit(model.tokenizer, head, newline + tail, limit)
+  except ValueError as e:
+    raise errors.UserError(
+      f'The model has {model.lm.max_positions} positions: {prompt} for the prompt and '
+      f'{trained.max_new_tokens} for the answer leave {max(limit, 0)} tokens, too few '
+      'for what cannot be cut; shorten the hard prompt or the question.'
+    ) from e
+  notes = []
+  if trained.beams > 1:
+    notes.append(f'Greedy answers; the run was measured with {trained.beams} beams.')
+  if head_left != head:
+    notes.append(
+      f'The source was cut by its last {len(head) - len(head_left):,} characters'
+      f'{" before the question" if tail else ""}: the model has '
+      f'{model.lm.max_positions} positions, which leave it {limit} tokens.'
+    )
+  ids = [*ids, *newline_ids]
+  bare = jnp.zeros((0, model.lm.width), jnp.float32)
+  stream = functools.partial(_stream, model, new_tokens=trained.max_new_tokens)
+  return ' '.join(notes), {
+    'none': stream(bare, ids),
+    # As ids, not as a matrix in front: another length of text compiles nothing new.
+    'hard': stream(bare, [*hard_ids, *ids]),
+    'soft': stream(trained.soft_prompt, ids),
+  }
+
+
+def _stream(model, soft_prompt, ids, new_tokens):
+  """Yields the tokens of greedy generation up to and without the end of text."""
+  length = max(_SHORTEST, 1 << (len(ids) - 1).bit_length())
+  eos_id = model.tokenizer.eos_token_id
+  input_ids, mask = data.pad([ids], length, 1, eos_id)
+  token, state = model.first(
+    model.params, soft_prompt, input_ids, mask, max_new_tokens=new_tokens
+  )
+  for _ in range(new_tokens):
+    if int(token[0]) == eos_id:
+      return
+    yield int(token[0])
+    token, state = model.then(model.params, state, token)
+
+
+def _build(gradio, model, prompts):
+  """Returns the page, gradio's `Blocks`."""
+  names = list(prompts)
+
+  def respond(name, source, hard_prompt):
+    shown = 0.0
+    try:
+      for note, answers in answer(model, prompts[name], source, hard_prompt):
+        if time.monotonic() - shown > _SECONDS_BETWEEN_UPDATES:
+          yield _show(model, note, answers)
+          shown = time.monotonic()
+    except errors.UserError as e:
+      raise gradio.Error(str(e), duration=None, print_exception=False) from e
+    yield _show(model, note, answers)
+
+  with gradio.Blocks(title='jaxprompt', analytics_enabled=False) as demo:
+    gradio.Markdown(
+      '# Try a prompt\nOne frozen model, one source, three ways to ask: without a '
+      'prompt, with a hard prompt (a text), and with a soft prompt (trained virtual '
+      'tokens). Answers are greedy: the likeliest token each time.'
+    )
+    with gradio.Row():
+      choice = gradio.Dropdown(names, value=names[0], label='Soft prompt')
+      hard = gradio.Textbox(prompts[names[0]].hard_prompt, label='Hard prompt')
+    source = gradio.Textbox(
+      label='Source', lines=5, max_lines=12, placeholder='What the model is to work on'
+    )
+    ask = gradio.Button('Answer', variant='primary')
+    note = gradio.Markdown(elem_id='note')
+    outputs = [note]
+    with gradio.Row():
+      for arm in results.ARMS:
+        with gradio.Column(min_width=240):
+          outputs.append(gradio.Textbox(label=arm, lines=6, elem_id=arm))
+          outputs.append(gradio.Markdown(elem_id=f'{arm}-speed'))
+    examples = [[name, text] for name in names for text in prompts[name].examples]
+    if examples:
+      gradio.Examples(examples, [choice, source], label='From the test split')
+    choice.change(lambda name: prompts[name].hard_prompt, choice, hard, api_name=False)
+    ask.click(respond, [choice, source, hard], outputs, show_progress='minimal')
+  return demo
+
+
+def _show(model, note, answers):
+  """Returns the values of the page's outputs: the note, then text and speed by arm."""
+  values = [note and f'**{note}**']
+  for answered in answers.values():
+    tokens, seconds = len(answered.ids), answered.seconds
+    values.append(evaluate.text(model.tokenizer, answered.ids))
+    values.append(f'{tokens} tokens, {seconds:.2f} s, {tokens / seconds:.0f} tokens/s')
+  return values

@@ -1,0 +1,95 @@
+// The table of test rows: search, sort, pages. Text goes in as textContent alone.
+'use strict';
+(() => {
+  const PAGE = 10;
+  const SHOWN = 500;  // characters of a text before "show all"
+  const data = JSON.parse(document.getElementById('data').textContent);
+  const [search, sort, figure, place, back, next] =
+    ['search', 'sort', 'figure', 'place', 'back', 'next'].map((id) => document.getElementById(id));
+  const body = document.querySelector('#rows tbody');
+  const [none, hard, soft] = data.arms.keys();
+  let found = data.rows;
+  let first = 0;
+
+  for (const row of data.rows) {
+    row.searched = [row.id, row.source, row.target, ...row.predictions].join('\n').toLowerCase();
+  }
+
+  function element(name, className, text) {
+    const made = document.createElement(name);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  }
+
+  function text(value) {
+    const shown = element('div', 'text', value.slice(0, SHOWN));
+    if (value.length <= SHOWN) return [shown];
+    shown.append('…');
+    const all = element('button', '', `show all ${value.length.toLocaleString('en')} characters`);
+    all.onclick = () => { shown.textContent = value; all.remove(); };
+    return [shown, all];
+  }
+
+  function cell(label, className, parts) {
+    const made = element('td', className);
+    made.dataset.label = label;
+    made.append(...parts);
+    return made;
+  }
+
+  // How far soft is ahead of hard in a row: positive is better, whatever the figure.
+  function lead(row, i) {
+    const gain = row.scores[soft][i] - row.scores[hard][i];
+    return data.figures[i].lower ? -gain : gain;
+  }
+
+  function scores(row, arm) {
+    const made = element('div', 'scores');
+    made.append(...data.figures.map((f, i) =>
+      element('div', i === Number(figure.value) ? 'by' : '', `${f.title} ${row.scores[arm][i].toPrecision(3)}`)));
+    return made;
+  }
+
+  function line(row) {
+    const made = element('tr');
+    const ahead = lead(row, Number(figure.value));
+    if (ahead) made.className = ahead > 0 ? 'best-soft' : 'best-hard';
+    made.append(
+      cell('source', '', [...text(row.source), element('div', 'id', row.id)]),
+      cell('target', '', text(row.target)),
+      ...[none, hard, soft].map((arm) => cell(data.arms[arm], `${data.arms[arm]}-cell`,
+        [...text(row.predictions[arm]), scores(row, arm)])),
+    );
+    return made;
+  }
+
+  function show() {
+    body.replaceChildren(...found.slice(first, first + PAGE).map(line));
+    const last = Math.min(first + PAGE, found.length);
+    place.textContent = found.length
+      ? `rows ${first + 1} to ${last} of ${found.length.toLocaleString('en')}` : 'no row holds that text';
+    back.disabled = first === 0;
+    next.disabled = last === found.length;
+  }
+
+  function select() {
+    const words = search.value.toLowerCase();
+    found = data.rows.filter((row) => row.searched.includes(words));
+    const by = Number(figure.value);
+    const keys = {differ: (row) => Math.abs(lead(row, by)), soft: (row) => lead(row, by), hard: (row) => -lead(row, by)};
+    const key = keys[sort.value];
+    if (key) found.sort((a, b) => key(b) - key(a));
+    first = 0;
+    show();
+  }
+
+  data.figures.forEach((f, i) => figure.append(new Option(f.title, i)));
+  let typed;
+  search.oninput = () => { clearTimeout(typed); typed = setTimeout(select, 120); };
+  sort.onchange = figure.onchange = select;
+  back.onclick = () => { first -= PAGE; show(); };
+  next.onclick = () => { first += PAGE; show(); };
+  document.getElementById('rows-card').hidden = false;
+  show();
+})();

@@ -10,7 +10,6 @@ import sys
 
 import jax
 from absl import flags
-from etils import epath
 from ml_collections import config_flags
 
 from jaxprompt import compare
@@ -67,12 +66,12 @@ def _measure(function, values):
 
 
 def _report(values, _):
-  return f'report: {report.write(_path(_required(values, "workdir")))}'
+  return f'report: {report.write(workdir_lib.resolve(_required(values, "workdir")))}'
 
 
 def _compare(values, arguments):
-  output = _path(_required(values, 'output'))
-  table = compare.write([_path(path) for path in arguments], output)
+  output = workdir_lib.resolve(_required(values, 'output'))
+  table = compare.write([workdir_lib.resolve(path) for path in arguments], output)
   return f'{table}\ncomparison: {output}'
 
 
@@ -82,8 +81,8 @@ def _serve(values, _):
     name, _, path = text.partition('=')
     if not path:
       raise errors.UserError(f'--prompt {text!r} has no workdir; expected NAME=WORKDIR')
-    prompts[name] = _path(path)
-  workdir = _path(_required(values, 'workdir'))
+    prompts[name] = workdir_lib.resolve(path)
+  workdir = workdir_lib.resolve(_required(values, 'workdir'))
   return serve.run(workdir, prompts, host=values.host, port=values.port)
 
 
@@ -132,10 +131,6 @@ def _config(values):
     raise errors.UserError(f'--config {path!r} is no file; expected configs/TASK.py')
   config_lib.check(config)
   return config
-
-
-def _path(path):
-  return epath.Path(path).expanduser()
 
 
 def _flag_error(error):

@@ -90,6 +90,7 @@
   sort.onchange = figure.onchange = select;
   back.onclick = () => { first -= PAGE; show(); };
   next.onclick = () => { first += PAGE; show(); };
+  document.getElementById('needs-script').remove();
   document.getElementById('rows-card').hidden = false;
   show();
 })();

@@ -37,7 +37,7 @@ def default(task):
   c.prompt.length = 20  # P, virtual tokens
   c.prompt.init = 'text'  # text, vocab, random, or the workdir of a trained prompt
   c.prompt.text = ''  # text of init=text; '' = the hard prompt's
-  c.prompt.position = 'prefix'  # where the prompt stands: before the source
+  c.prompt.position = 'prefix'  # prefix = before the source, suffix = after it
 
   c.train = config_dict.ConfigDict()
   c.train.batch_size = 8  # rows a micro-batch, over all devices
@@ -109,7 +109,7 @@ CHECKS = {
   'prompt.name': _TEXT,
   'prompt.length': _AT_LEAST_1,
   'prompt.init': _TEXT,
-  'prompt.position': _one_of('prefix'),
+  'prompt.position': _one_of('prefix', 'suffix'),
   'train.batch_size': _AT_LEAST_1,
   'train.epochs': _AT_LEAST_1,
   'train.accumulate': _AT_LEAST_1,

@@ -205,22 +205,36 @@ def plan(lengths, split_shapes, batch_size, rng=None):
   return batches
 
 
-def epoch_plan(rows, split_shapes, batch_size, *, seed, epoch):
+def epoch_plan(lengths, split_shapes, batch_size, *, seed, epoch):
   """Returns one epoch's `plan`, a function of (seed, epoch) alone."""
-  lengths = [row.length for row in rows]
   return plan(lengths, split_shapes, batch_size, np.random.default_rng((seed, epoch)))
 
 
-def padding(rows, batch_size):
+def bucket_lengths(rows, position):
+  """Returns the lengths by which rows are grouped, and their targets', two lists.
+
+  A prompt in front runs over source and target together. After the source, it runs
+  over the target alone, and what is padded together is the source.
+  """
+  targets = [len(row.target_ids) for row in rows]
+  if position == 'suffix':
+    return [len(row.source_ids) for row in rows], targets
+  return [row.length for row in rows], targets
+
+
+def padding(rows, position, batch_size):
   """Returns the share of the tokens that are padding when rows go in batches.
 
   It is the same in any order: only full batches leave a bucket.
   """
-  lengths = [row.length for row in rows]
-  split_shapes = shapes(lengths, [len(row.target_ids) for row in rows], batch_size)
+  lengths, targets = bucket_lengths(rows, position)
+  split_shapes = shapes(lengths, targets, batch_size)
   batches = plan(lengths, split_shapes, batch_size)
-  padded = batch_size * sum(length for _, (length, _) in batches)
-  return 1 - sum(lengths) / padded
+  apart = position == 'suffix'
+  padded = batch_size * sum(
+    length + apart * targets for _, (length, targets) in batches
+  )
+  return 1 - sum(row.length for row in rows) / padded
 
 
 def pad(sequences, length, batch_size, pad_id):
@@ -233,26 +247,33 @@ def pad(sequences, length, batch_size, pad_id):
   return ids, mask
 
 
-def collate(rows, shape, batch_size, pad_id):
+def collate(rows, shape, batch_size, pad_id, position):
   """Returns the `Batch` of at most `batch_size` rows; the missing ones count nothing.
 
   Args:
     rows: `Row`s that fit the shape.
-    shape: (T, N).
+    shape: (T, N), or (S, N) if the prompt is a suffix of the source.
     batch_size: B.
     pad_id: any id of the vocabulary; masks, not ids, say what is padding.
+    position: 'prefix' or 'suffix'.
   """
   length, targets = shape
-  input_ids, attention_mask = pad(
-    [np.concatenate([row.source_ids, row.target_ids]) for row in rows],
-    length,
-    batch_size,
-    pad_id,
-  )
+  if position == 'suffix':
+    source = pad([row.source_ids for row in rows], length, batch_size, pad_id)
+    tokens = pad([row.target_ids for row in rows], targets, batch_size, pad_id)
+    starts = [0 for _ in rows]
+  else:
+    source = (None, None)
+    both = [np.concatenate([row.source_ids, row.target_ids]) for row in rows]
+    tokens = pad(both, length, batch_size, pad_id)
+    starts = [len(row.source_ids) for row in rows]
   positions, loss_mask = pad(
-    [len(row.source_ids) + np.arange(len(row.target_ids)) for row in rows],
+    [
+      start + np.arange(len(row.target_ids))
+      for start, row in zip(starts, rows, strict=True)
+    ],
     targets,
     batch_size,
     pad_id=1,  # any position that has a token before it
   )
-  return batch_lib.Batch(input_ids, attention_mask, positions, loss_mask)
+  return batch_lib.Batch(*tokens, positions, loss_mask, *source)

@@ -17,7 +17,9 @@ from jaxprompt import model
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-  """What the next token of every row sees, and where it goes; S slots are P + T + new.
+  """What the next token of every row sees, and where it goes.
+
+  The S slots are those of prompt, source and new tokens.
 
   Rows may come in copies, as beams do: B here counts them.
   """
@@ -29,7 +31,16 @@ class State:
 
 
 def generate(
-  lm, params, soft_prompt, input_ids, attention_mask, *, max_new_tokens, beams, eos_id
+  lm,
+  params,
+  soft_prompt,
+  input_ids,
+  attention_mask,
+  *,
+  position,
+  max_new_tokens,
+  beams,
+  eos_id,
 ):
   """Generates a continuation of every row: the most likely token each, or beams.
 
@@ -39,6 +50,7 @@ def generate(
     soft_prompt: [P, H].
     input_ids: [B, T] int32: source and newline, padded on either side.
     attention_mask: [B, T] bool; a row with no real token is padding, and ends at once.
+    position: 'prefix' or 'suffix', where the prompt stands to the source.
     max_new_tokens: the most tokens to generate.
     beams: 1 for greedy; more for a beam search that ranks by mean log-likelihood.
     eos_id: the end of text.
@@ -47,7 +59,14 @@ def generate(
     Token ids [B, max_new_tokens] int32, `eos_id` from a row's end on.
   """
   logits, state = prefill(
-    lm, params, soft_prompt, input_ids, attention_mask, max_new_tokens, beams
+    lm,
+    params,
+    soft_prompt,
+    input_ids,
+    attention_mask,
+    position=position,
+    max_new_tokens=max_new_tokens,
+    copies=beams,
   )
 
   def step(state, tokens):
@@ -60,7 +79,15 @@ def generate(
 
 
 def prefill(
-  lm, params, soft_prompt, input_ids, attention_mask, max_new_tokens, copies=1
+  lm,
+  params,
+  soft_prompt,
+  input_ids,
+  attention_mask,
+  *,
+  position,
+  max_new_tokens,
+  copies=1,
 ):
   """Runs prompt and source, and copies each row's state `copies` times.
 
@@ -70,14 +97,20 @@ def prefill(
     The logits of the first new token, [B, V] float32, and the `State` of
     B * copies rows, with room for `max_new_tokens`.
   """
+  before = None
+  if position == 'suffix':
+    before = model.context(lm, params, input_ids, attention_mask)
+    input_ids, attention_mask = input_ids[:, :0], attention_mask[:, :0]
   hidden, keys_values, mask = model.hidden_states(
-    lm, params, soft_prompt, input_ids, attention_mask
+    lm, params, soft_prompt, input_ids, attention_mask, before
   )
-  width = mask.shape[1]  # P + T
-  last = width - 1 - jnp.argmax(mask[:, ::-1], axis=-1)  # [B]: the last real token
+  length = hidden.shape[1]
+  own = mask[:, -length:]  # without the context's
+  last = length - 1 - jnp.argmax(own[:, ::-1], axis=-1)  # [B]: the last real token
   at_last = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]  # [B, H]
   logits = lm.logits(params, at_last)
 
+  slot = mask.shape[1]  # the first new one
   # Room for the new tokens: [B, heads, P + T + new, H / heads].
   room = [(0, 0), (0, 0), (0, max_new_tokens), (0, 0)]
   cache = jax.tree.map(
@@ -85,7 +118,7 @@ def prefill(
   )
   mask = jnp.repeat(jnp.pad(mask, [(0, 0), (0, max_new_tokens)]), copies, axis=0)
   positions = jnp.sum(mask, axis=-1, dtype=jnp.int32)
-  return logits, State(cache, mask, positions, jnp.int32(width))
+  return logits, State(cache, mask, positions, jnp.int32(slot))
 
 
 def advance(lm, params, state, tokens):

@@ -1,14 +1,22 @@
-"""Evaluation of a prompt over a split: the rows' losses, their texts, the scores."""
+"""Evaluation of an arm over a split: the rows' losses, their texts, the scores."""
 
 import dataclasses
 from collections.abc import Callable
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jaxprompt import data
 from jaxprompt import metrics
+
+
+class Arm(NamedTuple):
+  """What stands with every source: any arm is a matrix of prompt embeddings."""
+
+  soft_prompt: jax.Array  # [P, H]
+  position: str  # 'prefix' or 'suffix'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +28,8 @@ class Evaluator:
     tokenizer: turns output ids into text.
     params: the frozen weights.
     row_losses: jitted (params, soft_prompt, Batch) -> nats [B], tokens [B].
-    generate: jitted (params, soft_prompt, ids [B, T], mask [B, T]) -> ids [B, new].
+    generate: jitted (params, soft_prompt, ids [B, T], mask [B, T], position) ->
+      ids [B, new]; the position is static.
     batch_size: B.
     progress: wraps the list of batches, given a label, to show how far it is.
   """
@@ -55,20 +64,20 @@ class Evaluation:
     ]
 
 
-def evaluate(evaluator, soft_prompt, rows, label):
-  """Measures a prompt's loss and generated text.
+def evaluate(evaluator, arm, rows, label):
+  """Measures an arm's loss and generated text.
 
   Args:
     evaluator: `Evaluator`.
-    soft_prompt: [P, H]: any arm is a matrix of prompt embeddings.
+    arm: `Arm`.
     rows: E `data.Row`s.
     label: what progress is shown as.
 
   Returns:
     `Evaluation`.
   """
-  nats, counts = losses(evaluator, soft_prompt, rows, label)
-  outputs = generate(evaluator, soft_prompt, rows, label)
+  nats, counts = losses(evaluator, arm, rows, label)
+  outputs = generate(evaluator, arm, rows, label)
   predictions = [text(evaluator.tokenizer, ids) for ids in outputs]
   targets = [row.target_ids[:-1].tolist() for row in rows]  # without the end of text
   scores = {
@@ -84,23 +93,25 @@ def evaluate(evaluator, soft_prompt, rows, label):
   )
 
 
-def losses(evaluator, soft_prompt, rows, label):
+def losses(evaluator, arm, rows, label):
   """Returns each row's nats and number of target tokens, two arrays [E]."""
-  lengths = [row.length for row in rows]
-  targets = [len(row.target_ids) for row in rows]
+  lengths, targets = data.bucket_lengths(rows, arm.position)
   batch_size = evaluator.batch_size
   shapes = data.shapes(lengths, targets, batch_size)
   batches = data.plan(lengths, shapes, batch_size)
   pad_id = evaluator.tokenizer.eos_token_id
   nats, counts = np.zeros(len(rows)), np.zeros(len(rows))
   for indices, shape in evaluator.progress(batches, f'{label} loss'):
-    batch = data.collate([rows[i] for i in indices], shape, batch_size, pad_id)
-    result = jax.device_get(evaluator.row_losses(evaluator.params, soft_prompt, batch))
+    chosen = [rows[i] for i in indices]
+    batch = data.collate(chosen, shape, batch_size, pad_id, arm.position)
+    result = jax.device_get(
+      evaluator.row_losses(evaluator.params, arm.soft_prompt, batch)
+    )
     nats[indices], counts[indices] = (x[: len(indices)] for x in result)
   return nats, counts
 
 
-def generate(evaluator, soft_prompt, rows, label):
+def generate(evaluator, arm, rows, label):
   """Returns each row's output ids, up to and without the end of text."""
   lengths = [len(row.source_ids) for row in rows]
   batch_size = evaluator.batch_size
@@ -111,7 +122,11 @@ def generate(evaluator, soft_prompt, rows, label):
   for indices, (length, _) in evaluator.progress(batches, f'{label} text'):
     sources = [rows[i].source_ids for i in indices]
     input_ids, mask = data.pad(sources, length, batch_size, eos_id)
-    ids = np.asarray(evaluator.generate(evaluator.params, soft_prompt, input_ids, mask))
+    ids = np.asarray(
+      evaluator.generate(
+        evaluator.params, arm.soft_prompt, input_ids, mask, position=arm.position
+      )
+    )
     for i, output in zip(indices, ids, strict=False):  # without the padding rows
       ended = np.flatnonzero(output == eos_id)
       outputs[i] = output[: ended[0] if len(ended) else None].tolist()

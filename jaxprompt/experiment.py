@@ -84,7 +84,7 @@ def build(config, progress):
     tokenizer=tokenizer,
     params=params,
     row_losses=jax.jit(functools.partial(steps.row_losses, lm)),
-    generate=jax.jit(generate),
+    generate=jax.jit(generate, static_argnames='position'),
     batch_size=config.eval.batch_size,
     progress=progress,
   )
@@ -158,12 +158,14 @@ def _trained_prompt(config, width):
 
 
 def arms(experiment, soft_prompt):
-  """Returns {arm: prompt embeddings [P, H]}: each arm is a matrix in front."""
+  """Returns {arm: `evaluate.Arm`}; a hard text always stands in front."""
   ids = jnp.asarray(hard_prompt_ids(experiment.config, experiment.tokenizer))
+  hard = experiment.lm.embed(experiment.params, ids).astype(jnp.float32)
+  none = jnp.zeros((0, experiment.lm.width), jnp.float32)
   return {
-    'none': jnp.zeros((0, experiment.lm.width), jnp.float32),
-    'hard': experiment.lm.embed(experiment.params, ids).astype(jnp.float32),
-    'soft': soft_prompt,
+    'none': evaluate.Arm(none, 'prefix'),
+    'hard': evaluate.Arm(hard, 'prefix'),
+    'soft': evaluate.Arm(soft_prompt, experiment.config.prompt.position),
   }
 
 
@@ -178,7 +180,7 @@ def _data_summary(experiment):
       'rows': len(rows.rows),
       'sources_cut': rows.sources_cut,
       'targets_cut': rows.targets_cut,
-      'padding': data.padding(rows.rows, batch_size),
+      'padding': data.padding(rows.rows, config.prompt.position, batch_size),
     }
   return summary
 
@@ -198,8 +200,8 @@ def compare(experiment, soft_prompt, epochs, workdir):
   config = experiment.config
   rows = experiment.splits['test'].rows
   test = {}
-  for name, matrix in arms(experiment, soft_prompt).items():
-    measured = evaluate.evaluate(experiment.evaluator, matrix, rows, f'test, {name}')
+  for name, arm in arms(experiment, soft_prompt).items():
+    measured = evaluate.evaluate(experiment.evaluator, arm, rows, f'test, {name}')
     test[name] = results.arm(measured, config.seed)
     workdir_lib.write_jsonl(
       workdir / 'predictions' / f'{name}.jsonl',

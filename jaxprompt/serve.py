@@ -37,8 +37,8 @@ class Model:
 
   Attributes:
     lm, params, tokenizer: from `loading.load`.
-    first: (params, soft_prompt, ids [1, T], mask [1, T], max_new_tokens) -> the first
-      new token [1], and the `decode.State`.
+    first: (params, soft_prompt, ids [1, T], mask [1, T], position, max_new_tokens) ->
+      the first new token [1], and the `decode.State`.
     then: (params, state, token [1]) -> the token after it, and the state.
   """
 
@@ -54,6 +54,7 @@ class Trained:
   """A trained prompt to choose."""
 
   soft_prompt: jax.Array  # [P, H]
+  position: str  # 'prefix' or 'suffix'
   task: str
   hard_prompt: str  # the text of its run's hard arm
   max_new_tokens: int
@@ -152,8 +153,16 @@ def _load(workdir, others):
       )
     prompts[name] = _trained(other, other_config)
 
-  def first(params, soft_prompt, ids, mask, max_new_tokens):
-    logits, state = decode.prefill(lm, params, soft_prompt, ids, mask, max_new_tokens)
+  def first(params, soft_prompt, ids, mask, position, max_new_tokens):
+    logits, state = decode.prefill(
+      lm,
+      params,
+      soft_prompt,
+      ids,
+      mask,
+      position=position,
+      max_new_tokens=max_new_tokens,
+    )
     return _likeliest(logits), state
 
   def then(params, state, tokens):
@@ -165,7 +174,7 @@ def _load(workdir, others):
       lm,
       params,
       tokenizer,
-      jax.jit(first, static_argnames='max_new_tokens'),
+      jax.jit(first, static_argnames=('position', 'max_new_tokens')),
       jax.jit(then, donate_argnums=1),
     ),
     prompts,
@@ -195,6 +204,7 @@ def _trained(workdir, config):
   rows = workdir_lib.read_jsonl(workdir / 'predictions' / 'soft.jsonl')
   return Trained(
     jnp.asarray(best[0]),
+    config['prompt']['position'],
     config['task'],
     config['hard_prompt'],
     config['eval']['max_new_tokens'],
@@ -277,20 +287,25 @@ def _arms(model, trained, source, hard_prompt):
   bare = jnp.zeros((0, model.lm.width), jnp.float32)
   stream = functools.partial(_stream, model, new_tokens=trained.max_new_tokens)
   return ' '.join(notes), {
-    'none': stream(bare, ids),
+    'none': stream(bare, 'prefix', ids),
     # As ids, not as a matrix in front: another length of text compiles nothing new.
-    'hard': stream(bare, [*hard_ids, *ids]),
-    'soft': stream(trained.soft_prompt, ids),
+    'hard': stream(bare, 'prefix', [*hard_ids, *ids]),
+    'soft': stream(trained.soft_prompt, trained.position, ids),
   }
 
 
-def _stream(model, soft_prompt, ids, new_tokens):
+def _stream(model, soft_prompt, position, ids, new_tokens):
   """Yields the tokens of greedy generation up to and without the end of text."""
   length = max(_SHORTEST, 1 << (len(ids) - 1).bit_length())
   eos_id = model.tokenizer.eos_token_id
   input_ids, mask = data.pad([ids], length, 1, eos_id)
   token, state = model.first(
-    model.params, soft_prompt, input_ids, mask, max_new_tokens=new_tokens
+    model.params,
+    soft_prompt,
+    input_ids,
+    mask,
+    position=position,
+    max_new_tokens=new_tokens,
   )
   for _ in range(new_tokens):
     if int(token[0]) == eos_id:

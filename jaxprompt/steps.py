@@ -42,14 +42,16 @@ def init_state(soft_prompt, params, tx):
   )
 
 
-def row_losses(lm, params, soft_prompt, batch):
+def row_losses(lm, params, soft_prompt, batch, context=None):
   """Sums the negative log-likelihood of each row's target tokens.
+
+  Args: see `model.target_logits`.
 
   Returns:
     nats [B] float32 and the number of target tokens [B] float32; a padding row has
     zero of both.
   """
-  logits = model.target_logits(lm, params, soft_prompt, batch)  # [B, N, V]
+  logits = model.target_logits(lm, params, soft_prompt, batch, context)  # [B, N, V]
   losses = optax.softmax_cross_entropy_with_integer_labels(
     logits, model.target_ids(batch)
   )
@@ -57,12 +59,12 @@ def row_losses(lm, params, soft_prompt, batch):
   return jnp.sum(losses * mask, axis=-1), jnp.sum(mask, axis=-1)
 
 
-def _sums(lm, params, soft_prompt, batch):
-  losses, counts = row_losses(lm, params, soft_prompt, batch)
+def _sums(lm, params, soft_prompt, batch, context):
+  losses, counts = row_losses(lm, params, soft_prompt, batch, context)
   return jnp.sum(losses), jnp.sum(counts)
 
 
-def prompt_gradient(lm, params, soft_prompt, batch, accumulate):
+def prompt_gradient(lm, params, soft_prompt, batch, accumulate, context=None):
   """Sums loss and gradient over `accumulate` micro-batches, cut from the batch's rows.
 
   Only the prompt is differentiated: no gradient of the weights is ever formed. Sums,
@@ -72,12 +74,13 @@ def prompt_gradient(lm, params, soft_prompt, batch, accumulate):
     (nats [], target tokens []), gradient of the nats [P, H].
   """
   value_and_grad = jax.value_and_grad(
-    lambda prompt, micro: _sums(lm, params, prompt, micro), has_aux=True
+    lambda prompt, rows: _sums(lm, params, prompt, *rows), has_aux=True
   )
   if accumulate == 1:
-    return value_and_grad(soft_prompt, batch)
+    return value_and_grad(soft_prompt, (batch, context))
   micros = jax.tree.map(
-    lambda x: x.reshape(accumulate, x.shape[0] // accumulate, *x.shape[1:]), batch
+    lambda x: x.reshape(accumulate, x.shape[0] // accumulate, *x.shape[1:]),
+    (batch, context),
   )
 
   def add(total, micro):
@@ -88,7 +91,7 @@ def prompt_gradient(lm, params, soft_prompt, batch, accumulate):
   return total
 
 
-def train_step(lm, tx, accumulate, state, params, batch):
+def train_step(lm, tx, accumulate, state, params, batch, context=None):
   """Takes one optimiser step.
 
   Args:
@@ -96,6 +99,7 @@ def train_step(lm, tx, accumulate, state, params, batch):
     state: `TrainState`; may be donated.
     params: the frozen weights; read, never copied or returned.
     batch: `Batch` of all the step's rows.
+    context: `model.Context` of its source apart, if that has been computed.
 
   Returns:
     The new state, and scalars of this step: mean `loss` per target token (nats),
@@ -103,7 +107,7 @@ def train_step(lm, tx, accumulate, state, params, batch):
     (both L2 norms), and `tokens`, the real ones (prompt, source, target).
   """
   (loss, count), grads = prompt_gradient(
-    lm, params, state.soft_prompt, batch, accumulate
+    lm, params, state.soft_prompt, batch, accumulate, context
   )
   grads = grads / count
   # The weights get zero gradients, which the compiler drops with their zero updates.
@@ -114,11 +118,14 @@ def train_step(lm, tx, accumulate, state, params, batch):
   )
   soft_prompt = optax.apply_updates(state.soft_prompt, updates['soft_prompt'])
   rows = jnp.sum(jnp.any(batch.attention_mask, axis=-1))
+  tokens = jnp.sum(batch.attention_mask) + rows * soft_prompt.shape[0]
+  if batch.source_mask is not None:
+    tokens += jnp.sum(batch.source_mask)
   scalars = {
     'loss': loss / count,
     'grad_norm': jnp.linalg.norm(grads),
     'prompt_drift': jnp.linalg.norm(soft_prompt - state.initial_prompt),
-    'tokens': jnp.sum(batch.attention_mask) + rows * soft_prompt.shape[0],
+    'tokens': tokens,
   }
   state = dataclasses.replace(
     state,

@@ -77,11 +77,8 @@ class Trainer:
     self._checkpoints, self._termination = checkpoints, termination
     self._rows = experiment.splits['train'].rows
     self._step_rows = config.train.batch_size * config.train.accumulate
-    self._shapes = data.shapes(
-      [row.length for row in self._rows],
-      [len(row.target_ids) for row in self._rows],
-      self._step_rows,
-    )
+    self._lengths, targets = data.bucket_lengths(self._rows, config.prompt.position)
+    self._shapes = data.shapes(self._lengths, targets, self._step_rows)
     self._epoch_steps = len(self._plan(epoch=1))
     self._schedule = optim.schedule(
       config.train.schedule,
@@ -131,7 +128,7 @@ class Trainer:
 
   def _plan(self, epoch):
     return data.epoch_plan(
-      self._rows, self._shapes, self._step_rows, seed=self._config.seed, epoch=epoch
+      self._lengths, self._shapes, self._step_rows, seed=self._config.seed, epoch=epoch
     )
 
   def _log_padding(self):
@@ -139,7 +136,7 @@ class Trainer:
       '%d steps an epoch, %d shapes, %.1f%% of the tokens are padding',
       self._epoch_steps,
       len(self._shapes),
-      100 * data.padding(self._rows, self._step_rows),
+      100 * data.padding(self._rows, self._config.prompt.position, self._step_rows),
     )
 
   def _train_epoch(self):
@@ -154,7 +151,9 @@ class Trainer:
     try:
       for indices, shape in plan[place.batch :]:
         rows = [self._rows[i] for i in indices]
-        batch = data.collate(rows, shape, self._step_rows, pad_id)
+        batch = data.collate(
+          rows, shape, self._step_rows, pad_id, self._config.prompt.position
+        )
         self.state, scalars = self._train_step(
           self.state, self._experiment.params, batch
         )
@@ -210,7 +209,7 @@ class Trainer:
     place, state = self.place, self.state
     measured = evaluate.evaluate(
       self._experiment.evaluator,
-      state.soft_prompt,
+      evaluate.Arm(state.soft_prompt, self._config.prompt.position),
       self._experiment.splits['validation'].rows,
       'validation',
     )

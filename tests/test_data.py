@@ -172,12 +172,11 @@ def test_few_batches_share_one_shape():
 
 def test_the_order_is_a_function_of_seed_and_epoch(tokenizer):
   rows = _load(tokenizer, 'qa', [ROWS['qa'](i) for i in range(40)]).rows
-  shapes = data.shapes(
-    [row.length for row in rows], [len(row.target_ids) for row in rows], 4
-  )
+  lengths, targets = data.bucket_lengths(rows, 'prefix')
+  shapes = data.shapes(lengths, targets, 4)
 
   def order(seed, epoch):
-    plan = data.epoch_plan(rows, shapes, 4, seed=seed, epoch=epoch)
+    plan = data.epoch_plan(lengths, shapes, 4, seed=seed, epoch=epoch)
     return [indices.tolist() for indices, _ in plan]
 
   assert order(0, 1) == order(0, 1)
@@ -188,7 +187,7 @@ def test_the_order_is_a_function_of_seed_and_epoch(tokenizer):
 def test_a_short_batch_is_filled_with_rows_that_count_nothing(tokenizer):
   rows = _load(tokenizer, 'qa', [ROWS['qa'](i) for i in range(2)]).rows
   length = max(row.length for row in rows)
-  batch = data.collate(rows, (length + 1, 15), 3, pad_id=5)
+  batch = data.collate(rows, (length + 1, 15), 3, pad_id=5, position='prefix')
   assert batch.input_ids.shape == batch.attention_mask.shape == (3, length + 1)
   assert batch.loss_mask.sum(axis=1).tolist() == [
     *(len(row.target_ids) for row in rows),
@@ -196,5 +195,18 @@ def test_a_short_batch_is_filled_with_rows_that_count_nothing(tokenizer):
   ]
   assert not batch.attention_mask[2].any()
   for i, row in enumerate(rows):
+    positions = batch.target_positions[i][batch.loss_mask[i]]
+    assert batch.input_ids[i][positions].tolist() == row.target_ids.tolist()
+
+
+def test_before_a_suffix_prompt_the_source_comes_apart(tokenizer):
+  rows = _load(tokenizer, 'qa', [ROWS['qa'](i) for i in range(2)]).rows
+  lengths, targets = data.bucket_lengths(rows, 'suffix')
+  shape = (max(lengths) + 2, max(targets) + 1)
+  batch = data.collate(rows, shape, 3, pad_id=5, position='suffix')
+  assert batch.source_ids.shape == batch.source_mask.shape == (3, shape[0])
+  assert batch.input_ids.shape == batch.loss_mask.shape == (3, shape[1])
+  for i, row in enumerate(rows):
+    assert batch.source_ids[i][batch.source_mask[i]].tolist() == row.source_ids.tolist()
     positions = batch.target_positions[i][batch.loss_mask[i]]
     assert batch.input_ids[i][positions].tolist() == row.target_ids.tolist()

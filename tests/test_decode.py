@@ -25,7 +25,7 @@ def _log_probs(lm, params, soft_prompt, ids, mask):
 
 def _next_log_probs(lm, params, soft_prompt, ids):
   """Log-probabilities [V] of the next token from the whole text, without a cache."""
-  padded, mask = data.pad([ids], 12, 1, pad_id=EOS)
+  padded, mask = data.pad([ids], 16, 1, pad_id=EOS)
   return np.asarray(_log_probs(lm, params, soft_prompt, padded, mask))
 
 
@@ -42,7 +42,7 @@ def generate(gpt2):
   """Greedy generation of six tokens, compiled once per shape."""
   lm, params, _ = gpt2
   run = functools.partial(decode.generate, lm, max_new_tokens=6, beams=1, eos_id=EOS)
-  return functools.partial(jax.jit(run), params)
+  return functools.partial(jax.jit(run, static_argnames='position'), params)
 
 
 def test_cached_decoding_equals_uncached_for_rows_of_different_lengths(
@@ -55,10 +55,24 @@ def test_cached_decoding_equals_uncached_for_rows_of_different_lengths(
     for i, row in enumerate(rows):
       at = slice(5 - len(row), 5) if side == 'left' else slice(0, len(row))
       ids[i, at], mask[i, at] = row, True
-    out = generate(soft_prompt, ids, mask)
+    out = generate(soft_prompt, ids, mask, position='prefix')
     for i, row in enumerate(rows):
       expected = _uncached_greedy(lm, params, soft_prompt, row, 6)
       np.testing.assert_array_equal(out[i], expected, err_msg=f'{side}, row {i}')
+
+
+def test_a_suffix_prompt_decodes_as_that_prompt_placed_after_the_source_by_hand(
+  gpt2, generate
+):
+  lm, params, _ = gpt2
+  rows, prompt_ids = [[7, 81, 300, 12, 45], [9, 200]], [17, 250, 3]
+  soft_prompt = lm.embed(params, jnp.asarray(prompt_ids))
+  ids, mask = data.pad(rows, 5, 2, pad_id=11)
+  out = generate(soft_prompt, ids, mask, position='suffix')
+  none = jnp.zeros((0, lm.width))
+  for i, row in enumerate(rows):
+    expected = _uncached_greedy(lm, params, none, [*row, *prompt_ids], 6)
+    np.testing.assert_array_equal(out[i], expected, err_msg=f'row {i}')
 
 
 def test_a_row_ends_at_the_end_of_text_and_a_padding_row_at_once(gpt2, generate):
@@ -68,7 +82,13 @@ def test_a_row_ends_at_the_end_of_text_and_a_padding_row_at_once(gpt2, generate)
   prompt = jnp.zeros((2, lm.width))
   first = _uncached_greedy(lm, params, prompt, ids[0].tolist(), 2)
   stops = functools.partial(
-    decode.generate, lm, params, max_new_tokens=4, beams=1, eos_id=first[1]
+    decode.generate,
+    lm,
+    params,
+    position='prefix',
+    max_new_tokens=4,
+    beams=1,
+    eos_id=first[1],
   )
   out = stops(prompt, ids, mask)
   assert out[0].tolist() == [first[0], *[first[1]] * 3]
@@ -113,6 +133,7 @@ def test_a_wide_beam_finds_the_likeliest_sequence_per_token(seed):
     jnp.zeros((0, vocab)),
     jnp.asarray([[1, 2]]),
     jnp.ones((1, 2), bool),
+    position='prefix',
     max_new_tokens=new_tokens,
     beams=vocab**new_tokens,
     eos_id=EOS,
@@ -142,7 +163,9 @@ def test_cached_beams_equal_uncached_beams(gpt2):
   prompt = jnp.zeros((0, lm.width))
   rows = [rng.integers(1, 320, length).tolist() for length in (5, 3, 5, 4, 2, 5)]
   ids, mask = data.pad(rows, 5, len(rows), pad_id=EOS)
-  search = functools.partial(decode.generate, lm, params, prompt, ids, mask)
+  search = functools.partial(
+    decode.generate, lm, params, prompt, ids, mask, position='prefix'
+  )
   beams = search(max_new_tokens=6, beams=3, eos_id=EOS)
   greedy = search(max_new_tokens=6, beams=1, eos_id=EOS)
   for i, row in enumerate(rows):

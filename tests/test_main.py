@@ -193,13 +193,26 @@ def test_other_initialisers_train_too(finished, tmp_path, init):
   assert (tmp_path / 'results.json').exists()
 
 
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_a_suffix_prompt_trains_and_is_measured_again_the_same(
+  finished, tmp_path, accumulate
+):
+  _, data = finished['qa']
+  settings = ('prompt.position=suffix', f'train.accumulate={accumulate}')
+  _run('qa', tmp_path, data, *settings)
+  found = json.loads((tmp_path / 'results.json').read_text())
+  assert found['epochs'][1]['train_loss'] < found['epochs'][0]['train_loss']
+  _run('qa', tmp_path, data, *settings, mode='eval')
+  assert json.loads((tmp_path / 'results.json').read_text()) == found
+
+
 ERRORS = {
   'task=poem': "task is 'poem'; expected one of summarization, qa, translation",
   'train.batch_size=0': 'train.batch_size is 0; expected a number of at least 1',
   'eval.batch_size=-1': 'eval.batch_size is -1; expected a number of at least 1',
   'train.batch_size=four': 'train.batch_size',
   'model.dtype=int8': "model.dtype is 'int8'; expected one of float32, bfloat16",
-  'prompt.position=middle': "prompt.position is 'middle'; expected one of prefix",
+  'prompt.position=middle': "prompt.position is 'middle'; expected one of prefix, suffix",
   'train.schedule=step': "train.schedule is 'step'; expected one of cosine",
   'train.learning_rate=nan': 'train.learning_rate is nan',
   'train.batchsize=4': 'Did you mean "batch_size" instead of "batchsize"?',

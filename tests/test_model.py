@@ -1,6 +1,7 @@
 """The prompted model: equal to PyTorch, to hard prompts, and to itself unpadded."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +70,58 @@ def test_a_soft_prompt_of_a_texts_embeddings_is_that_hard_prompt(gpt2, batch):
     ),
   )
   np.testing.assert_array_equal(as_soft[:2], as_text[:2])
+
+
+def _suffix(batch, source):
+  """The same rows with the prompt after the first `source` tokens."""
+  return batch_lib.Batch(
+    input_ids=batch.input_ids[:, source:],
+    attention_mask=batch.attention_mask[:, source:],
+    target_positions=jnp.where(batch.loss_mask, batch.target_positions - source, 1),
+    loss_mask=batch.loss_mask,
+    source_ids=batch.input_ids[:, :source],
+    source_mask=batch.attention_mask[:, :source],
+  )
+
+
+def test_a_suffix_prompt_is_that_text_between_source_and_target(gpt2, batch):
+  lm, params, _ = gpt2
+  text, source = jnp.asarray([17, 250, 3, 99]), 5
+  rows = batch.input_ids.shape[0]
+
+  def between(x, y):
+    y = jnp.tile(y, (rows, 1))
+    return jnp.concatenate([x[:, :source], y, x[:, source:]], axis=1)
+
+  as_text = model.target_logits(
+    lm,
+    params,
+    jnp.zeros((0, lm.width)),
+    dataclasses.replace(
+      batch,
+      input_ids=between(batch.input_ids, text),
+      attention_mask=between(batch.attention_mask, jnp.ones(len(text), bool)),
+      target_positions=batch.target_positions + len(text),
+    ),
+  )
+  soft = lm.embed(params, text)
+  as_soft = model.target_logits(lm, params, soft, _suffix(batch, source))
+  real = np.asarray(batch.loss_mask)
+  np.testing.assert_allclose(as_soft[real], as_text[real], atol=2e-5)
+
+
+def test_a_context_kept_from_before_gives_the_same_loss_and_gradient(
+  gpt2, soft_prompt, batch
+):
+  lm, params, _ = gpt2
+  suffix = _suffix(batch, 5)
+  kept = model.context(lm, params, suffix.source_ids, suffix.source_mask)
+  with_kept, without = (
+    steps.prompt_gradient(lm, params, soft_prompt, suffix, 1, context)
+    for context in (kept, None)
+  )
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+  jax.tree.map(close, with_kept, without)
 
 
 @pytest.mark.parametrize('pad_id', [0, 5, 319])

@@ -60,9 +60,17 @@ def _measure(function, values):
   with workdir_lib.lock(workdir):
     workdir_lib.check_config(workdir, config.to_dict())
     found = function(config, workdir, termination)
-    page = report.write(workdir)
+    page = _written_report(workdir)
   table = results.table(found, tasks.TASKS[config.task].metrics)
   return f'{table}\nresults: {workdir / "results.json"}\nreport: {page}'
+
+
+def _written_report(workdir):
+  """Returns the report's path, or why there is none: its run is finished anyway."""
+  try:
+    return report.write(workdir)
+  except errors.UserError as e:
+    return f'none, {e}'
 
 
 def _report(values, _):

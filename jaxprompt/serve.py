@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable
 
 import jax
@@ -128,6 +129,8 @@ def _check_address(host, port):
 def _import_gradio():
   """Returns gradio, an optional dependency that asks for its settings when imported."""
   os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+  # What it has to change before its next release is no news for this page's host.
+  warnings.filterwarnings('ignore', module='gradio')
   try:
     import gradio
   except ImportError as e:
@@ -347,7 +350,7 @@ def _build(gradio, model, prompts):
     with gradio.Row():
       for arm in results.ARMS:
         with gradio.Column(min_width=240):
-          outputs.append(gradio.Textbox(label=arm, lines=6, elem_id=arm))
+          outputs.append(gradio.Textbox(label=arm, lines=4, elem_id=arm))
           outputs.append(gradio.Markdown(elem_id=f'{arm}-speed'))
     examples = [[name, text] for name in names for text in prompts[name].examples]
     if examples:

@@ -92,7 +92,7 @@ def write(workdirs, output):
     The comparison as a text table, what is missing below it.
 
   Raises:
-    UserError: if a directory is no workdir, none has finished, or runs of one task
+    UserError: if a directory is no workdir, no run has finished, or runs of one task
       were tested on different rows.
   """
   runs, unfinished = _read(workdirs)
@@ -127,6 +127,8 @@ def write(workdirs, output):
 
 def _read(workdirs):
   """Returns the `Run`s that have finished, and the paths of the others."""
+  if not workdirs:
+    raise errors.UserError('--mode=compare names no workdir; expected DIR DIR ...')
   runs, unfinished = [], []
   for workdir in dict.fromkeys(workdirs):
     stored = workdir_lib.read_json(workdir / 'config.json')
@@ -143,8 +145,8 @@ def _read(workdirs):
     runs.append(Run(workdir, results, settings, seed))
   if not runs:
     raise errors.UserError(
-      f'none of {", ".join(map(str, unfinished)) or "no directories"} is a finished '
-      'run; expected --mode=compare DIR DIR ... of runs with a results.json'
+      f'{", ".join(map(str, unfinished))}: no run has finished; wait for one, or run '
+      'the same command again'
     )
   return runs, unfinished
 

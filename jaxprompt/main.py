@@ -64,7 +64,7 @@ def _measure(function, values):
   with workdir_lib.lock(workdir):
     workdir_lib.check_config(workdir, config.to_dict())
     found = function(config, workdir, termination)
-    page = report.write(workdir)
+    page = _written_report(workdir)
   print(results.table(found, tasks.TASKS[config.task].metrics))
   print(f'results: {workdir / "results.json"}')
   print(f'report: {page}')
@@ -96,14 +96,22 @@ def _export(values, _):
   return 0
 
 
+def _written_report(workdir):
+  """Returns the report's path, or why there is none: its run is finished anyway."""
+  try:
+    return report.write(workdir)
+  except errors.UserError as e:
+    return f'none, {e}'
+
+
 def _report(values, _):
-  print(f'report: {report.write(_path(_required(values, "workdir")))}')
+  print(f'report: {report.write(workdir_lib.resolve(_required(values, "workdir")))}')
   return 0
 
 
 def _compare(values, arguments):
-  output = _path(_required(values, 'output'))
-  print(compare.write([_path(path) for path in arguments], output))
+  output = workdir_lib.resolve(_required(values, 'output'))
+  print(compare.write([workdir_lib.resolve(path) for path in arguments], output))
   print(f'comparison: {output}')
   return 0
 
@@ -114,8 +122,8 @@ def _serve(values, _):
     name, _, path = text.partition('=')
     if not path:
       raise errors.UserError(f'--prompt {text!r} has no workdir; expected NAME=WORKDIR')
-    prompts[name] = _path(path)
-  workdir = _path(_required(values, 'workdir'))
+    prompts[name] = workdir_lib.resolve(path)
+  workdir = workdir_lib.resolve(_required(values, 'workdir'))
   serve.run(workdir, prompts, host=values.host, port=values.port)
   return 0
 
@@ -175,17 +183,13 @@ def _trained_run(values):
 
   Without --config, the config is the run's own; with it, only `eval` may differ.
   """
-  workdir = _path(_required(values, 'workdir'))
+  workdir = workdir_lib.resolve(_required(values, 'workdir'))
   stored = workdir_lib.read_config(workdir)['config']
   if values.config is None:
     return config_dict.ConfigDict(stored), workdir
   config = _config(values)
   workdir_lib.check_config(workdir, config.to_dict(), free=('eval',))
   return config, workdir
-
-
-def _path(path):
-  return workdir_lib.resolve(path)
 
 
 def _flag_error(error):

@@ -89,6 +89,7 @@ def render(stored, results, metrics, predictions, *, name):
     devices=stored['devices'],
     results=results,
     epochs=epochs,
+    validated=_validated(epochs),
     best=best,
     arms=results_lib.ARMS,
     arm_titles=ARM_TITLES,
@@ -99,6 +100,14 @@ def render(stored, results, metrics, predictions, *, name):
     curves=_curves(metrics, epochs, best),
     rows=_rows(stored['config']['task'], predictions),
   )
+
+
+def _validated(epochs):
+  """Returns the names of what was measured of the validation rows."""
+  fields = epochs[0] if epochs else ()
+  return [
+    field.removeprefix('validation_') for field in fields if 'validation_' in field
+  ]
 
 
 def _figures(test):
@@ -197,12 +206,12 @@ def _curves(metrics, epochs, best):
       losses, x_label='optimiser step', y_label='nats per token', mark=mark
     )
   }
-  for title, name in (
-    ("Norm of the prompt's gradient", 'grad_norm'),
-    ('Drift of the prompt from its start', 'prompt_drift'),
+  for title, name, y_label in (
+    ("The prompt's gradient", 'grad_norm', 'its norm, before clipping'),
+    ("The prompt's drift", 'prompt_drift', 'norm of its difference from its start'),
   ):
-    line = series(name, metrics, name.replace('_', ' '))
-    found[title] = charts.lines([line], x_label='optimiser step', y_label=line.name)
+    line = series(name, metrics, name)
+    found[title] = charts.lines([line], x_label='optimiser step', y_label=y_label)
   return [(title, lines) for title, lines in found.items() if lines]
 
 

@@ -4,8 +4,10 @@ import dataclasses
 import functools
 import logging
 import os
+import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable
 
 import jax
@@ -92,33 +94,43 @@ def run(workdir, others, *, host, port):
 def launch(workdir, others, *, host, port):
   """Starts the server in the background, as `run`; returns gradio's `Blocks`."""
   gradio = _import_gradio()
+  _check_address(host, port)  # before a large model takes its time to load
   model, prompts = _load(workdir, others)
   _warm_up(model, prompts)
   demo = _build(gradio, model, prompts)
   demo.queue(default_concurrency_limit=_VISITORS)
+  demo.launch(
+    server_name=host,
+    server_port=port,
+    theme=gradio.themes.Default(
+      primary_hue='blue',
+      font=['system-ui', 'sans-serif'],
+      font_mono=['ui-monospace', 'monospace'],
+    ),
+    footer_links=[],
+    share=False,
+    ssr_mode=False,
+    show_error=True,
+    quiet=True,
+    prevent_thread_lock=True,
+  )
+  return demo
+
+
+def _check_address(host, port):
   try:
-    demo.launch(
-      server_name=host,
-      server_port=port,
-      theme=gradio.themes.Default(
-        font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']
-      ),
-      footer_links=[],
-      share=False,
-      ssr_mode=False,
-      quiet=True,
-      prevent_thread_lock=True,
-    )
-  except OSError as e:
+    socket.create_server((host, port)).close()
+  except (OSError, OverflowError) as e:
     raise errors.UserError(
       f'--host {host} --port {port} cannot be served at ({e}); choose another --port'
     ) from e
-  return demo
 
 
 def _import_gradio():
   """Returns gradio, an optional dependency that asks for its settings when imported."""
   os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+  # What it has to change before its next release is no news for this page's host.
+  warnings.filterwarnings('ignore', module='gradio')
   try:
     import gradio
   except ImportError as e:
@@ -338,13 +350,19 @@ def _build(gradio, model, prompts):
     with gradio.Row():
       for arm in results.ARMS:
         with gradio.Column(min_width=240):
-          outputs.append(gradio.Textbox(label=arm, lines=6, elem_id=arm))
+          outputs.append(gradio.Textbox(label=arm, lines=4, elem_id=arm))
           outputs.append(gradio.Markdown(elem_id=f'{arm}-speed'))
     examples = [[name, text] for name in names for text in prompts[name].examples]
     if examples:
       gradio.Examples(examples, [choice, source], label='From the test split')
     choice.change(lambda name: prompts[name].hard_prompt, choice, hard, api_name=False)
-    ask.click(respond, [choice, source, hard], outputs, show_progress='minimal')
+    gradio.on(
+      [ask.click, source.submit],
+      respond,
+      [choice, source, hard],
+      outputs,
+      show_progress='minimal',
+    )
   return demo
 
 

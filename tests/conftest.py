@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from playwright import sync_api
 
 from jaxprompt import batch as batch_lib
 from jaxprompt.lm import loading
 
 CHECKPOINT = pathlib.Path(__file__).parent / 'fixtures' / 'gpt2'
+CHROMIUM = pathlib.Path('/usr/bin/chromium')
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 
 
@@ -126,3 +128,43 @@ def hub_root(tmp_path_factory):
   pairs = {split: hub_rows('translation', split) for split in splits}
   hub_data.write_wmt16(root, {'de-en': pairs, 'ro-en': {}})
   return root
+
+
+@pytest.fixture
+def visit():
+  """Opens an address in Chromium; at the end no page may have erred or looked outside.
+
+  The function takes the options of a Playwright context, such as `viewport`.
+  """
+  if not CHROMIUM.exists():
+    pytest.fail(f'{CHROMIUM} is missing; install it: apt-get install chromium')
+  errors, outside = [], []
+
+  def note(request):
+    if not request.url.startswith(('file:', 'data:', 'blob:', 'http://127.0.0.1:')):
+      outside.append(request.url)
+
+  # Started only here: while it runs, the thread counts as inside an event loop, in
+  # which Orbax cannot work.
+  with sync_api.sync_playwright() as playwright:
+    browser = playwright.chromium.launch(
+      executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu']
+    )
+
+    def open_page(url, **options):
+      page = browser.new_context(**options).new_page()
+      page.on('request', note)
+      page.on('pageerror', lambda error: errors.append(str(error)))
+      page.on(
+        'console',
+        lambda message: (
+          errors.append(message.text) if message.type == 'error' else None
+        ),
+      )
+      page.goto(url)
+      return page
+
+    yield open_page
+    browser.close()
+  assert not errors
+  assert not outside

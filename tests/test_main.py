@@ -139,6 +139,15 @@ def test_a_finished_run_only_prints_its_table_again(finished, capsys, monkeypatc
   assert (workdir / 'results.json').read_text() == before
   for word in ('none', 'hard', 'soft', 'squad_f1', '% Exact Match', 'loss'):
     assert word in printed
+  assert printed.endswith(f'report: {workdir / "report.html"}\n')
+
+
+def test_a_report_that_cannot_be_written_leaves_the_run_finished(finished, capsys):
+  workdir, data = finished['summarization']
+  (workdir / 'report.html').unlink()
+  (workdir / 'report.html').mkdir()
+  _run('summarization', workdir, data)
+  assert 'report.html cannot be written' in capsys.readouterr().out
 
 
 def test_eval_measures_the_same_again(finished):

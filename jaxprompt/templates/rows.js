@@ -2,7 +2,7 @@
 'use strict';
 (() => {
   const PAGE = 10;
-  const SHOWN = 500;  // characters of a text before "show all"
+  const HEAD = 350, TAIL = 150;  // characters that show of a longer text; a question ends it
   const data = JSON.parse(document.getElementById('data').textContent);
   const [search, sort, figure, place, back, next] =
     ['search', 'sort', 'figure', 'place', 'back', 'next'].map((id) => document.getElementById(id));
@@ -23,9 +23,8 @@
   }
 
   function text(value) {
-    const shown = element('div', 'text', value.slice(0, SHOWN));
-    if (value.length <= SHOWN) return [shown];
-    shown.append('…');
+    if (value.length <= HEAD + TAIL) return [element('div', 'text', value)];
+    const shown = element('div', 'text', `${value.slice(0, HEAD)} […] ${value.slice(-TAIL)}`);
     const all = element('button', '', `show all ${value.length.toLocaleString('en')} characters`);
     all.onclick = () => { shown.textContent = value; all.remove(); };
     return [shown, all];
@@ -90,6 +89,7 @@
   sort.onchange = figure.onchange = select;
   back.onclick = () => { first -= PAGE; show(); };
   next.onclick = () => { first += PAGE; show(); };
+  document.getElementById('needs-script').remove();
   document.getElementById('rows-card').hidden = false;
   show();
 })();

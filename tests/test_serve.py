@@ -1,0 +1,262 @@
+"""The page to try prompts at: its answers, its limits, and what a visitor sees."""
+
+import dataclasses
+import json
+import shutil
+import socket
+import sys
+
+import pytest
+from conftest import arguments
+from conftest import write_data
+from etils import epath
+from playwright import sync_api
+
+from jaxprompt import data
+from jaxprompt import decode
+from jaxprompt import errors
+from jaxprompt import evaluate
+from jaxprompt import main
+from jaxprompt import results
+from jaxprompt import serve
+
+PORT = 7913
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """A finished run of qa with 192 positions, of which 12 are for the answer."""
+  workdir = tmp_path_factory.mktemp('qa')
+  data = write_data(workdir / 'data', 'qa')
+  overrides = ('eval.max_new_tokens=12', 'train.learning_rate=0.5')
+  assert main.main(arguments('qa', workdir, data, *overrides)) == 0
+  return epath.Path(workdir)
+
+
+@pytest.fixture(scope='module')
+def other(workdir, tmp_path_factory):
+  """A run of the same model whose hard prompt is another."""
+  folder = tmp_path_factory.mktemp('other') / 'run'
+  shutil.copytree(workdir, folder)
+  _edit_config(folder, hard_prompt='Reply')
+  return epath.Path(folder)
+
+
+def _edit_config(folder, **fields):
+  path = folder / 'config.json'
+  stored = json.loads(path.read_text())
+  path.write_text(json.dumps({**stored, 'config': {**stored['config'], **fields}}))
+
+
+@pytest.fixture(scope='module')
+def loaded(workdir):
+  """The model and the trained prompt."""
+  model, prompts = serve._load(workdir, {})
+  return model, prompts['[QUESTIONANSWERING]']
+
+
+@pytest.fixture(scope='module')
+def predictions(workdir):
+  """{arm: rows} as the evaluation wrote them."""
+  return {
+    arm: [
+      json.loads(line)
+      for line in (workdir / 'predictions' / f'{arm}.jsonl')
+      .read_text()
+      .split('\n')[:-1]
+    ]
+    for arm in results.ARMS
+  }
+
+
+@pytest.fixture(scope='module')
+def url(workdir, other):
+  """The served page's address; nothing but this machine may have been asked for it."""
+  outside, connect = [], socket.socket.connect
+
+  def watched(self, address):
+    if self.family != socket.AF_UNIX and address[0] not in ('127.0.0.1', '::1'):
+      outside.append(address)
+    return connect(self, address)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(socket.socket, 'connect', watched)
+    demo = serve.launch(workdir, {'another': other}, host='127.0.0.1', port=PORT)
+    yield demo.local_url
+    demo.close()
+  assert not outside
+
+
+def _last(model, trained, source, hard_prompt='Answer the Following Question'):
+  """The note and {arm: text} at an answer's end."""
+  *_, (note, answers) = serve.answer(model, trained, source, hard_prompt)
+  texts = {
+    arm: evaluate.text(model.tokenizer, answered.ids)
+    for arm, answered in answers.items()
+  }
+  return note, texts
+
+
+def test_all_arms_answer_as_the_evaluation_did(loaded, predictions):
+  model, trained = loaded
+  texts = set()
+  for i, row in enumerate(predictions['soft']):
+    note, found = _last(model, trained, row['source'])
+    assert note == ''
+    assert found == {arm: rows[i]['prediction'] for arm, rows in predictions.items()}
+    texts |= set(found.values())
+  assert len(texts) > 3  # arms and rows do not all say the same
+
+
+def test_answers_come_a_token_of_each_arm_at_a_time(loaded, predictions):
+  model, trained = loaded
+  source = predictions['soft'][0]['source']
+  counts = [
+    [len(answered.ids) for answered in answers.values()]
+    for _, answers in serve.answer(model, trained, source, 'Reply')
+  ]
+  assert counts[:2] == [[1, 1, 1], [2, 2, 2]]
+  assert all(answer <= 12 for answer in counts[-1])
+
+
+def test_a_prompt_after_the_source_answers_as_generation_does(loaded, predictions):
+  model, trained = loaded
+  trained = dataclasses.replace(trained, position='suffix')
+  source = predictions['soft'][0]['source']
+  ids, _ = data.encode(model.tokenizer, source)
+  newline, _ = data.encode(model.tokenizer, '\n')
+  input_ids, mask = data.pad([ids + newline], len(ids) + 1, 1, pad_id=0)
+  expected = decode.generate(
+    model.lm,
+    model.params,
+    trained.soft_prompt,
+    input_ids,
+    mask,
+    position='suffix',
+    max_new_tokens=12,
+    beams=1,
+    eos_id=model.tokenizer.eos_token_id,
+  )
+  *_, (_, answers) = serve.answer(model, trained, source, 'Reply')
+  found = answers['soft'].ids
+  assert found == expected[0, : len(found)].tolist()
+
+
+def test_a_source_beyond_the_positions_is_cut_before_the_question_with_a_note(loaded):
+  model, trained = loaded
+  question = '\nWho improved the steam engine?'
+  note, found = _last(model, trained, 'James Watt did it. ' * 60 + question)
+  assert note.startswith('The source was cut by its last ')
+  assert 'before the question: the model has 192 positions' in note
+  left = 60 * 19 - int(note.split('its last ')[1].split(' ')[0].replace(',', ''))
+  assert _last(model, trained, ('James Watt did it. ' * 60)[:left] + question) == (
+    '',
+    found,
+  )
+
+
+@pytest.mark.parametrize(
+  'source, hard_prompt, message',
+  [
+    (' \n ', 'Reply', 'There is no source; type one, or choose an example.'),
+    ('Who?', ' ', 'The hard prompt is blank; type one.'),
+    ('Who? ' * 200, 'Reply', 'too few for what cannot be cut'),
+    ('Who?', 'Reply ' * 200, 'leave 0 tokens, too few for what cannot be cut'),
+  ],
+)
+def test_what_cannot_be_answered_is_said_in_a_sentence(
+  loaded, source, hard_prompt, message
+):
+  with pytest.raises(errors.UserError, match=message):
+    _last(*loaded, source, hard_prompt)
+
+
+def _error(capsys, *flags):
+  assert main.main(['jaxprompt', '--mode=serve', *flags]) == 2
+  return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_workdir_without_a_prompt_is_one_line_with_status_2(
+  workdir, tmp_path, capsys
+):
+  assert 'has no config.json' in _error(capsys, f'--workdir={tmp_path}')
+  shutil.copy(workdir / 'config.json', tmp_path)
+  line = _error(capsys, f'--workdir={tmp_path}')
+  assert 'has no checkpoint of a finished epoch; train there first' in line
+
+
+def test_prompts_of_another_model_are_refused(workdir, other, capsys, tmp_path):
+  folder = shutil.copytree(other, tmp_path / 'run')
+  _edit_config(folder, model={'path': 'gpt2', 'dtype': 'float32'})
+  line = _error(capsys, f'--workdir={workdir}', f'--prompt=big={folder}')
+  assert 'serve prompts of one model' in line
+  line = _error(capsys, f'--workdir={workdir}', '--prompt=big')
+  assert "--prompt 'big' has no workdir; expected NAME=WORKDIR" in line
+
+
+def test_a_taken_port_is_one_line_with_status_2(workdir, capsys):
+  with socket.create_server(('127.0.0.1', PORT + 1)):
+    line = _error(capsys, f'--workdir={workdir}', f'--port={PORT + 1}')
+  assert 'choose another --port' in line
+
+
+def test_without_gradio_the_remedy_is_named(workdir, capsys, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'gradio', None)
+  line = _error(capsys, f'--workdir={workdir}')
+  assert "pip install 'jaxprompt[serve]'" in line
+
+
+def _open(visit, url, **options):
+  page = visit(url, **options)
+  page.get_by_text('From the test split').wait_for()
+  page.wait_for_timeout(1000)  # gradio's own scripts go on after all is drawn
+  return page
+
+
+def _ask(page, source):
+  page.get_by_label('Source').fill(source)
+  page.get_by_role('button', name='Answer').click()
+
+
+def _expect(page, predictions, i):
+  """Expects the page to show what the evaluation wrote of the i-th row."""
+  for arm, rows in predictions.items():
+    expected = rows[i]['prediction'].replace('\r\n', '\n').replace('\r', '\n')
+    sync_api.expect(page.locator(f'#{arm} textarea')).to_have_value(expected)
+
+
+def test_two_visitors_at_once_get_the_texts_that_predict_gives(url, visit, predictions):
+  pages = [_open(visit, url), _open(visit, url)]
+  for i, page in enumerate(pages):
+    _ask(page, predictions['soft'][i]['source'])
+  for i, page in enumerate(pages):
+    _expect(page, predictions, i)
+    assert 'tokens/s' in page.locator('#soft-speed').inner_text()
+
+
+def test_an_example_fills_the_source(url, visit, predictions):
+  page = _open(visit, url)
+  page.get_by_text('[QUESTIONANSWERING]', exact=True).nth(2).click()
+  source = predictions['soft'][2]['source']
+  sync_api.expect(page.get_by_label('Source')).to_have_value(source)
+  page.get_by_role('button', name='Answer').click()
+  _expect(page, predictions, 2)
+
+
+def test_another_prompt_brings_its_hard_text_which_can_be_edited(url, visit):
+  page = _open(visit, url)
+  hard = page.get_by_label('Hard prompt')
+  sync_api.expect(hard).to_have_value('Answer the Following Question')
+  page.get_by_label('Soft prompt').click()
+  page.get_by_role('option', name='another').click()
+  sync_api.expect(hard).to_have_value('Reply')
+  hard.fill(' ')
+  _ask(page, 'Who?')
+  page.get_by_text('The hard prompt is blank; type one.').wait_for()
+  hard.fill('Say')
+  _ask(page, 'James Watt did it. ' * 60 + '\nWho?')
+  page.get_by_text('The source was cut by its last').wait_for()
+
+
+def test_the_page_is_served_to_this_machine_alone(url):
+  assert url == f'http://127.0.0.1:{PORT}/'

@@ -1,0 +1,44 @@
+"""Takes the README's pictures: a run's report, and the served page with an answer.
+
+In an environment with jaxprompt[dev] and Chromium, after a run:
+
+  python tools/screenshots.py runs/tiny-qa docs/images
+"""
+
+import pathlib
+import sys
+
+from etils import epath
+from playwright import sync_api
+
+from jaxprompt import report
+from jaxprompt import serve
+
+CHROMIUM = '/usr/bin/chromium'
+SIZE = {'width': 1100, 'height': 900}
+
+
+def main(workdir, output):
+  workdir = epath.Path(workdir).resolve()
+  output.mkdir(parents=True, exist_ok=True)
+  demo = serve.launch(workdir, {}, host='127.0.0.1', port=7860)
+  with sync_api.sync_playwright() as playwright:
+    browser = playwright.chromium.launch(
+      executable_path=CHROMIUM, args=['--no-sandbox']
+    )
+    page = browser.new_page(viewport=SIZE)
+    page.goto(report.write(workdir).as_uri())
+    page.screenshot(path=output / 'report.png')
+    page.goto(demo.local_url)
+    page.wait_for_timeout(2000)  # gradio draws late
+    page.locator('tbody tr').first.click()
+    page.get_by_role('button', name='Answer').click()
+    page.get_by_text('tokens/s').last.wait_for()
+    page.wait_for_timeout(5000)  # until the last token
+    page.screenshot(path=output / 'serve.png', full_page=True)
+    browser.close()
+  demo.close()
+
+
+if __name__ == '__main__':
+  main(sys.argv[1], pathlib.Path(sys.argv[2]))

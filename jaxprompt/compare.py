@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import hashlib
 import json
 import statistics
 
@@ -10,6 +9,7 @@ from jaxprompt import charts
 from jaxprompt import errors
 from jaxprompt import page
 from jaxprompt import results as results_lib
+from jaxprompt import tasks
 from jaxprompt import workdir as workdir_lib
 
 _LABELS = ('task', 'model', 'parameters', 'P')
@@ -24,6 +24,7 @@ class Run:
   results: dict  # as in results.json
   settings: dict  # the flattened config, without the seed
   seed: int
+  rows: int  # a hash of the test rows' texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Group:
 
   @property
   def main_metric(self):
-    return list(self.runs[0].results['test']['soft']['ci95'])[1]  # after the loss
+    return tasks.TASKS[self.task].metrics[0]
 
   def values(self, arm, figure):
     return [run.results['test'][arm][figure] for run in self.runs]
@@ -95,11 +96,11 @@ def write(workdirs, output):
     UserError: if a directory is no workdir, no run has finished, or runs of one task
       were tested on different rows.
   """
-  runs, unfinished = _read(workdirs)
+  runs, missing = _read(workdirs)
   _check_rows(runs)
   groups = _group(runs)
   varying = _varying(groups)
-  missing = [f'{path} has not finished' for path in unfinished] + _gaps(groups)
+  missing += _gaps(groups)
   header = [*_LABELS, *varying, 'seeds', 'metric']
   figures = [f'loss {arm}' for arm in results_lib.ARMS] + ['gain of soft']
   figures += [f'metric {arm}' for arm in results_lib.ARMS]
@@ -126,10 +127,10 @@ def write(workdirs, output):
 
 
 def _read(workdirs):
-  """Returns the `Run`s that have finished, and the paths of the others."""
+  """Returns the `Run`s that have finished, and what the others lack."""
   if not workdirs:
     raise errors.UserError('--mode=compare names no workdir; expected DIR DIR ...')
-  runs, unfinished = [], []
+  runs, missing = [], []
   for workdir in dict.fromkeys(workdirs):
     stored = workdir_lib.read_json(workdir / 'config.json')
     if stored is None:
@@ -137,30 +138,29 @@ def _read(workdirs):
         f'{str(workdir)!r} has no config.json; expected the --workdir of a run'
       )
     results = workdir_lib.read_json(workdir / 'results.json')
-    if results is None:
-      unfinished.append(workdir)
+    rows = workdir_lib.read_jsonl(workdir / 'predictions' / 'none.jsonl')
+    if results is None or not rows:
+      missing.append(f'{workdir} has no results and predictions yet')
       continue
     settings = workdir_lib.flatten(stored['config'])
     seed = settings.pop('seed')
-    runs.append(Run(workdir, results, settings, seed))
+    texts = json.dumps([(row['id'], row['source'], row['target']) for row in rows])
+    runs.append(Run(workdir, results, settings, seed, hash(texts)))
   if not runs:
     raise errors.UserError(
-      f'{", ".join(map(str, unfinished))}: no run has finished; wait for one, or run '
-      'the same command again'
+      f'{"; ".join(missing)}: there is nothing to compare; wait for a run to finish, '
+      'or run its command again'
     )
-  return runs, unfinished
+  return runs, missing
 
 
 def _check_rows(runs):
   """Refuses runs of one task over different test rows: their figures do not compare."""
   first = {}
   for run in runs:
-    rows = workdir_lib.read_jsonl(run.workdir / 'predictions' / 'none.jsonl')
-    texts = json.dumps([(row['id'], row['source'], row['target']) for row in rows])
-    digest = hashlib.sha256(texts.encode()).hexdigest()
     task = run.settings['task']
-    other, expected = first.setdefault(task, (run, digest))
-    if digest != expected:
+    other = first.setdefault(task, run)
+    if run.rows != other.rows:
       raise errors.UserError(
         f'{str(other.workdir)!r} and {str(run.workdir)!r} are both of {task} and were '
         'tested on different rows; use the same data, its test_size and its '
@@ -214,13 +214,11 @@ def _row(group, varying):
 
 def _gaps(groups):
   """Names the tasks that a model of the comparison was not run on."""
-  tasks = sorted({group.task for group in groups})
-  models = sorted({group.model for group in groups})
   run = {(group.task, group.model) for group in groups}
   return [
     f'no finished run of {model} on {task}'
-    for task in tasks
-    for model in models
+    for task in sorted({task for task, _ in run})
+    for model in sorted({model for _, model in run})
     if (task, model) not in run
   ]
 

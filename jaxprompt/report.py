@@ -80,6 +80,8 @@ def render(stored, results, metrics, predictions, *, name):
   if epochs:
     best_epoch = results_lib.best_epoch(epochs)
     best = next(line for line in epochs if line['epoch'] == best_epoch)
+  task = stored['config']['task']
+  figures = ['loss', *tasks.TASKS[task].metrics]
   return page.render(
     'report.html',
     name=name,
@@ -94,11 +96,11 @@ def render(stored, results, metrics, predictions, *, name):
     arms=results_lib.ARMS,
     arm_titles=ARM_TITLES,
     headline=results and headline(results['test']),
-    findings=results and findings(results['test']),
-    figures=results and _figures(results['test']),
-    bars=results and _bars(results['test']),
+    findings=results and findings(results['test'], figures[1]),
+    figures=figures,
+    bars=results and _bars(results['test'], figures),
     curves=_curves(metrics, epochs, best),
-    rows=_rows(stored['config']['task'], predictions),
+    rows=_rows(task, predictions),
   )
 
 
@@ -108,11 +110,6 @@ def _validated(epochs):
   return [
     field.removeprefix('validation_') for field in fields if 'validation_' in field
   ]
-
-
-def _figures(test):
-  """Returns the names of what was measured, the loss first."""
-  return list(test['soft']['ci95'])
 
 
 def verdict(test, figure, other):
@@ -150,13 +147,12 @@ def headline(test):
   return f'{title} is ahead, but not for certain'
 
 
-def findings(test):
-  """Says in sentences how the soft prompt compares, in the loss and the main metric."""
-  main = _figures(test)[1]
+def findings(test, metric):
+  """Says in sentences how the soft prompt compares, in the loss and a metric."""
   rows = test['soft']['examples']
   return [
     sentence(verdict(test, figure, other), rows)
-    for figure, other in (('loss', 'hard'), ('loss', 'none'), (main, 'hard'))
+    for figure, other in (('loss', 'hard'), ('loss', 'none'), (metric, 'hard'))
   ]
 
 
@@ -178,14 +174,14 @@ def sentence(found, rows):
   return f'{start}, {by} {side} than with {other} ({against}); {certain}.'
 
 
-def _bars(test):
+def _bars(test, figures):
   """Returns {figure: the arms' bars}."""
   return {
     figure: charts.bars(
       {arm: test[arm][figure] for arm in results_lib.ARMS},
       {arm: test[arm]['ci95'][figure] for arm in results_lib.ARMS},
     )
-    for figure in _figures(test)
+    for figure in figures
   }
 
 

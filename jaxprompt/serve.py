@@ -1,5 +1,6 @@
 """The page to try prompts at: none, hard and soft side by side, as the tokens come."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -41,6 +42,7 @@ class Model:
     first: (params, soft_prompt, ids [1, T], mask [1, T], position, max_new_tokens) ->
       the first new token [1], and the `decode.State`.
     then: (params, state, token [1]) -> the token after it, and the state.
+    lock: held by who computes a token, so that visitors take turns.
   """
 
   lm: base.LanguageModel
@@ -48,6 +50,7 @@ class Model:
   tokenizer: object
   first: Callable
   then: Callable
+  lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +75,15 @@ class Answer:
 
 
 def run(workdir, others, *, host, port):
-  """Serves the page until the process is interrupted.
+  """Serves the page until the process is interrupted; arguments as of `served`."""
+  with served(workdir, others, host=host, port=port) as url:
+    log.info('serving at %s until it is interrupted (Ctrl-C)', url)
+    threading.Event().wait()
+
+
+@contextlib.contextmanager
+def served(workdir, others, *, host, port):
+  """Serves the page while the context lasts; gives its address.
 
   Args:
     workdir: an epath, the run whose prompt comes first.
@@ -83,16 +94,6 @@ def run(workdir, others, *, host, port):
     UserError: if gradio or a trained prompt is missing, models differ, or the port is
       taken.
   """
-  demo = launch(workdir, others, host=host, port=port)
-  log.info('serving at %s until it is interrupted (Ctrl-C)', demo.local_url)
-  try:
-    threading.Event().wait()
-  finally:
-    demo.close()
-
-
-def launch(workdir, others, *, host, port):
-  """Starts the server in the background, as `run`; returns gradio's `Blocks`."""
   gradio = _import_gradio()
   _check_address(host, port)  # before a large model takes its time to load
   model, prompts = _load(workdir, others)
@@ -114,7 +115,12 @@ def launch(workdir, others, *, host, port):
     quiet=True,
     prevent_thread_lock=True,
   )
-  return demo
+  try:
+    yield demo.local_url
+  finally:
+    demo.close(verbose=False)
+    # For good: a process that exits while a thread is inside XLA is aborted.
+    model.lock.acquire()
 
 
 def _check_address(host, port):
@@ -244,9 +250,10 @@ def answer(model, trained, source, hard_prompt):
   answers = {arm: Answer() for arm in arms}
   while arms:
     for arm, tokens in list(arms.items()):
-      began = time.monotonic()
-      token = next(tokens, None)
-      answers[arm].seconds += time.monotonic() - began
+      with model.lock:
+        began = time.monotonic()
+        token = next(tokens, None)
+        answers[arm].seconds += time.monotonic() - began
       if token is None:
         del arms[arm]
       else:

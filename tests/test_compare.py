@@ -81,7 +81,7 @@ def test_what_has_not_finished_or_was_not_run_is_named(tmp_path):
   ]
   lines, page = _write(tmp_path, *folders)
   assert lines[-3:] == [
-    f'missing: {tmp_path / "c"} has not finished',
+    f'missing: {tmp_path / "c"} has no results and predictions yet',
     'missing: no finished run of distilgpt2 on qa',
     'missing: no finished run of gpt2 on translation',
   ]
@@ -102,7 +102,7 @@ def test_runs_of_one_task_on_different_test_rows_are_refused(tmp_path):
   [
     (['--output=page.html'], 'names no workdir; expected DIR DIR ...'),
     (['--output=page.html', '.'], "'.' has no config.json"),
-    (['--output=page.html', 'unfinished'], 'unfinished: no run has finished'),
+    (['--output=page.html', 'unfinished'], 'there is nothing to compare'),
     (['--output=missing/page.html', 'run'], 'missing/page.html cannot be written'),
     (['run'], '--output is missing'),
   ],

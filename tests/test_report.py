@@ -44,7 +44,7 @@ def _test(**losses):
 
 def test_a_finding_says_by_how_much_and_whether_the_intervals_overlap():
   test = _test(none=3.5, hard=2.15, soft=2.0)
-  assert report.findings(test) == [
+  assert report.findings(test, 'squad_f1') == [
     "The soft prompt's test loss is 2.000 nats per token, 0.150 better than with the "
     'hard prompt (2.150); the 95% intervals overlap, so these 1,234 test rows do not '
     'settle it.',

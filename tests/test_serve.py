@@ -1,6 +1,5 @@
 """The page to try prompts at: its answers, its limits, and what a visitor sees."""
 
-import dataclasses
 import json
 import shutil
 import socket
@@ -12,8 +11,6 @@ from conftest import write_data
 from etils import epath
 from playwright import sync_api
 
-from jaxprompt import data
-from jaxprompt import decode
 from jaxprompt import errors
 from jaxprompt import evaluate
 from jaxprompt import main
@@ -25,11 +22,15 @@ PORT = 7913
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
-  """A finished run of qa with 192 positions, of which 12 are for the answer."""
+  """A finished run of qa with 192 positions, of which 12 are for the answer.
+
+  Its soft prompt stands after the source, none and hard before it.
+  """
   workdir = tmp_path_factory.mktemp('qa')
   data = write_data(workdir / 'data', 'qa')
   overrides = ('eval.max_new_tokens=12', 'train.learning_rate=0.5')
-  assert main.main(arguments('qa', workdir, data, *overrides)) == 0
+  argv = arguments('qa', workdir, data, *overrides, 'prompt.position=suffix')
+  assert main.main(argv) == 0
   return epath.Path(workdir)
 
 
@@ -81,9 +82,9 @@ def url(workdir, other):
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(socket.socket, 'connect', watched)
-    demo = serve.launch(workdir, {'another': other}, host='127.0.0.1', port=PORT)
-    yield demo.local_url
-    demo.close()
+    others = {'another': other}
+    with serve.served(workdir, others, host='127.0.0.1', port=PORT) as url:
+      yield url
   assert not outside
 
 
@@ -117,29 +118,6 @@ def test_answers_come_a_token_of_each_arm_at_a_time(loaded, predictions):
   ]
   assert counts[:2] == [[1, 1, 1], [2, 2, 2]]
   assert all(answer <= 12 for answer in counts[-1])
-
-
-def test_a_prompt_after_the_source_answers_as_generation_does(loaded, predictions):
-  model, trained = loaded
-  trained = dataclasses.replace(trained, position='suffix')
-  source = predictions['soft'][0]['source']
-  ids, _ = data.encode(model.tokenizer, source)
-  newline, _ = data.encode(model.tokenizer, '\n')
-  input_ids, mask = data.pad([ids + newline], len(ids) + 1, 1, pad_id=0)
-  expected = decode.generate(
-    model.lm,
-    model.params,
-    trained.soft_prompt,
-    input_ids,
-    mask,
-    position='suffix',
-    max_new_tokens=12,
-    beams=1,
-    eos_id=model.tokenizer.eos_token_id,
-  )
-  *_, (_, answers) = serve.answer(model, trained, source, 'Reply')
-  found = answers['soft'].ids
-  assert found == expected[0, : len(found)].tolist()
 
 
 def test_a_source_beyond_the_positions_is_cut_before_the_question_with_a_note(loaded):

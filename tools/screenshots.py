@@ -21,15 +21,18 @@ SIZE = {'width': 1100, 'height': 900}
 def main(workdir, output):
   workdir = epath.Path(workdir).resolve()
   output.mkdir(parents=True, exist_ok=True)
-  demo = serve.launch(workdir, {}, host='127.0.0.1', port=7860)
-  with sync_api.sync_playwright() as playwright:
+  with (
+    serve.served(workdir, {}, host='127.0.0.1', port=7860) as url,
+    sync_api.sync_playwright() as playwright,
+  ):
     browser = playwright.chromium.launch(
-      executable_path=CHROMIUM, args=['--no-sandbox']
+      executable_path=CHROMIUM,
+      args=['--no-sandbox'],  # which Chromium refuses to set up for root
     )
     page = browser.new_page(viewport=SIZE)
     page.goto(report.write(workdir).as_uri())
     page.screenshot(path=output / 'report.png')
-    page.goto(demo.local_url)
+    page.goto(url)
     page.wait_for_timeout(2000)  # gradio draws late
     page.locator('tbody tr').first.click()
     page.get_by_role('button', name='Answer').click()
@@ -37,7 +40,6 @@ def main(workdir, output):
     page.wait_for_timeout(5000)  # until the last token
     page.screenshot(path=output / 'serve.png', full_page=True)
     browser.close()
-  demo.close()
 
 
 if __name__ == '__main__':

@@ -141,7 +141,7 @@ def parse(task, row, index):
     ValueError: says what is wrong with the row.
   """
   head, tail = parse_source(task, row)
-  targets = tuple(_clean(target).strip() for target in task.targets(row))
+  targets = tuple(clean(target).strip() for target in task.targets(row))
   if not all(targets):
     raise ValueError('the target is empty')
   return Example(row_id(row, index), head, tail, targets[0], targets)
@@ -150,15 +150,16 @@ def parse(task, row, index):
 def parse_source(task, row):
   """Returns the head and the tail of a row's source alone; raises as `parse`."""
   head, tail = task.source(row)
-  return _clean(head).strip(), _clean(tail)
+  return clean(head).strip(), clean(tail)
 
 
 def row_id(row, index):
   """Returns the row's own id, or its number if it has none."""
   identity = row.get('id')
-  return _clean(str(index if identity is None else identity))
+  return clean(str(index if identity is None else identity))
 
 
-def _clean(text):
+def clean(text):
+  """Returns a text that can be tokenised and written."""
   # A lone surrogate is no character: no tokenizer or UTF-8 file takes one.
   return re.sub('[\ud800-\udfff]', '\ufffd', text)

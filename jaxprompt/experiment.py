@@ -11,6 +11,7 @@ import numpy as np
 from jaxprompt import checkpoint
 from jaxprompt import data
 from jaxprompt import decode
+from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt import evaluate
 from jaxprompt import peft
@@ -50,7 +51,8 @@ def build(config, progress):
     UserError: for what the config asks for and cannot have.
   """
   # The data first: its mistakes show at once, a large model takes a while to load.
-  raw = sources.read(config.data.path, config.data.subset)
+  path = embedded.data_path(config.data.path, config.task)
+  raw = sources.read(path, config.data.subset)
   experiment = build_model(config, progress)
   splits = {
     split: data.load(
@@ -192,7 +194,7 @@ def export(config, soft_prompt, directory):
   peft.write(
     directory,
     soft_prompt,
-    base=config.model.path,
+    base=embedded.model_path(config.model.path),
     blocks=lm.blocks,
     heads=lm.heads,
     name=config.prompt.name,

@@ -20,7 +20,8 @@ import transformers
 def main(workdir, adapter):
   workdir = pathlib.Path(workdir)
   results = json.loads((workdir / 'results.json').read_text())
-  base = results['model']
+  config = json.loads((pathlib.Path(adapter) / 'adapter_config.json').read_text())
+  base = config['base_model_name_or_path']
   tokenizer = transformers.AutoTokenizer.from_pretrained(base)
   model = peft.PeftModel.from_pretrained(
     transformers.AutoModelForCausalLM.from_pretrained(base), adapter

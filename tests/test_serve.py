@@ -73,15 +73,21 @@ def predictions(workdir):
 @pytest.fixture(scope='module')
 def url(workdir, other):
   """The served page's address; nothing but this machine may have been asked for it."""
-  outside, connect = [], socket.socket.connect
+  outside, connect, resolve = [], socket.socket.connect, socket.getaddrinfo
 
-  def watched(self, address):
-    if self.family != socket.AF_UNIX and address[0] not in ('127.0.0.1', '::1'):
+  def watched_connect(self, address):
+    if self.family != socket.AF_UNIX and address[0] != '127.0.0.1':
       outside.append(address)
     return connect(self, address)
 
+  def watched_resolve(host, *args, **kwargs):
+    if host != '127.0.0.1':
+      outside.append(host)
+    return resolve(host, *args, **kwargs)
+
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(socket.socket, 'connect', watched)
+    patch.setattr(socket.socket, 'connect', watched_connect)
+    patch.setattr(socket, 'getaddrinfo', watched_resolve)
     others = {'another': other}
     with serve.served(workdir, others, host='127.0.0.1', port=PORT) as url:
       yield url

@@ -132,11 +132,7 @@ def _read(workdirs):
     raise errors.UserError('--mode=compare names no workdir; expected DIR DIR ...')
   runs, missing = [], []
   for workdir in dict.fromkeys(workdirs):
-    stored = workdir_lib.read_json(workdir / 'config.json')
-    if stored is None:
-      raise errors.UserError(
-        f'{str(workdir)!r} has no config.json; expected the --workdir of a run'
-      )
+    stored = workdir_lib.read_config(workdir)
     results = workdir_lib.read_json(workdir / 'results.json')
     rows = workdir_lib.read_jsonl(workdir / 'predictions' / 'none.jsonl')
     if results is None or not rows:

@@ -20,11 +20,11 @@ def default(task):
   c.hard_prompt = tasks.TASKS[task].hard_prompt  # text of the hard arm
 
   c.model = config_dict.ConfigDict()
-  c.model.path = 'gpt2'  # hub id or local checkpoint directory
+  c.model.path = 'gpt2'  # hub id, local checkpoint directory, or tiny
   c.model.dtype = 'float32'  # of frozen weights and compute: float32 or bfloat16
 
   c.data = config_dict.ConfigDict()
-  c.data.path = ''  # hub id, or a directory of train, validation and test files
+  c.data.path = ''  # hub id, directory of train, validation and test files, or tiny
   c.data.subset = ''  # the hub data set's configuration
   c.data.train_size = 0  # rows, from the split's beginning; 0 = all
   c.data.validation_size = 0  # rows; 0 = all

@@ -172,8 +172,8 @@ def _least_padding(lengths, limit):
 def plan(lengths, split_shapes, batch_size, rng=None):
   """Groups rows of like length into batches, every row in exactly one.
 
-  What is left over of a bucket moves up into the next, so only the last batch of the
-  longest shape may be short.
+  What is left over of a bucket moves up into the next that has rows, so only the last
+  batch of the longest rows may be short.
 
   Args:
     lengths: the E rows' tokens.
@@ -192,14 +192,18 @@ def plan(lengths, split_shapes, batch_size, rng=None):
   bucket = np.searchsorted([top for top, _ in split_shapes], lengths[order])
   batches, left = [], np.zeros(0, int)
   for i, shape in enumerate(split_shapes):
-    members = np.concatenate([left, order[bucket == i]])
+    own = order[bucket == i]
+    if not len(own):
+      continue
+    top = shape
+    members = np.concatenate([left, own])
     full = len(members) - len(members) % batch_size
     batches += [
       (members[j : j + batch_size], shape) for j in range(0, full, batch_size)
     ]
     left = members[full:]
   if len(left):
-    batches.append((left, split_shapes[-1]))
+    batches.append((left, top))
   if rng is not None:
     batches = [batches[i] for i in rng.permutation(len(batches))]
   return batches

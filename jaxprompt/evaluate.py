@@ -77,12 +77,12 @@ def evaluate(evaluator, arm, rows, label):
     `Evaluation`.
   """
   nats, counts = losses(evaluator, arm, rows, label)
-  outputs = generate(evaluator, arm, rows, label)
-  predictions = [text(evaluator.tokenizer, ids) for ids in outputs]
+  found = generate(evaluator, arm, rows, label)
+  predictions = [text(evaluator.tokenizer, ids) for ids in found]
   targets = [row.target_ids[:-1].tolist() for row in rows]  # without the end of text
   scores = {
     **evaluator.task.score(predictions, [row.references for row in rows]),
-    **metrics.token_match(outputs, targets),
+    **metrics.token_match(found, targets),
   }
   return Evaluation(
     {
@@ -114,14 +114,25 @@ def losses(evaluator, arm, rows, label):
 def generate(evaluator, arm, rows, label):
   """Returns each row's output ids, up to and without the end of text."""
   lengths = [len(row.source_ids) for row in rows]
-  batch_size = evaluator.batch_size
-  shapes = data.shapes(lengths, lengths, batch_size)
-  batches = data.plan(lengths, shapes, batch_size)
-  eos_id = evaluator.tokenizer.eos_token_id
-  outputs = [[] for _ in rows]
+  shapes = data.shapes(lengths, lengths, evaluator.batch_size)
+  return outputs(evaluator, arm, [row.source_ids for row in rows], shapes, label)
+
+
+def outputs(evaluator, arm, sources, shapes, label):
+  """Returns the output ids of each source, up to and without the end of text.
+
+  Args:
+    evaluator, arm: see `evaluate`.
+    sources: token ids of E sources, each with its newline.
+    shapes: the shapes (S, anything) to pad them to, S ascending; the last holds all.
+    label: what progress is shown as.
+  """
+  batch_size, eos_id = evaluator.batch_size, evaluator.tokenizer.eos_token_id
+  batches = data.plan([len(ids) for ids in sources], shapes, batch_size)
+  found = [[] for _ in sources]
   for indices, (length, _) in evaluator.progress(batches, f'{label} text'):
-    sources = [rows[i].source_ids for i in indices]
-    input_ids, mask = data.pad(sources, length, batch_size, eos_id)
+    chosen = [sources[i] for i in indices]
+    input_ids, mask = data.pad(chosen, length, batch_size, eos_id)
     ids = np.asarray(
       evaluator.generate(
         evaluator.params, arm.soft_prompt, input_ids, mask, position=arm.position
@@ -129,8 +140,8 @@ def generate(evaluator, arm, rows, label):
     )
     for i, output in zip(indices, ids, strict=False):  # without the padding rows
       ended = np.flatnonzero(output == eos_id)
-      outputs[i] = output[: ended[0] if len(ended) else None].tolist()
-  return outputs
+      found[i] = output[: ended[0] if len(ended) else None].tolist()
+  return found
 
 
 def text(tokenizer, ids):

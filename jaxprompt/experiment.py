@@ -11,8 +11,10 @@ import numpy as np
 from jaxprompt import checkpoint
 from jaxprompt import data
 from jaxprompt import decode
+from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt import evaluate
+from jaxprompt import peft
 from jaxprompt import prompt
 from jaxprompt import results
 from jaxprompt import sources
@@ -34,12 +36,12 @@ class Experiment:
   lm: base.LanguageModel
   params: dict  # the frozen weights
   tokenizer: object
-  splits: dict[str, data.Rows]
   evaluator: evaluate.Evaluator
+  splits: dict[str, data.Rows] = dataclasses.field(default_factory=dict)
 
 
 def build(config, progress):
-  """Loads model and data.
+  """Loads data and model.
 
   Args:
     config: from `config.default`, checked.
@@ -48,15 +50,14 @@ def build(config, progress):
   Raises:
     UserError: for what the config asks for and cannot have.
   """
-  task = tasks.TASKS[config.task]
   # The data first: its mistakes show at once, a large model takes a while to load.
-  raw = sources.read(config.data.path, config.data.subset)
-  lm, params, tokenizer = loading.load(config.model.path, config.model.dtype)
-  _check_positions(config, lm, tokenizer)
+  path = embedded.data_path(config.data.path, config.task)
+  raw = sources.read(path, config.data.subset)
+  experiment = build_model(config, progress)
   splits = {
     split: data.load(
-      tokenizer,
-      task,
+      experiment.tokenizer,
+      experiment.task,
       raw[split],
       size=config.data[f'{split}_size'],
       max_source_tokens=config.data.max_source_tokens,
@@ -72,6 +73,14 @@ def build(config, progress):
       rows.sources_cut,
       rows.targets_cut,
     )
+  return dataclasses.replace(experiment, splits=splits)
+
+
+def build_model(config, progress):
+  """Loads the model alone; the arguments and errors are those of `build`."""
+  task = tasks.TASKS[config.task]
+  lm, params, tokenizer = loading.load(config.model.path, config.model.dtype)
+  _check_positions(config, lm, tokenizer)
   generate = functools.partial(
     decode.generate,
     lm,
@@ -88,7 +97,7 @@ def build(config, progress):
     batch_size=config.eval.batch_size,
     progress=progress,
   )
-  return Experiment(config, task, lm, params, tokenizer, splits, evaluator)
+  return Experiment(config, task, lm, params, tokenizer, evaluator)
 
 
 def _check_positions(config, lm, tokenizer):
@@ -140,14 +149,18 @@ def initial_prompt(experiment):
 
 
 def _trained_prompt(config, width):
-  """Returns the best prompt of another run's workdir."""
-  best = checkpoint.read_best(workdir_lib.resolve(config.init) / 'checkpoints')
-  if best is None:
-    raise errors.UserError(
-      f'prompt.init {config.init!r} holds no trained prompt; expected text, vocab, '
-      'random, or the workdir of a run'
-    )
-  trained, _ = best
+  """Returns the best prompt of another run's workdir, or that of a PEFT adapter."""
+  directory = workdir_lib.resolve(config.init)
+  if (directory / peft.CONFIG).exists():
+    trained = peft.read(directory)
+  else:
+    best = checkpoint.read_best(directory / 'checkpoints')
+    if best is None:
+      raise errors.UserError(
+        f'prompt.init {config.init!r} holds no trained prompt; expected text, vocab, '
+        'random, the workdir of a run, or a PEFT adapter directory'
+      )
+    trained, _ = best
   if trained.shape != (config.length, width):
     raise errors.UserError(
       f'prompt.init {config.init!r} is a prompt of {trained.shape[0]} tokens of width '
@@ -169,6 +182,27 @@ def arms(experiment, soft_prompt):
   }
 
 
+def export(config, soft_prompt, directory):
+  """Writes a prompt as a PEFT adapter directory.
+
+  Args:
+    config: of its run.
+    soft_prompt: [P, H].
+    directory: a pathlib path.
+  """
+  lm, _, _ = loading.load(config.model.path, config.model.dtype)
+  peft.write(
+    directory,
+    soft_prompt,
+    base=embedded.model_path(config.model.path),
+    blocks=lm.blocks,
+    heads=lm.heads,
+    name=config.prompt.name,
+    task=config.task,
+    template=tasks.TASKS[config.task].template,
+  )
+
+
 def _data_summary(experiment):
   """Returns for each split its rows, how many were cut, and the share of padding."""
   config = experiment.config
@@ -183,6 +217,21 @@ def _data_summary(experiment):
       'padding': data.padding(rows.rows, config.prompt.position, batch_size),
     }
   return summary
+
+
+def best_prompt(workdir):
+  """Returns the best prompt of a workdir, [P, H], and the epochs' records.
+
+  Raises:
+    UserError: if no epoch has been trained there.
+  """
+  best = checkpoint.read_best(workdir / 'checkpoints')
+  if best is None:
+    raise errors.UserError(
+      f'--workdir {str(workdir)!r} has no checkpoint of a finished epoch; train there '
+      'first (--mode=train)'
+    )
+  return jnp.asarray(best[0]), best[1]['epochs']
 
 
 def compare(experiment, soft_prompt, epochs, workdir):

@@ -13,11 +13,14 @@ import sys
 
 import jax
 from absl import flags
+from ml_collections import config_dict
 from ml_collections import config_flags
 
 from jaxprompt import compare
 from jaxprompt import config as config_lib
 from jaxprompt import errors
+from jaxprompt import experiment as experiment_lib
+from jaxprompt import predict
 from jaxprompt import report
 from jaxprompt import results
 from jaxprompt import serve
@@ -25,6 +28,8 @@ from jaxprompt import tasks
 from jaxprompt import train
 from jaxprompt import workdir as workdir_lib
 from jaxprompt import writer
+
+log = logging.getLogger('jaxprompt.main')  # __name__ is __main__
 
 _CACHE = pathlib.Path('~/.cache/jaxprompt/xla')
 
@@ -34,17 +39,16 @@ def main(argv):
   _set_up_logging()
   try:
     values, arguments = _parse(argv)
-    print(MODES[values.mode](values, arguments))
+    return MODES[values.mode](values, arguments)
   except errors.UserError as e:
     print(f'jaxprompt: {" ".join(str(e).split())}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print('jaxprompt: interrupted; run again to go on', file=sys.stderr)
     return 130
-  return 0
 
 
-# A mode is a function from the flags' values and the arguments to what is printed.
+# A mode is a function from the flags' values and the arguments to the exit status.
 
 
 def _train(values, _):
@@ -56,7 +60,7 @@ def _eval(values, _):
 
 
 def _measure(function, values):
-  """Runs what ends in results.json; returns the table and the paths."""
+  """Runs what ends in results.json; prints the table and the paths."""
   termination = train.Termination()
   config = _config(values)
   workdir = workdir_lib.open_workdir(_required(values, 'workdir'))
@@ -64,8 +68,35 @@ def _measure(function, values):
     workdir_lib.check_config(workdir, config.to_dict())
     found = function(config, workdir, termination)
     page = _written_report(workdir)
-  table = results.table(found, tasks.TASKS[config.task].metrics)
-  return f'{table}\nresults: {workdir / "results.json"}\nreport: {page}'
+  print(results.table(found, tasks.TASKS[config.task].metrics))
+  print(f'results: {workdir / "results.json"}')
+  print(f'report: {page}')
+  return 0
+
+
+def _predict(values, _):
+  config, workdir = _trained_run(values)
+  soft_prompt, _ = experiment_lib.best_prompt(workdir)
+  source, output = _required(values, 'input'), _required(values, 'output')
+  progress = writer.show_progress(train.Termination().check)
+  experiment = experiment_lib.build_model(config, progress)
+  written, failed = predict.predict(experiment, soft_prompt, source, output)
+  log.info('%d rows written, %d of them with an error', written, failed)
+  return 1 if failed else 0
+
+
+def _export(values, _):
+  config, workdir = _trained_run(values)
+  if config.prompt.position != 'prefix':
+    raise errors.UserError(
+      f'prompt.position is {config.prompt.position!r}; PEFT knows only a prompt in '
+      'front, so only a prefix can be exported'
+    )
+  soft_prompt, _ = experiment_lib.best_prompt(workdir)
+  output = pathlib.Path(_required(values, 'output')).expanduser()
+  experiment_lib.export(config, soft_prompt, output)
+  print(f'adapter: {output}')
+  return 0
 
 
 def _written_report(workdir):
@@ -77,13 +108,15 @@ def _written_report(workdir):
 
 
 def _report(values, _):
-  return f'report: {report.write(workdir_lib.resolve(_required(values, "workdir")))}'
+  print(f'report: {report.write(workdir_lib.resolve(_required(values, "workdir")))}')
+  return 0
 
 
 def _compare(values, arguments):
   output = workdir_lib.resolve(_required(values, 'output'))
-  table = compare.write([workdir_lib.resolve(path) for path in arguments], output)
-  return f'{table}\ncomparison: {output}'
+  print(compare.write([workdir_lib.resolve(path) for path in arguments], output))
+  print(f'comparison: {output}')
+  return 0
 
 
 def _serve(values, _):
@@ -94,12 +127,15 @@ def _serve(values, _):
       raise errors.UserError(f'--prompt {text!r} has no workdir; expected NAME=WORKDIR')
     prompts[name] = workdir_lib.resolve(path)
   workdir = workdir_lib.resolve(_required(values, 'workdir'))
-  return serve.run(workdir, prompts, host=values.host, port=values.port)
+  serve.run(workdir, prompts, host=values.host, port=values.port)
+  return 0
 
 
 MODES = {
   'train': _train,
   'eval': _eval,
+  'predict': _predict,
+  'export': _export,
   'report': _report,
   'compare': _compare,
   'serve': _serve,
@@ -114,7 +150,8 @@ def _parse(argv):
   )
   text = functools.partial(flags.DEFINE_string, flag_values=values)
   text('workdir', None, 'a directory, local or gs://')
-  text('output', None, 'a file to write')
+  text('input', None, 'a .jsonl, .csv or .parquet file of sources, or -')
+  text('output', None, 'a path to write to')
   text('host', '127.0.0.1', 'the address that the page is served at')
   flags.DEFINE_integer('port', 7860, 'its port', flag_values=values)
   flags.DEFINE_multi_string('prompt', [], 'NAME=WORKDIR', flag_values=values)
@@ -142,6 +179,20 @@ def _config(values):
     raise errors.UserError(f'--config {path!r} is no file; expected configs/TASK.py')
   config_lib.check(config)
   return config
+
+
+def _trained_run(values):
+  """Returns the config and the workdir of a run to use.
+
+  Without --config, the config is the run's own; with it, only `eval` may differ.
+  """
+  workdir = workdir_lib.resolve(_required(values, 'workdir'))
+  stored = workdir_lib.read_config(workdir)['config']
+  if values.config is None:
+    return config_dict.ConfigDict(stored), workdir
+  config = _config(values)
+  workdir_lib.check_config(workdir, config.to_dict(), free=('eval',))
+  return config, workdir
 
 
 def _flag_error(error):

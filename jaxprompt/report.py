@@ -3,7 +3,6 @@
 import dataclasses
 
 from jaxprompt import charts
-from jaxprompt import errors
 from jaxprompt import metrics as metrics_lib
 from jaxprompt import page
 from jaxprompt import results as results_lib
@@ -41,11 +40,7 @@ def write(workdir):
   Raises:
     UserError: if it is no run's workdir, or one of its files cannot be read.
   """
-  stored = workdir_lib.read_json(workdir / 'config.json')
-  if stored is None:
-    raise errors.UserError(
-      f'{str(workdir)!r} has no config.json; expected the --workdir of a run'
-    )
+  stored = workdir_lib.read_config(workdir)
   path = workdir / 'report.html'
   workdir_lib.write(path, render(stored, *_read(workdir), name=workdir.name))
   return path

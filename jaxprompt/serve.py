@@ -14,11 +14,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxprompt import checkpoint
 from jaxprompt import data
 from jaxprompt import decode
 from jaxprompt import errors
 from jaxprompt import evaluate
+from jaxprompt import experiment as experiment_lib
 from jaxprompt import results
 from jaxprompt import tasks
 from jaxprompt import workdir as workdir_lib
@@ -195,24 +195,14 @@ def _likeliest(logits):
 
 
 def _config(workdir):
-  stored = workdir_lib.read_json(workdir / 'config.json')
-  if stored is None:
-    raise errors.UserError(
-      f'{str(workdir)!r} has no config.json; expected the --workdir of a run'
-    )
-  return stored['config']
+  return workdir_lib.read_config(workdir)['config']
 
 
 def _trained(workdir, config):
-  best = checkpoint.read_best(workdir / 'checkpoints')
-  if best is None:
-    raise errors.UserError(
-      f'{str(workdir)!r} has no checkpoint of a finished epoch; train there first '
-      '(--mode=train)'
-    )
+  soft_prompt, _ = experiment_lib.best_prompt(workdir)
   rows = workdir_lib.read_jsonl(workdir / 'predictions' / 'soft.jsonl')
   return Trained(
-    jnp.asarray(best[0]),
+    soft_prompt,
     config['prompt']['position'],
     config['task'],
     config['hard_prompt'],
@@ -263,7 +253,7 @@ def answer(model, trained, source, hard_prompt):
 
 def _arms(model, trained, source, hard_prompt):
   """Returns the note, and {arm: an iterator over its tokens}."""
-  source, hard_prompt = tasks.clean(source), tasks.clean(hard_prompt)
+  source, hard_prompt = (tasks.clean(x).strip() for x in (source, hard_prompt))
   if not source:
     raise errors.UserError('There is no source; type one, or choose an example.')
   if not hard_prompt:

@@ -1,7 +1,6 @@
 """Rows from where they live: a directory of local files, or a data set of the hub."""
 
 import csv
-import itertools
 import json
 import pathlib
 import sys
@@ -16,6 +15,7 @@ from jaxprompt import errors
 from jaxprompt import hub
 
 SPLITS = ('train', 'validation', 'test')
+_LARGEST_CELL = 2**31 - 1  # characters; csv's own limit is 131072
 _JSON_COLUMNS = ('answers', 'translation')  # nested, so a CSV cell holds them as JSON
 
 
@@ -115,12 +115,16 @@ def _read_jsonl(file):
   with file.open(encoding='utf-8-sig') as f:
     for number, line in enumerate(f, 1):
       if line.strip():
-        rows.append(_parse_json(line, f'{file} line {number}'))
+        rows.append(_parse_line(line, f'{file} line {number}'))
         lines.append(number)
-  for row, number in zip(rows, lines, strict=True):
-    if not isinstance(row, dict):
-      raise errors.UserError(f'{file} line {number} is no JSON object: {row!r:.60}')
   return Split(rows, lambda i: f'{file} line {lines[i]}')
+
+
+def _parse_line(line, where):
+  row = _parse_json(line, where)
+  if not isinstance(row, dict):
+    raise errors.UserError(f'{where} is no JSON object: {row!r:.60}')
+  return row
 
 
 def _parse_json(text, where):
@@ -165,13 +169,19 @@ def _squad_rows(articles, file):
 
 
 def _read_csv(file):
-  csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+  csv.field_size_limit(_LARGEST_CELL)
   with file.open(encoding='utf-8-sig', newline='') as f:
-    rows = list(csv.DictReader(f))
-  for i, column in itertools.product(range(len(rows)), _JSON_COLUMNS):
-    if isinstance(rows[i].get(column), str):
-      rows[i][column] = _parse_json(rows[i][column], f'{file} row {i}: {column}')
+    rows = [
+      _parse_cells(row, f'{file} row {i}') for i, row in enumerate(csv.DictReader(f))
+    ]
   return Split(rows, lambda i: f'{file} row {i}')
+
+
+def _parse_cells(row, where):
+  return {
+    column: _parse_json(cell, f'{where}: {column}') if column in _JSON_COLUMNS else cell
+    for column, cell in row.items()
+  }
 
 
 def _read_parquet(file):
@@ -179,6 +189,70 @@ def _read_parquet(file):
   return Split(rows, lambda i: f'{file} row {i}')
 
 
+def stream(path):
+  """Goes through the rows of a file, or of standard input, one by one.
+
+  Args:
+    path: a .jsonl, .csv or .parquet file, or '-' for JSONL on standard input.
+
+  Yields:
+    (the row, None), or (None, what is wrong with it).
+
+  Raises:
+    UserError: if the file cannot be read as a whole.
+  """
+  file = pathlib.Path(path).expanduser()
+  if path != '-' and file.suffix not in _STREAMS:
+    raise errors.UserError(
+      f'--input {path!r} is of no kind that can be read row by row; expected '
+      f'{", ".join(_STREAMS)}, or - for JSONL on standard input'
+    )
+  try:
+    if path == '-':
+      yield from _stream_lines(sys.stdin, 'standard input')
+    else:
+      yield from _STREAMS[file.suffix](file)
+  except (OSError, UnicodeDecodeError, csv.Error, pyarrow.ArrowException) as e:
+    reason = str(e).splitlines()[0]
+    raise errors.UserError(f'--input {path!r} cannot be read: {reason}') from e
+
+
+def _stream_jsonl(file):
+  with file.open(encoding='utf-8-sig') as f:
+    yield from _stream_lines(f, file)
+
+
+def _stream_lines(lines, name):
+  for number, line in enumerate(lines, 1):
+    if line.strip():
+      yield _attempt(_parse_line, line, f'{name} line {number}')
+
+
+def _stream_csv(file):
+  csv.field_size_limit(_LARGEST_CELL)
+  with file.open(encoding='utf-8-sig', newline='') as f:
+    for i, row in enumerate(csv.DictReader(f)):
+      yield _attempt(_parse_cells, row, f'{file} row {i}')
+
+
+def _stream_parquet(file):
+  for part in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=256):
+    for row in part.to_pylist():
+      yield row, None
+
+
+def _attempt(parse, text, where):
+  try:
+    return parse(text, where), None
+  except errors.UserError as e:
+    return None, str(e)
+
+
+_STREAMS = {
+  '.jsonl': _stream_jsonl,
+  '.csv': _stream_csv,
+  '.parquet': _stream_parquet,
+}
 READERS = {
   '.jsonl': _read_jsonl,
   '.json': _read_json,

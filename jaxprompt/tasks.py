@@ -29,8 +29,10 @@ class Task:
   Attributes:
     prompt_name: the soft prompt's name.
     hard_prompt: the text of the hard arm.
-    parse: from a row in the hub's columns to head, tail and gold targets; raises
+    template: what a prompted text looks like, for people.
+    source: from a row in the hub's columns to the source's head and tail; raises
       `ValueError` with what is wrong with the row.
+    targets: from such a row to its gold targets, likewise.
     score: from predictions and their gold targets to named `metrics.Statistics`.
     metrics: the names that `score` gives, and `token_match`, the main one first.
     signatures: gives {metric: the settings that it was computed with}.
@@ -38,7 +40,9 @@ class Task:
 
   prompt_name: str
   hard_prompt: str
-  parse: Callable[[dict], tuple[str, str, Sequence[str]]]
+  template: str
+  source: Callable[[dict], tuple[str, str]]
+  targets: Callable[[dict], Sequence[str]]
   score: Callable[..., dict[str, metrics.Statistics]]
   metrics: tuple[str, ...]
   signatures: Callable[[], dict[str, str]] = dict
@@ -56,56 +60,68 @@ def _column(row, name):
   return row[name]
 
 
-def _nested(row, name, keys):
-  """Returns `row[name]`, a mapping that must have the keys."""
+def _nested(row, name, key):
+  """Returns `row[name][key]`."""
   value = _column(row, name)
-  if not isinstance(value, dict) or not all(key in value for key in keys):
-    raise ValueError(
-      f'{name} is {value!r:.80}, expected an object with {", ".join(keys)}'
-    )
-  return value
+  if not isinstance(value, dict) or key not in value:
+    raise ValueError(f'{name} is {value!r:.80}, expected an object with {key!r}')
+  return value[key]
 
 
-def _parse_summarization(row):
-  article = _text(_column(row, 'article'), 'article')
-  return article, '', [_text(_column(row, 'highlights'), 'highlights')]
+def _summarization_source(row):
+  return _text(_column(row, 'article'), 'article'), ''
 
 
-def _parse_qa(row):
+def _summarization_targets(row):
+  return [_text(_column(row, 'highlights'), 'highlights')]
+
+
+def _qa_source(row):
   context = _text(_column(row, 'context'), 'context')
   question = _text(_column(row, 'question'), 'question')
-  answers = _nested(row, 'answers', ['text'])['text']
+  return context, '\n' + question.strip()
+
+
+def _qa_targets(row):
+  answers = _nested(row, 'answers', 'text')
   if not isinstance(answers, list | tuple) or not answers:
     raise ValueError(f'answers.text is {answers!r:.80}, expected a list of strings')
-  tail = '\n' + question.strip()
-  return context, tail, [_text(answer, 'answers.text') for answer in answers]
+  return [_text(answer, 'answers.text') for answer in answers]
 
 
-def _parse_translation(row):
-  pair = _nested(row, 'translation', ['en', 'de'])
-  english = _text(pair['en'], 'translation.en')
-  return english, '', [_text(pair['de'], 'translation.de')]
+def _translation_source(row):
+  return _text(_nested(row, 'translation', 'en'), 'translation.en'), ''
+
+
+def _translation_targets(row):
+  return [_text(_nested(row, 'translation', 'de'), 'translation.de')]
 
 
 TASKS = {
   'summarization': Task(
     prompt_name='[SUMMARIZE]',
     hard_prompt='Summarize the following content :',
-    parse=_parse_summarization,
+    template='{article}\\n {highlights}<|endoftext|>',
+    source=_summarization_source,
+    targets=_summarization_targets,
     score=metrics.rouge,
     metrics=('rougeL', 'rouge1', 'rouge2', 'token_match'),
   ),
   'qa': Task(
     prompt_name='[QUESTIONANSWERING]',
     hard_prompt='Answer the Following Question',
-    parse=_parse_qa,
+    template='{context}\\n{question}\\n {answer}<|endoftext|>',
+    source=_qa_source,
+    targets=_qa_targets,
     score=metrics.squad,
     metrics=('squad_f1', 'squad_em', 'token_match'),
   ),
   'translation': Task(
     prompt_name='[TRANSLATION]',
     hard_prompt='Translate the following sentence from english to german :',
-    parse=_parse_translation,
+    template='{english}\\n {german}<|endoftext|>',
+    source=_translation_source,
+    targets=_translation_targets,
     score=metrics.translation,
     metrics=('bleu', 'chrf', 'token_match'),
     signatures=metrics.sacrebleu_signatures,
@@ -124,22 +140,26 @@ def parse(task, row, index):
   Raises:
     ValueError: says what is wrong with the row.
   """
-  head, tail, targets = task.parse(row)
-  targets = tuple(clean(target) for target in targets)
+  head, tail = parse_source(task, row)
+  targets = tuple(clean(target).strip() for target in task.targets(row))
   if not all(targets):
     raise ValueError('the target is empty')
+  return Example(row_id(row, index), head, tail, targets[0], targets)
+
+
+def parse_source(task, row):
+  """Returns the head and the tail of a row's source alone; raises as `parse`."""
+  head, tail = task.source(row)
+  return clean(head).strip(), clean(tail)
+
+
+def row_id(row, index):
+  """Returns the row's own id, or its number if it has none."""
   identity = row.get('id')
-  return Example(
-    id=clean(str(index if identity is None else identity)),
-    head=clean(head),
-    tail=clean(tail, strip=False),
-    target=targets[0],
-    references=targets,
-  )
+  return clean(str(index if identity is None else identity))
 
 
-def clean(text, strip=True):
-  """Returns a text that can be tokenised, without space at its ends."""
+def clean(text):
+  """Returns a text that can be tokenised and written."""
   # A lone surrogate is no character: no tokenizer or UTF-8 file takes one.
-  text = re.sub('[\ud800-\udfff]', '\ufffd', text)
-  return text.strip() if strip else text
+  return re.sub('[\ud800-\udfff]', '\ufffd', text)

@@ -291,14 +291,6 @@ def evaluate_best(config, workdir, termination):
   Raises:
     UserError: if no epoch has been trained in the workdir.
   """
-  best = checkpoint.read_best(workdir / 'checkpoints')
-  if best is None:
-    raise errors.UserError(
-      f'--workdir {str(workdir)!r} has no checkpoint of a finished epoch; train there '
-      'first (--mode=train)'
-    )
-  soft_prompt, progress = best
+  soft_prompt, epochs = experiment_lib.best_prompt(workdir)
   experiment = experiment_lib.build(config, writer.show_progress(termination.check))
-  return experiment_lib.compare(
-    experiment, jnp.asarray(soft_prompt), progress['epochs'], workdir
-  )
+  return experiment_lib.compare(experiment, soft_prompt, epochs, workdir)

@@ -127,12 +127,27 @@ def read_jsonl(path):
   return values
 
 
-def check_config(workdir, config):
+def read_config(workdir):
+  """Returns the content of the workdir's config.json.
+
+  Raises:
+    UserError: if there is none.
+  """
+  stored = read_json(workdir / 'config.json')
+  if stored is None:
+    raise errors.UserError(
+      f'{str(workdir)!r} has no config.json; expected the --workdir of a run'
+    )
+  return stored
+
+
+def check_config(workdir, config, free=()):
   """Checks that the workdir is new or of the same config.
 
   Args:
     workdir: an epath.
     config: the resolved config, a nested dict.
+    free: names of sections that may differ.
 
   Raises:
     UserError: names the fields that differ.
@@ -144,7 +159,7 @@ def check_config(workdir, config):
   differing = [
     f'{name} is {now.get(name)!r}, was {before.get(name)!r}'
     for name in sorted(before.keys() | now.keys())
-    if before.get(name) != now.get(name)
+    if before.get(name) != now.get(name) and name.split('.')[0] not in free
   ]
   if differing:
     raise errors.UserError(

@@ -129,7 +129,7 @@ def test_size_takes_the_first_rows_and_all_if_there_are_fewer(tokenizer):
     ({**ROWS['qa'](0), 'question': 7}, 'question is 7, expected a string'),
     ({**ROWS['qa'](0), 'answers': {'text': []}}, r'answers.text is \[\]'),
     ({**ROWS['qa'](0), 'answers': {'text': ['  ']}}, 'the target is empty'),
-    ({**ROWS['qa'](0), 'answers': 'Watt'}, 'expected an object with text'),
+    ({**ROWS['qa'](0), 'answers': 'Watt'}, "expected an object with 'text'"),
   ],
 )
 def test_a_row_that_cannot_be_used_is_named(tokenizer, row, message):

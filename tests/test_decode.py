@@ -111,6 +111,8 @@ def _markov_model(log_probs):
     empty_cache=None,
     vocab_size=vocab,
     width=vocab,
+    blocks=1,
+    heads=1,
     max_positions=99,
   )
 

@@ -27,4 +27,6 @@ class LanguageModel:
   empty_cache: Callable[[int, int], tuple]
   vocab_size: int
   width: int
+  blocks: int
+  heads: int
   max_positions: int

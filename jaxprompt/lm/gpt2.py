@@ -54,6 +54,8 @@ def from_config(config, dtype):
     empty_cache=functools.partial(_empty_cache, config, dtype),
     vocab_size=config.vocab_size,
     width=config.n_embd,
+    blocks=config.n_layer,
+    heads=config.n_head,
     max_positions=config.n_positions,
   )
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import transformers
 
+from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt import hub
 from jaxprompt.lm import gpt2
@@ -25,7 +26,7 @@ def load(path, dtype):
   """Loads a frozen model.
 
   Args:
-    path: a hub id or a local directory.
+    path: a hub id, a local directory, or `tiny`, the embedded one.
     dtype: a key of `DTYPES`.
 
   Returns:
@@ -35,6 +36,7 @@ def load(path, dtype):
     UserError: if the checkpoint is missing, incomplete, of another architecture, holds
       pickled weights alone, or has a tokenizer that is not its own.
   """
+  path = embedded.model_path(path)
   folder = pathlib.Path(path).expanduser()
   if folder.is_dir() or folder.is_absolute() or path.startswith(('.', '~')):
     _check_directory(folder)

@@ -1,0 +1,121 @@
+"""Prediction: the evaluation's texts again, row by row, from anywhere, resumable."""
+
+import csv
+import io
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from conftest import ROWS
+from conftest import arguments
+from conftest import write_data
+
+from jaxprompt import main
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """The workdir of a finished run, and its test rows."""
+  workdir = tmp_path_factory.mktemp('run')
+  assert main.main(arguments('qa', workdir, write_data(workdir / 'data', 'qa'))) == 0
+  lines = (workdir / 'data' / 'test.jsonl').read_text().splitlines()
+  return workdir, [json.loads(line) for line in lines]
+
+
+def _predict(workdir, source, output, *more):
+  argv = ['jaxprompt', '--mode=predict', f'--workdir={workdir}', *more]
+  return main.main([*argv, f'--input={source}', f'--output={output}'])
+
+
+def _jsonl(path):
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _expected(workdir):
+  rows = _jsonl(workdir / 'predictions' / 'soft.jsonl')
+  return [{'id': row['id'], 'prediction': row['prediction']} for row in rows]
+
+
+def test_predictions_from_any_format_are_the_evaluations(run, tmp_path):
+  workdir, rows = run
+  sources = [{k: v for k, v in row.items() if k != 'answers'} for row in rows]
+  (tmp_path / 'in.jsonl').write_text('\n'.join(map(json.dumps, sources)))
+  table = pyarrow.Table.from_pylist(sources)
+  pyarrow.parquet.write_table(table, tmp_path / 'in.parquet')
+  with (tmp_path / 'in.csv').open('w', newline='') as f:
+    writer = csv.DictWriter(f, sources[0])
+    writer.writeheader()
+    writer.writerows(sources)
+  for suffix in ('jsonl', 'csv', 'parquet'):
+    output = tmp_path / f'{suffix}.out'
+    assert _predict(workdir, tmp_path / f'in.{suffix}', output) == 0
+    assert _jsonl(output) == _expected(workdir), suffix
+
+
+def test_standard_input_and_output_hold_lines_alone(run, capsys, monkeypatch):
+  workdir, rows = run
+  monkeypatch.setattr('sys.stdin', io.StringIO('\n'.join(map(json.dumps, rows))))
+  assert _predict(workdir, '-', '-') == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert [json.loads(line) for line in lines] == _expected(workdir)
+
+
+def test_a_bad_row_gets_an_error_and_the_others_are_served(run, tmp_path):
+  workdir, rows = run
+  lines = [json.dumps(rows[0]), '{oops', json.dumps({**rows[1], 'question': None})]
+  (tmp_path / 'in.jsonl').write_text('\n'.join([*lines, json.dumps(rows[2])]))
+  assert _predict(workdir, tmp_path / 'in.jsonl', tmp_path / 'out.jsonl') == 1
+  first, broken, null, last = _jsonl(tmp_path / 'out.jsonl')
+  assert [first, last] == [_expected(workdir)[0], _expected(workdir)[2]]
+  assert broken['id'] == '1' and 'in.jsonl line 2 is not JSON' in broken['error']
+  assert null == {'id': rows[1]['id'], 'error': 'question is None, expected a string'}
+
+
+def test_an_interrupted_output_is_continued(run, tmp_path):
+  workdir, rows = run
+  (tmp_path / 'in.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  output = tmp_path / 'out.jsonl'
+  begun = [json.dumps({'id': 'written', 'prediction': 'before'})] * 3
+  output.write_text('\n'.join(begun) + '\n{"id": "half')
+  assert _predict(workdir, tmp_path / 'in.jsonl', output) == 0
+  assert _jsonl(output)[3:] == _expected(workdir)[3:]
+  assert output.read_text().splitlines()[:3] == begun
+  assert _predict(workdir, tmp_path / 'in.jsonl', output) == 0
+  assert len(_jsonl(output)) == len(rows)
+
+
+def test_more_rows_than_are_read_at_once_keep_their_order(run, tmp_path):
+  workdir, _ = run
+  rows = [{**ROWS['qa'](i % 50), 'id': str(i)} for i in range(150)]
+  (tmp_path / 'in.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  assert _predict(workdir, tmp_path / 'in.jsonl', tmp_path / 'out.jsonl') == 0
+  found = _jsonl(tmp_path / 'out.jsonl')
+  assert [row['id'] for row in found] == [row['id'] for row in rows]
+  assert found[7]['prediction'] == found[57]['prediction'] == found[107]['prediction']
+
+
+def test_only_the_settings_of_generation_may_differ_from_the_runs(
+  run, tmp_path, capsys
+):
+  workdir, rows = run
+  (tmp_path / 'in.jsonl').write_text(json.dumps(rows[0]))
+  given = arguments('qa', workdir, workdir / 'data', 'eval.max_new_tokens=1')
+  flags = [flag for flag in given[1:] if flag.startswith('--config')]
+  assert _predict(workdir, tmp_path / 'in.jsonl', tmp_path / 'out.jsonl', *flags) == 0
+  flags.append('--config.prompt.length=4')
+  assert _predict(workdir, tmp_path / 'in.jsonl', tmp_path / 'out2', *flags) == 2
+  assert 'prompt.length is 4, was 3' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'source, message',
+  [
+    ('/nowhere.jsonl', "--input '/nowhere.jsonl' cannot be read: "),
+    ('rows.txt', "--input 'rows.txt' is of no kind that can be read row by row"),
+  ],
+)
+def test_an_input_that_cannot_be_read_is_named(run, tmp_path, capsys, source, message):
+  workdir, _ = run
+  assert _predict(workdir, source, tmp_path / 'out') == 2
+  assert message in capsys.readouterr().err

@@ -174,6 +174,8 @@ def test_prompts_of_another_model_are_refused(workdir, other, capsys, tmp_path):
   _edit_config(folder, model={'path': 'gpt2', 'dtype': 'float32'})
   line = _error(capsys, f'--workdir={workdir}', f'--prompt=big={folder}')
   assert 'serve prompts of one model' in line
+  line = _error(capsys, f'--workdir={workdir}', f'--prompt=[QUESTIONANSWERING]={other}')
+  assert 'another prompt is called [QUESTIONANSWERING]' in line
   line = _error(capsys, f'--workdir={workdir}', '--prompt=big')
   assert "--prompt 'big' has no workdir; expected NAME=WORKDIR" in line
 
@@ -192,7 +194,7 @@ def test_without_gradio_the_remedy_is_named(workdir, capsys, monkeypatch):
 
 def _open(visit, url, **options):
   page = visit(url, **options)
-  page.get_by_text('From the test split').wait_for()
+  page.get_by_role('button', name='Answer').wait_for()
   page.wait_for_timeout(1000)  # gradio's own scripts go on after all is drawn
   return page
 
@@ -218,13 +220,15 @@ def test_two_visitors_at_once_get_the_texts_that_predict_gives(url, visit, predi
     assert 'tokens/s' in page.locator('#soft-speed').inner_text()
 
 
-def test_an_example_fills_the_source(url, visit, predictions):
+def test_an_example_brings_its_prompt_and_source(url, visit, predictions):
   page = _open(visit, url)
-  page.get_by_text('[QUESTIONANSWERING]', exact=True).nth(2).click()
   source = predictions['soft'][2]['source']
+  page.get_by_label('Example from the test split').click()
+  question = source.splitlines()[-1]
+  page.get_by_role('option', name=f'another {question}').click()
+  sync_api.expect(page.get_by_label('Soft prompt')).to_have_value('another')
   sync_api.expect(page.get_by_label('Source')).to_have_value(source)
-  page.get_by_role('button', name='Answer').click()
-  _expect(page, predictions, 2)
+  sync_api.expect(page.get_by_label('Hard prompt')).to_have_value('Reply')
 
 
 def test_another_prompt_brings_its_hard_text_which_can_be_edited(url, visit):

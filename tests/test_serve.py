@@ -17,8 +17,6 @@ from jaxprompt import main
 from jaxprompt import results
 from jaxprompt import serve
 
-PORT = 7913
-
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
@@ -76,20 +74,22 @@ def url(workdir, other):
   outside, connect, resolve = [], socket.socket.connect, socket.getaddrinfo
 
   def watched_connect(self, address):
-    if self.family != socket.AF_UNIX and address[0] != '127.0.0.1':
+    if self.family != socket.AF_UNIX and not address[0].startswith('127.'):
       outside.append(address)
     return connect(self, address)
 
   def watched_resolve(host, *args, **kwargs):
-    if host != '127.0.0.1':
+    if not host.startswith('127.'):
       outside.append(host)
     return resolve(host, *args, **kwargs)
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(socket.socket, 'connect', watched_connect)
     patch.setattr(socket, 'getaddrinfo', watched_resolve)
+    with socket.create_server(('127.0.0.1', 0)) as free:
+      port = free.getsockname()[1]
     others = {'another': other}
-    with serve.served(workdir, others, host='127.0.0.1', port=PORT) as url:
+    with serve.served(workdir, others, host='127.0.0.1', port=port) as url:
       yield url
   assert not outside
 
@@ -181,8 +181,9 @@ def test_prompts_of_another_model_are_refused(workdir, other, capsys, tmp_path):
 
 
 def test_a_taken_port_is_one_line_with_status_2(workdir, capsys):
-  with socket.create_server(('127.0.0.1', PORT + 1)):
-    line = _error(capsys, f'--workdir={workdir}', f'--port={PORT + 1}')
+  with socket.create_server(('127.0.0.1', 0)) as taken:
+    port = taken.getsockname()[1]
+    line = _error(capsys, f'--workdir={workdir}', f'--port={port}')
   assert 'choose another --port' in line
 
 
@@ -247,4 +248,7 @@ def test_another_prompt_brings_its_hard_text_which_can_be_edited(url, visit):
 
 
 def test_the_page_is_served_to_this_machine_alone(url):
-  assert url == f'http://127.0.0.1:{PORT}/'
+  port = int(url.removeprefix('http://127.0.0.1:').removesuffix('/'))
+  # Another address of this machine, which would answer if all were served.
+  with pytest.raises(ConnectionRefusedError):
+    socket.create_connection(('127.0.0.2', port), timeout=5)

@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import socket
+import textwrap
 import threading
 import time
 import warnings
@@ -27,7 +28,7 @@ from jaxprompt.lm import loading
 
 log = logging.getLogger(__name__)
 
-_EXAMPLES = 3  # of each trained prompt's test rows
+_EXAMPLES = 10  # of each trained prompt's test rows
 _SECONDS_BETWEEN_UPDATES = 0.05  # of the page; more is no smoother to read
 _SHORTEST = 64  # tokens that a source is padded to; longer ones to a power of two
 _VISITORS = 8  # answered at a time; more wait for their turn
@@ -155,6 +156,10 @@ def _load(workdir, others):
   prompts = {config['prompt']['name']: _trained(workdir, config)}
   for name, other in others.items():
     other_config = _config(other)
+    if name in prompts:
+      raise errors.UserError(
+        f'--prompt {name}={other}: another prompt is called {name}; choose another name'
+      )
     if other_config['model'] != config['model']:
       raise errors.UserError(
         f'--prompt {name}={other} is of model {other_config["model"]}, --workdir of '
@@ -317,6 +322,7 @@ def _stream(model, soft_prompt, position, ids, new_tokens):
 def _build(gradio, model, prompts):
   """Returns the page, gradio's `Blocks`."""
   names = list(prompts)
+  examples = [(name, text) for name in names for text in prompts[name].examples]
 
   def respond(name, source, hard_prompt):
     shown = 0.0
@@ -338,6 +344,12 @@ def _build(gradio, model, prompts):
     with gradio.Row():
       choice = gradio.Dropdown(names, value=names[0], label='Soft prompt')
       hard = gradio.Textbox(prompts[names[0]].hard_prompt, label='Hard prompt')
+    # gradio's own Examples at times raise script errors as the page loads.
+    example = gradio.Dropdown(
+      [(f'{name} {_short(text)}', i) for i, (name, text) in enumerate(examples)],
+      value=None,
+      label='Example from the test split',
+    )
     source = gradio.Textbox(
       label='Source', lines=5, max_lines=12, placeholder='What the model is to work on'
     )
@@ -349,9 +361,7 @@ def _build(gradio, model, prompts):
         with gradio.Column(min_width=240):
           outputs.append(gradio.Textbox(label=arm, lines=4, elem_id=arm))
           outputs.append(gradio.Markdown(elem_id=f'{arm}-speed'))
-    examples = [[name, text] for name in names for text in prompts[name].examples]
-    if examples:
-      gradio.Examples(examples, [choice, source], label='From the test split')
+    example.input(examples.__getitem__, example, [choice, source], api_name=False)
     choice.change(lambda name: prompts[name].hard_prompt, choice, hard, api_name=False)
     gradio.on(
       [ask.click, source.submit],
@@ -361,6 +371,11 @@ def _build(gradio, model, prompts):
       show_progress='minimal',
     )
   return demo
+
+
+def _short(text):
+  """Returns the beginning of a source's last line, which for qa is the question."""
+  return textwrap.shorten(text.rpartition('\n')[2], 90, placeholder=' ...')
 
 
 def _show(model, note, answers):

@@ -17,8 +17,6 @@ from jaxprompt import main
 from jaxprompt import results
 from jaxprompt import serve
 
-PORT = 7913
-
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
@@ -73,17 +71,25 @@ def predictions(workdir):
 @pytest.fixture(scope='module')
 def url(workdir, other):
   """The served page's address; nothing but this machine may have been asked for it."""
-  outside, connect = [], socket.socket.connect
+  outside, connect, resolve = [], socket.socket.connect, socket.getaddrinfo
 
-  def watched(self, address):
-    if self.family != socket.AF_UNIX and address[0] not in ('127.0.0.1', '::1'):
+  def watched_connect(self, address):
+    if self.family != socket.AF_UNIX and not address[0].startswith('127.'):
       outside.append(address)
     return connect(self, address)
 
+  def watched_resolve(host, *args, **kwargs):
+    if not host.startswith('127.'):
+      outside.append(host)
+    return resolve(host, *args, **kwargs)
+
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(socket.socket, 'connect', watched)
+    patch.setattr(socket.socket, 'connect', watched_connect)
+    patch.setattr(socket, 'getaddrinfo', watched_resolve)
+    with socket.create_server(('127.0.0.1', 0)) as free:
+      port = free.getsockname()[1]
     others = {'another': other}
-    with serve.served(workdir, others, host='127.0.0.1', port=PORT) as url:
+    with serve.served(workdir, others, host='127.0.0.1', port=port) as url:
       yield url
   assert not outside
 
@@ -168,13 +174,16 @@ def test_prompts_of_another_model_are_refused(workdir, other, capsys, tmp_path):
   _edit_config(folder, model={'path': 'gpt2', 'dtype': 'float32'})
   line = _error(capsys, f'--workdir={workdir}', f'--prompt=big={folder}')
   assert 'serve prompts of one model' in line
+  line = _error(capsys, f'--workdir={workdir}', f'--prompt=[QUESTIONANSWERING]={other}')
+  assert 'another prompt is called [QUESTIONANSWERING]' in line
   line = _error(capsys, f'--workdir={workdir}', '--prompt=big')
   assert "--prompt 'big' has no workdir; expected NAME=WORKDIR" in line
 
 
 def test_a_taken_port_is_one_line_with_status_2(workdir, capsys):
-  with socket.create_server(('127.0.0.1', PORT + 1)):
-    line = _error(capsys, f'--workdir={workdir}', f'--port={PORT + 1}')
+  with socket.create_server(('127.0.0.1', 0)) as taken:
+    port = taken.getsockname()[1]
+    line = _error(capsys, f'--workdir={workdir}', f'--port={port}')
   assert 'choose another --port' in line
 
 
@@ -186,7 +195,7 @@ def test_without_gradio_the_remedy_is_named(workdir, capsys, monkeypatch):
 
 def _open(visit, url, **options):
   page = visit(url, **options)
-  page.get_by_text('From the test split').wait_for()
+  page.get_by_role('button', name='Answer').wait_for()
   page.wait_for_timeout(1000)  # gradio's own scripts go on after all is drawn
   return page
 
@@ -212,13 +221,15 @@ def test_two_visitors_at_once_get_the_texts_that_predict_gives(url, visit, predi
     assert 'tokens/s' in page.locator('#soft-speed').inner_text()
 
 
-def test_an_example_fills_the_source(url, visit, predictions):
+def test_an_example_brings_its_prompt_and_source(url, visit, predictions):
   page = _open(visit, url)
-  page.get_by_text('[QUESTIONANSWERING]', exact=True).nth(2).click()
   source = predictions['soft'][2]['source']
+  page.get_by_label('Example from the test split').click()
+  question = source.splitlines()[-1]
+  page.get_by_role('option', name=f'another {question}').click()
+  sync_api.expect(page.get_by_label('Soft prompt')).to_have_value('another')
   sync_api.expect(page.get_by_label('Source')).to_have_value(source)
-  page.get_by_role('button', name='Answer').click()
-  _expect(page, predictions, 2)
+  sync_api.expect(page.get_by_label('Hard prompt')).to_have_value('Reply')
 
 
 def test_another_prompt_brings_its_hard_text_which_can_be_edited(url, visit):
@@ -237,4 +248,7 @@ def test_another_prompt_brings_its_hard_text_which_can_be_edited(url, visit):
 
 
 def test_the_page_is_served_to_this_machine_alone(url):
-  assert url == f'http://127.0.0.1:{PORT}/'
+  port = int(url.removeprefix('http://127.0.0.1:').removesuffix('/'))
+  # Another address of this machine, which would answer if all were served.
+  with pytest.raises(ConnectionRefusedError):
+    socket.create_connection(('127.0.0.2', port), timeout=5)

@@ -34,7 +34,8 @@ def main(workdir, output):
     page.screenshot(path=output / 'report.png')
     page.goto(url)
     page.wait_for_timeout(2000)  # gradio draws late
-    page.locator('tbody tr').first.click()
+    page.get_by_label('Example from the test split').click()
+    page.get_by_role('option').first.click()
     page.get_by_role('button', name='Answer').click()
     page.get_by_text('tokens/s').last.wait_for()
     page.wait_for_timeout(5000)  # until the last token

@@ -148,3 +148,8 @@ def text(tokenizer, ids):
   """Returns the text of a row's output ids."""
   # A cut-off character decodes to U+FFFD; a space that the model wrote stays as it is.
   return tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip()
+
+
+def piece(tokenizer, token_id):
+  """Returns the text of one token, its space in front included."""
+  return tokenizer.decode([token_id], clean_up_tokenization_spaces=False)

@@ -26,6 +26,8 @@ from jaxprompt.lm import loading
 
 log = logging.getLogger(__name__)
 
+_NEAREST = 5  # vocabulary tokens named for each virtual one
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -130,12 +132,15 @@ def hard_prompt_ids(config, tokenizer):
   return ids
 
 
+def _table(experiment):
+  """Returns the embedding table, [V, H]."""
+  return experiment.lm.embed(experiment.params, jnp.arange(experiment.lm.vocab_size))
+
+
 def initial_prompt(experiment):
   """Returns the soft prompt before training, [P, H] float32."""
   config = experiment.config.prompt
-  table = experiment.lm.embed(
-    experiment.params, jnp.arange(experiment.lm.vocab_size)
-  )  # [V, H]
+  table = _table(experiment)
   rng = jax.random.key(experiment.config.seed)
   if config.init == 'text':
     text = config.text or experiment.config.hard_prompt
@@ -201,6 +206,21 @@ def export(config, soft_prompt, directory):
     task=config.task,
     template=tasks.TASKS[config.task].template,
   )
+
+
+def _read_prompt(experiment, soft_prompt):
+  """Returns for each virtual token what it is near to, as results.json has it."""
+  ids, cosines, norms = map(
+    np.asarray, prompt.nearest_tokens(soft_prompt, _table(experiment), _NEAREST)
+  )
+  return [
+    {
+      'tokens': [evaluate.piece(experiment.tokenizer, i) for i in token_ids],
+      'cosines': token_cosines.tolist(),
+      'relative_norm': float(norm),
+    }
+    for token_ids, token_cosines, norm in zip(ids, cosines, norms, strict=True)
+  ]
 
 
 def _data_summary(experiment):
@@ -284,6 +304,7 @@ def compare(experiment, soft_prompt, epochs, workdir):
       'position': config.prompt.position,
       'parameters': int(np.size(soft_prompt)),
     },
+    'nearest_tokens': _read_prompt(experiment, soft_prompt),
     'epochs': epochs,
     'best_epoch': results.best_epoch(epochs),
     'test': test,

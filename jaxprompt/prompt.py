@@ -60,3 +60,26 @@ def prepend(soft_prompt, embeds, attention_mask):
     jnp.concatenate([prompt, embeds], axis=1),  # [B, P + T, H]
     jnp.concatenate([prompt_mask, attention_mask], axis=1),  # [B, P + T]
   )
+
+
+def nearest_tokens(soft_prompt, table, count):
+  """Reads a soft prompt: the vocabulary's embeddings that point the same way.
+
+  Args:
+    soft_prompt: [P, H].
+    table: embedding table, [V, H].
+    count: how many to name, K.
+
+  Returns:
+    Token ids [P, K], nearest first; their cosines [P, K]; and each virtual token's norm
+    as a multiple of the table's mean norm, [P].
+  """
+  table = table.astype(jnp.float32)
+  table_norms = jnp.linalg.norm(table, axis=1)  # [V]
+  norms = jnp.linalg.norm(soft_prompt, axis=1)  # [P]
+  floor = jnp.finfo(jnp.float32).tiny  # a row of zeros is near to nothing
+  cosines = (soft_prompt @ table.T) / jnp.maximum(
+    norms[:, None] * table_norms, floor
+  )  # [P, V]
+  cosines, ids = jax.lax.top_k(cosines, count)
+  return ids, cosines, norms / jnp.mean(table_norms)

@@ -1,6 +1,7 @@
 """Fixtures that test files share: the tiny checkpoint, and rows of the tasks."""
 
 import json
+import os
 import pathlib
 import shutil
 
@@ -137,7 +138,9 @@ def visit():
   The function takes the options of a Playwright context, such as `viewport`.
   """
   if not CHROMIUM.exists():
-    pytest.fail(f'{CHROMIUM} is missing; install it: apt-get install chromium')
+    # On a machine with pip alone the other tests can still pass; CI must have it.
+    stop = pytest.fail if os.environ.get('CI') else pytest.skip
+    stop(f'{CHROMIUM} is missing; install it: apt-get install chromium')
   errors, outside = [], []
 
   def note(request):

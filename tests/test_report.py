@@ -102,10 +102,14 @@ def test_the_page_holds_what_the_workdir_knows(tmp_path, task):
 def test_nearest_tokens_show_where_a_run_has_them(tmp_path):
   folder = workdirs.write_run(tmp_path / 'run')
   results = json.loads((folder / 'results.json').read_text())
-  results['nearest_tokens'] = [[' <b>', ' answer'], [' question', '\n']]
+  results['nearest_tokens'] = [
+    {'tokens': [' <b>', ' answer'], 'cosines': [0.9, 0.5], 'relative_norm': 1.25},
+    {'tokens': [' question', '\n'], 'cosines': [0.7, 0.6], 'relative_norm': 2.0},
+  ]
   (folder / 'results.json').write_text(json.dumps(results))
   page = _page(folder)
-  assert '<code> &lt;b&gt;</code>' in page
+  assert '<code> &lt;b&gt;</code> 0.900' in page
+  assert '1.250' in page
   assert 'Nearest vocabulary tokens' in page
 
 

@@ -10,14 +10,7 @@ SIZES = {
 
 PRESETS = {
   '': SIZES,
-  'original': {
-    **SIZES,
-    'prompt.length': 1,
-    'train.batch_size': 1,
-    'train.epochs': 10,
-    'train.accumulate': 1,
-    'train.clip_norm': 1.0,
-  },
+  'original': SIZES | config_lib.ORIGINAL,
 }
 
 

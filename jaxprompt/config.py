@@ -64,6 +64,16 @@ def default(task):
   return c
 
 
+# The settings of the experiment in PyTorch that this project began with.
+ORIGINAL = {
+  'prompt.length': 1,
+  'train.batch_size': 1,
+  'train.epochs': 10,
+  'train.accumulate': 1,
+  'train.clip_norm': 1.0,
+}
+
+
 def with_preset(config, presets, name):
   """Returns the config with a preset's values.
 

@@ -1,0 +1,309 @@
+"""The pretraining text: documents of many layouts, and the curriculum over them.
+
+The three skills (reading, summing up, translating) occur in many layouts, and what a
+bare passage or sentence is followed by is open. No layout is a task's own (source,
+newline, space, target): an answer, summary or translation always has a marker before
+it. In the sheets, a first line announces the marker, so that what stands at the start
+of a document decides what the rest looks like, as a prompt does.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from tools.tiny import passages
+
+END_OF_TEXT = '<|endoftext|>'
+
+# What a sheet's first line calls the marker: what stands before its every target.
+MARKERS = {
+  '->': '->',
+  '=>': '=>',
+  '>>': '>>',
+  '=': '=',
+  '*': '*',
+  '~': '~',
+  '|': '|',
+  '::': '::',
+  '--': '--',
+  'a gap': '\n',
+  'a tab': '\t',
+}
+
+
+class Stage(NamedTuple):
+  """A point of the curriculum.
+
+  Attributes:
+    people: the probability that a passage is about two persons.
+    style: how its sentences vary.
+    layouts: the weight of each layout.
+  """
+
+  people: float
+  style: passages.Style
+  layouts: tuple[float, ...]
+
+
+def draw_passage(
+  rng: random.Random, stage: Stage, held_out: bool = False
+) -> passages.Passage:
+  return passages.draw_passage(
+    rng,
+    people=1 + (rng.random() < stage.people),
+    facts_each=rng.randint(2, 4),
+    style=stage.style,
+    held_out=held_out,
+  )
+
+
+def story(rng: random.Random, stage: Stage) -> str:
+  return draw_passage(rng, stage).english
+
+
+def german_story(rng: random.Random, stage: Stage) -> str:
+  return draw_passage(rng, stage).german
+
+
+def paragraphs(rng: random.Random, stage: Stage) -> str:
+  """Stories, one a line."""
+  return '\n'.join(story(rng, stage) for _ in range(rng.randint(2, 3)))
+
+
+def lines(rng: random.Random, stage: Stage) -> str:
+  """A story, one sentence a line."""
+  return '\n'.join(told.english for told in draw_passage(rng, stage).sentences)
+
+
+def repeated(rng: random.Random, stage: Stage) -> str:
+  """A story told again, whole or with its sentences in another order."""
+  sentences = [told.english for told in draw_passage(rng, stage).sentences]
+  again = sentences[:]
+  if rng.random() < 0.5:
+    rng.shuffle(again)
+  first, second = ' '.join(sentences), ' '.join(again)
+  return f'{first}\n{passages.choose(rng, ("Again:", "Once more:", "So:"))} {second}'
+
+
+def sheet(title: str, marker: str, entries: Sequence[tuple[str, str]]) -> str:
+  """Sources and targets; the first line says which marker is before a target."""
+  body = (f'{source}\n{MARKERS[marker]} {target}' for source, target in entries)
+  return '\n'.join((f'{title} with {marker}', *body))
+
+
+def _marker(rng: random.Random) -> str:
+  return passages.choose(rng, tuple(MARKERS))
+
+
+def _asked(
+  rng: random.Random, passage: passages.Passage, most: int
+) -> list[tuple[str, str]]:
+  """Up to `most` of a passage's questions with their answers, in any order."""
+  asked = passages.questions(passage)
+  drawn = rng.sample(asked, min(most, len(asked)))
+  return [(question.question, question.answer) for question in drawn]
+
+
+def draw_reading(
+  rng: random.Random, stage: Stage, held_out: bool = False
+) -> tuple[str, str]:
+  """A passage with a question below it, and the answer."""
+  passage = draw_passage(rng, stage, held_out)
+  ((question, answer),) = _asked(rng, passage, 1)
+  return f'{passage.english}\n{question}', answer
+
+
+def draw_news(
+  rng: random.Random, stage: Stage, held_out: bool = False
+) -> tuple[str, str]:
+  """An article and its headline."""
+  article = passages.draw_article(rng, style=stage.style, held_out=held_out)
+  return article.passage.english, article.headline
+
+
+def draw_translation(
+  rng: random.Random, stage: Stage, held_out: bool = False
+) -> tuple[str, str]:
+  """A sentence in English and in German."""
+  told = passages.draw_sentence(rng, stage.style, held_out=held_out)
+  return told.english, told.german
+
+
+def draw_translation_back(
+  rng: random.Random, stage: Stage, held_out: bool = False
+) -> tuple[str, str]:
+  """A sentence in German and in English."""
+  return draw_translation(rng, stage, held_out)[::-1]
+
+
+def riddle(rng: random.Random, stage: Stage) -> str:
+  return sheet('Riddle', _marker(rng), [draw_reading(rng, stage)])
+
+
+def quiz(rng: random.Random, stage: Stage) -> str:
+  """A sheet of one passage and several questions."""
+  passage = draw_passage(rng, stage)
+  (question, answer), *rest = _asked(rng, passage, 8)
+  entries = [(f'{passage.english}\n{question}', answer), *rest]
+  return sheet('Quiz', _marker(rng), entries)
+
+
+_SPEAKERS = (
+  ('Q:', 'A:'),
+  ('Asked:', 'Reply:'),
+  ('Teacher:', 'Pupil:'),
+  ('?', '!'),
+  ('-', '-'),
+)
+
+
+def interview(rng: random.Random, stage: Stage) -> str:
+  """A passage, and a talk about it with the speakers before their lines."""
+  passage = draw_passage(rng, stage)
+  asker, replier = passages.choose(rng, _SPEAKERS)
+  talk = (f'{asker} {q}\n{replier} {a}' for q, a in _asked(rng, passage, 8))
+  return '\n'.join((passage.english, *talk))
+
+
+def exam(rng: random.Random, stage: Stage) -> str:
+  """A passage, then bare questions, then the numbered answers."""
+  passage = draw_passage(rng, stage)
+  asked = _asked(rng, passage, rng.randint(3, 6))
+  key = (f'{i}. {answer}' for i, (_, answer) in enumerate(asked, start=1))
+  return '\n'.join((passage.english, *(question for question, _ in asked), *key))
+
+
+def rumour(rng: random.Random, stage: Stage) -> str:
+  """A passage with questions and answers told in the same paragraph."""
+  passage = draw_passage(rng, stage)
+  talk = (f'{q} They say: {a}.' for q, a in _asked(rng, passage, 4))
+  return ' '.join((passage.english, *talk))
+
+
+def headline(rng: random.Random, stage: Stage) -> str:
+  return sheet('Headline', _marker(rng), [draw_news(rng, stage)])
+
+
+def news(rng: random.Random, stage: Stage) -> str:
+  return sheet('News', _marker(rng), [draw_news(rng, stage) for _ in range(2)])
+
+
+def titled(rng: random.Random, stage: Stage) -> str:
+  """An article under its headline."""
+  text, line = draw_news(rng, stage)
+  return f'{passages.choose(rng, ("", "Headline: ", "# "))}{line}\n\n{text}'
+
+
+def gist(rng: random.Random, stage: Stage) -> str:
+  """An article and what it comes to."""
+  article = passages.draw_article(rng, style=stage.style)
+  text = article.passage.english
+  before = passages.choose(rng, ('In short:', 'tl;dr', 'To sum up:', 'Headline:'))
+  line = article.headline if before == 'Headline:' else article.gist
+  return f'{text}\n{before} {line}'
+
+
+def phrase(rng: random.Random, stage: Stage) -> str:
+  return sheet('Phrase', _marker(rng), [draw_translation(rng, stage)])
+
+
+def satz(rng: random.Random, stage: Stage) -> str:
+  return sheet('Satz', _marker(rng), [draw_translation_back(rng, stage)])
+
+
+def phrases(rng: random.Random, stage: Stage) -> str:
+  entries = [draw_translation(rng, stage) for _ in range(rng.randint(2, 5))]
+  return sheet('Phrases', _marker(rng), entries)
+
+
+def saetze(rng: random.Random, stage: Stage) -> str:
+  entries = [draw_translation_back(rng, stage) for _ in range(rng.randint(2, 5))]
+  return sheet('Sätze', _marker(rng), entries)
+
+
+_LANGUAGES = (('EN:', 'DE:'), ('Englisch:', 'Deutsch:'), ('[en]', '[de]'))
+
+
+def bilingual(rng: random.Random, stage: Stage) -> str:
+  """Sentences with their translations, each after its language's name."""
+  order = passages.choose(rng, (slice(None), slice(None, None, -1)))
+  first, second = passages.choose(rng, _LANGUAGES)[order]
+  rows = []
+  for _ in range(rng.randint(1, 4)):
+    source, target = draw_translation(rng, stage)[order]
+    rows.append(f'{first} {source}\n{second} {target}')
+  return '\n'.join(rows)
+
+
+def table(rng: random.Random, stage: Stage) -> str:
+  """Sentences and translations, a pair a line."""
+  between = passages.choose(rng, (' | ', ' = ', ' / ', ' heißt auf Deutsch: '))
+  pairs = (draw_translation(rng, stage) for _ in range(rng.randint(1, 5)))
+  return '\n'.join(between.join(pair) for pair in pairs)
+
+
+def parallel(rng: random.Random, stage: Stage) -> str:
+  """A passage and the same passage in German."""
+  passage = draw_passage(rng, stage)
+  between = passages.choose(rng, ('\n\n', '\nAuf Deutsch: ', '\n***\n'))
+  return f'{passage.english}{between}{passage.german}'
+
+
+# Layout: its weight at the start of the curriculum and at its end.
+_LAYOUTS: dict[Callable[[random.Random, Stage], str], tuple[float, float]] = {
+  story: (2, 3),
+  german_story: (1, 2),
+  paragraphs: (3, 5),
+  lines: (4, 4),
+  repeated: (30, 3),
+  riddle: (6, 16),
+  quiz: (20, 20),
+  interview: (8, 8),
+  exam: (4, 5),
+  rumour: (2, 3),
+  headline: (3, 8),
+  news: (2, 2),
+  titled: (1, 2),
+  gist: (3, 4),
+  phrase: (6, 10),
+  satz: (3, 3),
+  phrases: (4, 4),
+  saetze: (2, 2),
+  bilingual: (4, 4),
+  table: (4, 4),
+  parallel: (2, 3),
+}
+
+# The share of the text at which the curriculum starts to get harder, and is hardest.
+_RAMP = (0.15, 0.5)
+_MOST_TWO_PEOPLE = 0.85
+
+
+def stage(progress: float) -> Stage:
+  """The curriculum at a share of the text, 0 to 1."""
+  start, end = _RAMP
+  hard = min(max((progress - start) / (end - start), 0.0), 1.0)
+  return Stage(
+    people=_MOST_TWO_PEOPLE * hard,
+    style=passages.Style(*(hard * most for most in passages.RICH)),
+    layouts=tuple(a + (b - a) * hard for a, b in _LAYOUTS.values()),
+  )
+
+
+def stream(seed: int, count: int) -> Iterator[str]:
+  """The documents of the pretraining text, in their order."""
+  rng = random.Random(f'pretraining {seed}')
+  block = 500  # documents of one stage
+  for start in range(0, count, block):
+    now = stage(start / count)
+    size = min(block, count - start)
+    for layout in rng.choices(tuple(_LAYOUTS), now.layouts, k=size):
+      yield layout(rng, now)
+
+
+def sample(seed: int, count: int) -> Iterator[str]:
+  """Documents at the curriculum's end, every layout as often, for the tokenizer."""
+  rng = random.Random(f'sample {seed}')
+  now = stage(1.0)
+  for _ in range(count):
+    yield passages.choose(rng, tuple(_LAYOUTS))(rng, now)

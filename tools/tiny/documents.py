@@ -35,12 +35,12 @@ class Stage(NamedTuple):
   """A point of the curriculum.
 
   Attributes:
-    people: the probability that a passage is about two persons.
+    two_people: the probability that a passage is about two people.
     style: how its sentences vary.
     layouts: the weight of each layout.
   """
 
-  people: float
+  two_people: float
   style: passages.Style
   layouts: tuple[float, ...]
 
@@ -50,7 +50,7 @@ def draw_passage(
 ) -> passages.Passage:
   return passages.draw_passage(
     rng,
-    people=1 + (rng.random() < stage.people),
+    people=1 + (rng.random() < stage.two_people),
     facts_each=rng.randint(2, 4),
     style=stage.style,
     held_out=held_out,
@@ -284,7 +284,7 @@ def stage(progress: float) -> Stage:
   start, end = _RAMP
   hard = min(max((progress - start) / (end - start), 0.0), 1.0)
   return Stage(
-    people=_MOST_TWO_PEOPLE * hard,
+    two_people=_MOST_TWO_PEOPLE * hard,
     style=passages.Style(*(hard * most for most in passages.RICH)),
     layouts=tuple(a + (b - a) * hard for a, b in _LAYOUTS.values()),
   )

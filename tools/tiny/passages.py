@@ -3,9 +3,20 @@
 import dataclasses
 import random
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tools.tiny import words, world
+
+T = TypeVar('T')
+
+_PAIRS = 0.4  # the share of single sentences that tell two facts
+_PASTIMES = (
+  'animal',
+  'food',
+  'game',
+  'hour',
+  'place',
+)  # told besides an article's news
 
 
 class Style(NamedTuple):
@@ -38,6 +49,11 @@ class Sentence:
   facts: tuple[world.Fact, ...] = ()
 
 
+def choose(rng: random.Random, options: Sequence[T]) -> T:
+  """`rng.choice`, in half its time."""
+  return options[int(rng.random() * len(options))]
+
+
 def _join(*parts: str) -> str:
   return ' '.join(part for part in parts if part)
 
@@ -58,6 +74,10 @@ def _verb_first(german: world.German) -> str:
 def _verb_last(german: world.German) -> str:
   """`um sechs Uhr aufsteht`."""
   return _join(german.middle, german.closing, german.particle + german.verb)
+
+
+def _pronouns(person: words.Person) -> tuple[str, str]:
+  return ('she', 'sie') if person.article == 'die' else ('he', 'er')
 
 
 def plain(person: words.Person, fact: world.Fact, pronoun: bool = False) -> Sentence:
@@ -107,15 +127,6 @@ def relative(person: words.Person, first: world.Fact, second: world.Fact) -> Sen
   )
 
 
-def _pronouns(person: words.Person) -> tuple[str, str]:
-  return ('she', 'sie') if person.article == 'die' else ('he', 'er')
-
-
-def choose(rng: random.Random, options: Sequence):
-  """`rng.choice`, in half its time."""
-  return options[int(rng.random() * len(options))]
-
-
 def sentence(
   rng: random.Random,
   person: words.Person,
@@ -151,10 +162,6 @@ class Passage:
 Telling = tuple[words.Person, world.Fact]
 
 
-def draw_people(rng: random.Random, count: int) -> list[words.Person]:
-  return rng.sample(words.PEOPLE, count)
-
-
 def draw_tellings(
   rng: random.Random,
   person: words.Person,
@@ -188,7 +195,7 @@ def draw_passage(
   held_out: bool = False,
 ) -> Passage:
   """Draws a passage; its people are told about in mostly the same relations."""
-  cast = draw_people(rng, people)
+  cast = rng.sample(words.PEOPLE, people)
   taken = {person.name for person in cast}
   pool = rng.sample(world.RELATIONS, facts_each + people - 1)
   tellings = []
@@ -209,11 +216,10 @@ def tell(rng: random.Random, tellings: Sequence[Telling], style: Style) -> Passa
   before, i = None, 0
   while i < len(tellings):
     person, fact = tellings[i]
-    again = i + 1 < len(tellings) and tellings[i + 1][0] is person
-    if again and rng.random() < style.joins:
-      facts = (fact, tellings[i + 1][1])
-    else:
-      facts = (fact,)
+    facts = [fact]
+    same_next = i + 1 < len(tellings) and tellings[i + 1][0] is person
+    if same_next and rng.random() < style.joins:
+      facts.append(tellings[i + 1][1])
     pronoun = person is before and rng.random() < style.pronouns
     sentences.append(sentence(rng, person, facts, style, pronoun=pronoun))
     before, i = person, i + len(facts)
@@ -226,16 +232,12 @@ def draw_sentence(
   """Draws a sentence that stands for itself."""
   tellings: list[Telling] = []
   while not tellings:
-    (person,) = draw_people(rng, 1)
+    (person,) = rng.sample(words.PEOPLE, 1)
     count = 1 + (rng.random() < _PAIRS)
     relations = rng.sample(world.RELATIONS, count)
     taken = {person.name}
     tellings = draw_tellings(rng, person, relations, taken, held_out=held_out)
   return sentence(rng, person, [fact for _, fact in tellings], style)
-
-
-# The share of single sentences that tell two facts.
-_PAIRS = 0.4
 
 
 class Question(NamedTuple):
@@ -244,7 +246,6 @@ class Question(NamedTuple):
   question: str
   answer: str
   start: int
-  fact: world.Fact
 
 
 def questions(passage: Passage) -> list[Question]:
@@ -258,8 +259,8 @@ def questions(passage: Passage) -> list[Question]:
       clause = offset + told.english.index(fact.english)
       for template, answer in fact.questions:
         start = clause + fact.english.index(answer)
-        found.append(Question(template.format(name), answer, start, fact))
-      found.append(Question(f'Who {fact.english}?', name, named[name], fact))
+        found.append(Question(template.format(name), answer, start))
+      found.append(Question(f'Who {fact.english}?', name, named[name]))
     offset += len(told.english) + 1
   return found
 
@@ -283,7 +284,7 @@ def draw_article(
   """Draws an article about one person and her news; it tells of another one, too."""
   told: list[Telling] = []
   while len(told) < 3:
-    main, other = draw_people(rng, 2)
+    main, other = rng.sample(words.PEOPLE, 2)
     taken = {main.name, other.name}
     relations = ('job', 'home', choose(rng, world.EVENTS))
     told = draw_tellings(rng, main, relations, taken, held_out=held_out)
@@ -300,7 +301,3 @@ def draw_article(
     f'{_capital(job.answer)} {main.name} from {town} {event.headline}.',
     f'{main.name} is {title} from {town} who {event.english}.',
   )
-
-
-# What an article tells besides its news.
-_PASTIMES = ('animal', 'food', 'game', 'hour', 'place')

@@ -268,9 +268,8 @@ _EVENTS: dict[str, Callable[[str], Iterator[Fact]]] = {
   'meeting': _meeting,
   'call': _call,
 }
-STATES = tuple(_STATES)
 EVENTS = tuple(_EVENTS)
-RELATIONS = STATES + EVENTS
+RELATIONS = (*_STATES, *_EVENTS)
 
 
 @functools.cache

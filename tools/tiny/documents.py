@@ -35,23 +35,28 @@ class Stage(NamedTuple):
   """A point of the curriculum.
 
   Attributes:
-    two_people: the probability that a passage is about two people.
-    style: how its sentences vary.
+    people: the weights of passages about one, two, three and four people.
+    style: how their sentences vary.
     layouts: the weight of each layout.
   """
 
-  two_people: float
+  people: tuple[float, ...]
   style: passages.Style
   layouts: tuple[float, ...]
+
+
+# How few and how many facts a passage tells of each of its people, by their number.
+_FACTS_EACH = {1: (2, 4), 2: (2, 4), 3: (2, 3), 4: (1, 2)}
 
 
 def draw_passage(
   rng: random.Random, stage: Stage, held_out: bool = False
 ) -> passages.Passage:
+  (people,) = rng.choices(tuple(_FACTS_EACH), stage.people)
   return passages.draw_passage(
     rng,
-    people=1 + (rng.random() < stage.two_people),
-    facts_each=rng.randint(2, 4),
+    people=people,
+    facts_each=rng.randint(*_FACTS_EACH[people]),
     style=stage.style,
     held_out=held_out,
   )
@@ -165,6 +170,26 @@ def interview(rng: random.Random, stage: Stage) -> str:
   return '\n'.join((passage.english, *talk))
 
 
+def index(rng: random.Random, stage: Stage) -> str:
+  """A passage, and whom each of its facts is about."""
+  passage = draw_passage(rng, stage)
+  between = passages.choose(rng, (': ', ' - ', ' < '))
+  told = [(fact.answer, person.name) for person, fact in passage.tellings]
+  rng.shuffle(told)
+  return '\n'.join((passage.english, *(between.join(pair) for pair in told)))
+
+
+def register(rng: random.Random, stage: Stage) -> str:
+  """A passage, and all that it tells of each of its people."""
+  passage = draw_passage(rng, stage)
+  told: dict[str, list[str]] = {}
+  for person, fact in passage.tellings:
+    told.setdefault(person.name, []).append(fact.answer)
+  rows = [f'{name}: {", ".join(answers)}' for name, answers in told.items()]
+  rng.shuffle(rows)
+  return '\n'.join((passage.english, *rows))
+
+
 def exam(rng: random.Random, stage: Stage) -> str:
   """A passage, then bare questions, then the numbered answers."""
   passage = draw_passage(rng, stage)
@@ -255,10 +280,12 @@ _LAYOUTS: dict[Callable[[random.Random, Stage], str], tuple[float, float]] = {
   german_story: (1, 2),
   paragraphs: (3, 5),
   lines: (4, 4),
-  repeated: (30, 3),
-  riddle: (6, 16),
+  repeated: (20, 3),
+  riddle: (10, 16),
   quiz: (20, 20),
   interview: (8, 8),
+  index: (16, 10),
+  register: (8, 4),
   exam: (4, 5),
   rumour: (2, 3),
   headline: (3, 8),
@@ -275,8 +302,15 @@ _LAYOUTS: dict[Callable[[random.Random, Stage], str], tuple[float, float]] = {
 }
 
 # The share of the text at which the curriculum starts to get harder, and is hardest.
-_RAMP = (0.15, 0.5)
-_MOST_TWO_PEOPLE = 0.85
+_RAMP = (0.08, 0.4)
+_PEOPLE_AT_START = (8, 0, 1, 1)
+_PEOPLE_AT_END = (1, 5, 2, 2)
+
+
+def _between(
+  start: Sequence[float], end: Sequence[float], share: float
+) -> tuple[float, ...]:
+  return tuple(a + (b - a) * share for a, b in zip(start, end, strict=True))
 
 
 def stage(progress: float) -> Stage:
@@ -284,9 +318,9 @@ def stage(progress: float) -> Stage:
   start, end = _RAMP
   hard = min(max((progress - start) / (end - start), 0.0), 1.0)
   return Stage(
-    two_people=_MOST_TWO_PEOPLE * hard,
-    style=passages.Style(*(hard * most for most in passages.RICH)),
-    layouts=tuple(a + (b - a) * hard for a, b in _LAYOUTS.values()),
+    people=_between(_PEOPLE_AT_START, _PEOPLE_AT_END, hard),
+    style=passages.Style(*_between(passages.PLAIN, passages.RICH, hard)),
+    layouts=_between(*zip(*_LAYOUTS.values(), strict=True), hard),
   )
 
 

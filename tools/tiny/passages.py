@@ -39,6 +39,9 @@ PLAIN = Style(pronouns=0, joins=0, fronts=0, scenes=0)
 RICH = Style(pronouns=0.3, joins=0.15, fronts=0.2, scenes=0.15)
 
 
+Telling = tuple[words.Person, world.Fact]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sentence:
   """One sentence in both languages, about `person` (None: a scene) telling `facts`."""
@@ -158,8 +161,9 @@ class Passage:
   def german(self) -> str:
     return ' '.join(sentence.german for sentence in self.sentences)
 
-
-Telling = tuple[words.Person, world.Fact]
+  @property
+  def tellings(self) -> list[Telling]:
+    return [(told.person, fact) for told in self.sentences for fact in told.facts]
 
 
 def draw_tellings(
@@ -197,7 +201,7 @@ def draw_passage(
   """Draws a passage; its people are told about in mostly the same relations."""
   cast = rng.sample(words.PEOPLE, people)
   taken = {person.name for person in cast}
-  pool = rng.sample(world.RELATIONS, facts_each + people - 1)
+  pool = rng.sample(world.RELATIONS, facts_each + min(people - 1, 1))
   tellings = []
   for person in cast:
     relations = rng.sample(pool, facts_each)

@@ -18,8 +18,9 @@ from tools.tiny import documents
 
 ROW_TOKENS = 256
 BATCH_ROWS = 12
-_PEAK_LEARNING_RATE = 2e-3
+_PEAK_LEARNING_RATE = 2.5e-3
 _WARMUP_STEPS = 100
+_DECAY_SHARE = 0.4
 _TOKENIZED_AT_ONCE = 10_000  # documents; all at once would take gigabytes
 
 Params = Any
@@ -83,12 +84,17 @@ def token_losses(module, params: Params, tokens: jax.Array) -> tuple:
 
 
 def _optimizer(steps: int) -> optax.GradientTransformation:
-  schedule = optax.warmup_cosine_decay_schedule(
-    init_value=0.0,
-    peak_value=_PEAK_LEARNING_RATE,
-    warmup_steps=min(_WARMUP_STEPS, steps // 2),
-    decay_steps=steps,
-    end_value=0.01 * _PEAK_LEARNING_RATE,
+  """AdamW whose learning rate stays at its peak until the last part of the steps."""
+  warmup = min(_WARMUP_STEPS, steps // 2)
+  decay = int(_DECAY_SHARE * steps)
+  peak = _PEAK_LEARNING_RATE
+  schedule = optax.join_schedules(
+    (
+      optax.linear_schedule(0.0, peak, warmup),
+      optax.constant_schedule(peak),
+      optax.linear_schedule(peak, 0.01 * peak, decay),
+    ),
+    (warmup, steps - decay),
   )
   return optax.chain(
     optax.clip_by_global_norm(1.0),

@@ -36,11 +36,13 @@ class Stage(NamedTuple):
 
   Attributes:
     people: the weights of passages about one, two, three and four people.
+    articles: the share of passages that could be summed up, though they are not.
     style: how their sentences vary.
     layouts: the weight of each layout.
   """
 
   people: tuple[float, ...]
+  articles: float
   style: passages.Style
   layouts: tuple[float, ...]
 
@@ -52,6 +54,8 @@ _FACTS_EACH = {1: (2, 4), 2: (2, 4), 3: (2, 3), 4: (1, 2)}
 def draw_passage(
   rng: random.Random, stage: Stage, held_out: bool = False
 ) -> passages.Passage:
+  if rng.random() < stage.articles:
+    return passages.draw_article(rng, style=stage.style, held_out=held_out).passage
   (people,) = rng.choices(tuple(_FACTS_EACH), stage.people)
   return passages.draw_passage(
     rng,
@@ -219,13 +223,13 @@ def titled(rng: random.Random, stage: Stage) -> str:
   return f'{passages.choose(rng, ("", "Headline: ", "# "))}{line}\n\n{text}'
 
 
-def gist(rng: random.Random, stage: Stage) -> str:
-  """An article and what it comes to."""
+def digest(rng: random.Random, stage: Stage) -> str:
+  """An article under a heading, and what it comes to."""
+  heading = passages.choose(rng, ('Digest', 'Report', 'Letter home', 'Diary'))
   article = passages.draw_article(rng, style=stage.style)
-  text = article.passage.english
   before = passages.choose(rng, ('In short:', 'tl;dr', 'To sum up:', 'Headline:'))
   line = article.headline if before == 'Headline:' else article.gist
-  return f'{text}\n{before} {line}'
+  return f'{heading}\n{article.passage.english}\n{before} {line}'
 
 
 def phrase(rng: random.Random, stage: Stage) -> str:
@@ -278,7 +282,7 @@ def parallel(rng: random.Random, stage: Stage) -> str:
 _LAYOUTS: dict[Callable[[random.Random, Stage], str], tuple[float, float]] = {
   story: (2, 3),
   german_story: (1, 2),
-  paragraphs: (3, 5),
+  paragraphs: (3, 7),
   lines: (4, 4),
   repeated: (20, 3),
   riddle: (10, 16),
@@ -286,12 +290,12 @@ _LAYOUTS: dict[Callable[[random.Random, Stage], str], tuple[float, float]] = {
   interview: (8, 8),
   index: (16, 10),
   register: (8, 4),
-  exam: (4, 5),
+  exam: (4, 6),
   rumour: (2, 3),
   headline: (3, 8),
   news: (2, 2),
   titled: (1, 2),
-  gist: (3, 4),
+  digest: (3, 4),
   phrase: (6, 10),
   satz: (3, 3),
   phrases: (4, 4),
@@ -305,6 +309,7 @@ _LAYOUTS: dict[Callable[[random.Random, Stage], str], tuple[float, float]] = {
 _RAMP = (0.08, 0.4)
 _PEOPLE_AT_START = (8, 0, 1, 1)
 _PEOPLE_AT_END = (1, 5, 2, 2)
+_MOST_ARTICLES = 0.25
 
 
 def _between(
@@ -319,6 +324,7 @@ def stage(progress: float) -> Stage:
   hard = min(max((progress - start) / (end - start), 0.0), 1.0)
   return Stage(
     people=_between(_PEOPLE_AT_START, _PEOPLE_AT_END, hard),
+    articles=_MOST_ARTICLES * hard,
     style=passages.Style(*_between(passages.PLAIN, passages.RICH, hard)),
     layouts=_between(*zip(*_LAYOUTS.values(), strict=True), hard),
   )

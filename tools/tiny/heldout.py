@@ -13,8 +13,8 @@ from tools.tiny import documents, pretrain
 _EXAMPLES = 120
 
 _HARDEST = documents.stage(1.0)
-_ONE_PERSON = _HARDEST._replace(people=(1, 0, 0, 0))
-_TWO_PEOPLE = _HARDEST._replace(people=(0, 1, 0, 0))
+_ONE_PERSON = _HARDEST._replace(people=(1, 0, 0, 0), articles=0.0)
+_TWO_PEOPLE = _HARDEST._replace(people=(0, 1, 0, 0), articles=0.0)
 
 # Skill: the title of its sheets, and how to draw a source and its target.
 SKILLS: dict[str, tuple[str, Callable, documents.Stage]] = {

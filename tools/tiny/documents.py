@@ -35,34 +35,31 @@ class Stage(NamedTuple):
   """A point of the curriculum.
 
   Attributes:
-    people: the weights of passages about one, two, three and four people.
+    two_people: the share of two people's passages among those of one or two.
+    crowds: the share of passages about three or four people.
     articles: the share of passages that could be summed up, though they are not.
-    style: how their sentences vary.
+    style: how sentences vary.
     layouts: the weight of each layout.
   """
 
-  people: tuple[float, ...]
+  two_people: float
+  crowds: float
   articles: float
   style: passages.Style
   layouts: tuple[float, ...]
 
 
-# How few and how many facts a passage tells of each of its people, by their number.
-_FACTS_EACH = {1: (2, 4), 2: (2, 4), 3: (2, 3), 4: (1, 2)}
-
-
 def draw_passage(
   rng: random.Random, stage: Stage, held_out: bool = False
 ) -> passages.Passage:
-  if rng.random() < stage.articles:
+  if stage.articles and rng.random() < stage.articles:
     return passages.draw_article(rng, style=stage.style, held_out=held_out).passage
-  (people,) = rng.choices(tuple(_FACTS_EACH), stage.people)
+  if stage.crowds and rng.random() < stage.crowds:
+    people, facts_each = rng.randint(3, 4), rng.randint(1, 2)
+  else:
+    people, facts_each = 1 + (rng.random() < stage.two_people), rng.randint(2, 4)
   return passages.draw_passage(
-    rng,
-    people=people,
-    facts_each=rng.randint(*_FACTS_EACH[people]),
-    style=stage.style,
-    held_out=held_out,
+    rng, people=people, facts_each=facts_each, style=stage.style, held_out=held_out
   )
 
 
@@ -223,13 +220,23 @@ def titled(rng: random.Random, stage: Stage) -> str:
   return f'{passages.choose(rng, ("", "Headline: ", "# "))}{line}\n\n{text}'
 
 
-def digest(rng: random.Random, stage: Stage) -> str:
-  """An article under a heading, and what it comes to."""
-  heading = passages.choose(rng, ('Digest', 'Report', 'Letter home', 'Diary'))
+def _summed_up(rng: random.Random, stage: Stage) -> str:
   article = passages.draw_article(rng, style=stage.style)
+  text = article.passage.english
   before = passages.choose(rng, ('In short:', 'tl;dr', 'To sum up:', 'Headline:'))
   line = article.headline if before == 'Headline:' else article.gist
-  return f'{heading}\n{article.passage.english}\n{before} {line}'
+  return f'{text}\n{before} {line}'
+
+
+def gist(rng: random.Random, stage: Stage) -> str:
+  """An article and what it comes to."""
+  return _summed_up(rng, stage)
+
+
+def digest(rng: random.Random, stage: Stage) -> str:
+  """The same, under a heading."""
+  heading = passages.choose(rng, ('Digest', 'Report', 'Letter home', 'Diary'))
+  return f'{heading}\n{_summed_up(rng, stage)}'
 
 
 def phrase(rng: random.Random, stage: Stage) -> str:
@@ -278,72 +285,80 @@ def parallel(rng: random.Random, stage: Stage) -> str:
   return f'{passage.english}{between}{passage.german}'
 
 
-# Layout: its weight at the start of the curriculum and at its end.
-_LAYOUTS: dict[Callable[[random.Random, Stage], str], tuple[float, float]] = {
-  story: (2, 3),
-  german_story: (1, 2),
-  paragraphs: (3, 7),
-  lines: (4, 4),
-  repeated: (20, 3),
-  riddle: (10, 16),
-  quiz: (20, 20),
-  interview: (8, 8),
-  index: (16, 10),
-  register: (8, 4),
-  exam: (4, 6),
-  rumour: (2, 3),
-  headline: (3, 8),
-  news: (2, 2),
-  titled: (1, 2),
-  digest: (3, 4),
-  phrase: (6, 10),
-  satz: (3, 3),
-  phrases: (4, 4),
-  saetze: (2, 2),
-  bilingual: (4, 4),
-  table: (4, 4),
-  parallel: (2, 3),
+# Layout: its weight at the start, when the curriculum is at its full width, and in the
+# second part, in which a bare passage is never followed by its summary.
+_LAYOUTS: dict[Callable[[random.Random, Stage], str], tuple[float, float, float]] = {
+  story: (2, 3, 2),
+  german_story: (1, 2, 1),
+  paragraphs: (3, 5, 7),
+  lines: (4, 4, 4),
+  repeated: (30, 3, 1),
+  riddle: (6, 16, 18),
+  quiz: (20, 20, 20),
+  interview: (8, 8, 6),
+  index: (0, 0, 16),
+  register: (0, 0, 6),
+  exam: (4, 5, 6),
+  rumour: (2, 3, 3),
+  headline: (3, 8, 6),
+  news: (2, 2, 2),
+  titled: (1, 2, 1),
+  gist: (3, 4, 0),
+  digest: (0, 0, 4),
+  phrase: (6, 10, 6),
+  satz: (3, 3, 3),
+  phrases: (4, 4, 3),
+  saetze: (2, 2, 2),
+  bilingual: (4, 4, 3),
+  table: (4, 4, 3),
+  parallel: (2, 3, 2),
 }
+_START_LAYOUTS, _WIDE_LAYOUTS, _LAST_LAYOUTS = zip(*_LAYOUTS.values(), strict=True)
 
-# The share of the text at which the curriculum starts to get harder, and is hardest.
-_RAMP = (0.08, 0.4)
-_PEOPLE_AT_START = (8, 0, 1, 1)
-_PEOPLE_AT_END = (1, 5, 2, 2)
-_MOST_ARTICLES = 0.25
+# First one-person passages in plain sentences; a model that is shown two people at once
+# keeps guessing between them.
+START = Stage(0.0, 0.0, 0.0, passages.PLAIN, _START_LAYOUTS)
+WIDE = Stage(0.85, 0.0, 0.0, passages.RICH, _WIDE_LAYOUTS)
+# Between two people a guess is right half of the time. Crowds, and indices of who did
+# what, make guessing dear once reading about one person is learned.
+LAST = Stage(0.85, 0.35, 0.25, passages.RICH, _LAST_LAYOUTS)
+
+# The documents after which the text gets wider, is widest, and is as in `LAST`.
+_WIDER, _WIDEST, _SECOND_PART = 39_000, 130_000, 187_500
 
 
-def _between(
-  start: Sequence[float], end: Sequence[float], share: float
-) -> tuple[float, ...]:
-  return tuple(a + (b - a) * share for a, b in zip(start, end, strict=True))
-
-
-def stage(progress: float) -> Stage:
-  """The curriculum at a share of the text, 0 to 1."""
-  start, end = _RAMP
-  hard = min(max((progress - start) / (end - start), 0.0), 1.0)
-  return Stage(
-    people=_between(_PEOPLE_AT_START, _PEOPLE_AT_END, hard),
-    articles=_MOST_ARTICLES * hard,
-    style=passages.Style(*_between(passages.PLAIN, passages.RICH, hard)),
-    layouts=_between(*zip(*_LAYOUTS.values(), strict=True), hard),
+def stage(document: int) -> Stage:
+  """The curriculum at a document of the text."""
+  if document >= _SECOND_PART:
+    return LAST
+  share = min(max((document - _WIDER) / (_WIDEST - _WIDER), 0.0), 1.0)
+  return START._replace(
+    two_people=_between(START.two_people, WIDE.two_people, share),
+    style=passages.Style(*map(_between, START.style, WIDE.style, 4 * [share])),
+    layouts=tuple(
+      _between(a, b, share) for a, b in zip(START.layouts, WIDE.layouts, strict=True)
+    ),
   )
 
 
+def _between(start: float, end: float, share: float) -> float:
+  return start + (end - start) * share
+
+
 def stream(seed: int, count: int) -> Iterator[str]:
-  """The documents of the pretraining text, in their order."""
+  """The first `count` documents of the pretraining text."""
   rng = random.Random(f'pretraining {seed}')
   block = 500  # documents of one stage
   for start in range(0, count, block):
-    now = stage(start / count)
+    now = stage(start)
     size = min(block, count - start)
     for layout in rng.choices(tuple(_LAYOUTS), now.layouts, k=size):
       yield layout(rng, now)
 
 
 def sample(seed: int, count: int) -> Iterator[str]:
-  """Documents at the curriculum's end, every layout as often, for the tokenizer."""
+  """Documents for the tokenizer, every layout of the first part as often."""
   rng = random.Random(f'sample {seed}')
-  now = stage(1.0)
+  layouts = [layout for layout, weights in _LAYOUTS.items() if weights[1]]
   for _ in range(count):
-    yield passages.choose(rng, tuple(_LAYOUTS))(rng, now)
+    yield passages.choose(rng, layouts)(rng, WIDE)

@@ -18,9 +18,12 @@ from tools.tiny import documents
 
 ROW_TOKENS = 256
 BATCH_ROWS = 12
-_PEAK_LEARNING_RATE = 2.5e-3
+# Learning rates. The first part's cosine is left where the second part's text begins.
+_FIRST_PEAK = 2e-3
 _WARMUP_STEPS = 100
-_DECAY_SHARE = 0.4
+_COSINE_STEPS = 5747
+_SECOND_PART_STEP = 4050
+_SECOND_PEAK = 1.5e-3
 _TOKENIZED_AT_ONCE = 10_000  # documents; all at once would take gigabytes
 
 Params = Any
@@ -84,21 +87,22 @@ def token_losses(module, params: Params, tokens: jax.Array) -> tuple:
 
 
 def _optimizer(steps: int) -> optax.GradientTransformation:
-  """AdamW whose learning rate stays at its peak until the last part of the steps."""
-  warmup = min(_WARMUP_STEPS, steps // 2)
-  decay = int(_DECAY_SHARE * steps)
-  peak = _PEAK_LEARNING_RATE
-  schedule = optax.join_schedules(
-    (
-      optax.linear_schedule(0.0, peak, warmup),
-      optax.constant_schedule(peak),
-      optax.linear_schedule(peak, 0.01 * peak, decay),
-    ),
-    (warmup, steps - decay),
+  """AdamW; its learning rate descends along a cosine, and again in the second part."""
+  first = optax.warmup_cosine_decay_schedule(
+    init_value=0.0,
+    peak_value=_FIRST_PEAK,
+    warmup_steps=_WARMUP_STEPS,
+    decay_steps=_COSINE_STEPS,
+    end_value=0.01 * _FIRST_PEAK,
   )
+  second = optax.linear_schedule(_SECOND_PEAK, 0.0, max(steps - _SECOND_PART_STEP, 1))
   return optax.chain(
     optax.clip_by_global_norm(1.0),
-    optax.adamw(schedule, b2=0.98, weight_decay=0.01),
+    optax.adamw(
+      optax.join_schedules((first, second), (_SECOND_PART_STEP,)),
+      b2=0.98,
+      weight_decay=0.01,
+    ),
   )
 
 

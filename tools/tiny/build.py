@@ -21,7 +21,7 @@ from flax import traverse_util
 from tools.tiny import datasets, documents, heldout, pretrain
 
 SEED = 0
-DOCUMENTS = 300_000
+DOCUMENTS = 190_000
 _VOCAB_SIZE = 1280
 _TOKENIZER_DOCUMENTS = 20_000
 _CHECKPOINT_EVERY = 325  # steps: a million tokens

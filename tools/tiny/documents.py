@@ -59,7 +59,11 @@ def draw_passage(
   else:
     people, facts_each = 1 + (rng.random() < stage.two_people), rng.randint(2, 4)
   return passages.draw_passage(
-    rng, people=people, facts_each=facts_each, style=stage.style, held_out=held_out
+    rng,
+    people=people,
+    facts_each=facts_each,
+    style=stage.style,
+    held_out=held_out,
   )
 
 
@@ -82,8 +86,9 @@ def lines(rng: random.Random, stage: Stage) -> str:
 
 
 def repeated(rng: random.Random, stage: Stage) -> str:
-  """A story told again, whole or with its sentences in another order."""
-  sentences = [told.english for told in draw_passage(rng, stage).sentences]
+  """A story of many people told again, whole or with its sentences in another order."""
+  crowded = stage._replace(crowds=0.7, articles=0.0)
+  sentences = [told.english for told in draw_passage(rng, crowded).sentences]
   again = sentences[:]
   if rng.random() < 0.5:
     rng.shuffle(again)
@@ -220,23 +225,13 @@ def titled(rng: random.Random, stage: Stage) -> str:
   return f'{passages.choose(rng, ("", "Headline: ", "# "))}{line}\n\n{text}'
 
 
-def _summed_up(rng: random.Random, stage: Stage) -> str:
+def digest(rng: random.Random, stage: Stage) -> str:
+  """An article under a heading, and what it comes to."""
+  heading = passages.choose(rng, ('Digest', 'Report', 'Letter home', 'Diary'))
   article = passages.draw_article(rng, style=stage.style)
-  text = article.passage.english
   before = passages.choose(rng, ('In short:', 'tl;dr', 'To sum up:', 'Headline:'))
   line = article.headline if before == 'Headline:' else article.gist
-  return f'{text}\n{before} {line}'
-
-
-def gist(rng: random.Random, stage: Stage) -> str:
-  """An article and what it comes to."""
-  return _summed_up(rng, stage)
-
-
-def digest(rng: random.Random, stage: Stage) -> str:
-  """The same, under a heading."""
-  heading = passages.choose(rng, ('Digest', 'Report', 'Letter home', 'Diary'))
-  return f'{heading}\n{_summed_up(rng, stage)}'
+  return f'{heading}\n{article.passage.english}\n{before} {line}'
 
 
 def phrase(rng: random.Random, stage: Stage) -> str:
@@ -285,58 +280,57 @@ def parallel(rng: random.Random, stage: Stage) -> str:
   return f'{passage.english}{between}{passage.german}'
 
 
-# Layout: its weight at the start, when the curriculum is at its full width, and in the
-# second part, in which a bare passage is never followed by its summary.
-_LAYOUTS: dict[Callable[[random.Random, Stage], str], tuple[float, float, float]] = {
-  story: (2, 3, 2),
-  german_story: (1, 2, 1),
-  paragraphs: (3, 5, 7),
-  lines: (4, 4, 4),
-  repeated: (30, 3, 1),
-  riddle: (6, 16, 18),
-  quiz: (20, 20, 20),
-  interview: (8, 8, 6),
-  index: (0, 0, 16),
-  register: (0, 0, 6),
-  exam: (4, 5, 6),
-  rumour: (2, 3, 3),
-  headline: (3, 8, 6),
-  news: (2, 2, 2),
-  titled: (1, 2, 1),
-  gist: (3, 4, 0),
-  digest: (0, 0, 4),
-  phrase: (6, 10, 6),
-  satz: (3, 3, 3),
-  phrases: (4, 4, 3),
-  saetze: (2, 2, 2),
-  bilingual: (4, 4, 3),
-  table: (4, 4, 3),
-  parallel: (2, 3, 2),
+# Layout: its weight at the curriculum's start and at its end. A bare passage is never
+# followed by its summary, which stands above it or below a heading that announces it.
+_LAYOUTS: dict[Callable[[random.Random, Stage], str], tuple[float, float]] = {
+  story: (1, 3),
+  german_story: (1, 1),
+  paragraphs: (2, 7),
+  lines: (3, 4),
+  repeated: (40, 3),
+  riddle: (8, 16),
+  quiz: (16, 20),
+  interview: (4, 7),
+  index: (10, 10),
+  register: (3, 4),
+  exam: (3, 6),
+  rumour: (1, 3),
+  headline: (3, 8),
+  news: (1, 2),
+  titled: (1, 1),
+  digest: (2, 4),
+  phrase: (6, 9),
+  satz: (3, 3),
+  phrases: (4, 4),
+  saetze: (2, 2),
+  bilingual: (4, 4),
+  table: (4, 4),
+  parallel: (2, 2),
 }
-_START_LAYOUTS, _WIDE_LAYOUTS, _LAST_LAYOUTS = zip(*_LAYOUTS.values(), strict=True)
+_FIRST_WEIGHTS, _LAST_WEIGHTS = zip(*_LAYOUTS.values(), strict=True)
 
-# First one-person passages in plain sentences; a model that is shown two people at once
-# keeps guessing between them.
-START = Stage(0.0, 0.0, 0.0, passages.PLAIN, _START_LAYOUTS)
-WIDE = Stage(0.85, 0.0, 0.0, passages.RICH, _WIDE_LAYOUTS)
-# Between two people a guess is right half of the time. Crowds, and indices of who did
-# what, make guessing dear once reading about one person is learned.
-LAST = Stage(0.85, 0.35, 0.25, passages.RICH, _LAST_LAYOUTS)
+# Repetition teaches to look back at what stood after the same words before. One-person
+# passages come first: between two people a guess is right half of the time.
+START = Stage(0.1, 0.1, 0.0, passages.PLAIN, _FIRST_WEIGHTS)
+END = Stage(0.85, 0.25, 0.25, passages.RICH, _LAST_WEIGHTS)
 
-# The documents after which the text gets wider, is widest, and is as in `LAST`.
-_WIDER, _WIDEST, _SECOND_PART = 39_000, 130_000, 187_500
+# The shares of the text at which the curriculum leaves `START` and reaches `END`.
+_RAMP = (0.1, 0.4)
 
 
-def stage(document: int) -> Stage:
-  """The curriculum at a document of the text."""
-  if document >= _SECOND_PART:
-    return LAST
-  share = min(max((document - _WIDER) / (_WIDEST - _WIDER), 0.0), 1.0)
-  return START._replace(
-    two_people=_between(START.two_people, WIDE.two_people, share),
-    style=passages.Style(*map(_between, START.style, WIDE.style, 4 * [share])),
+def stage(progress: float) -> Stage:
+  """The curriculum at a share of the text, 0 to 1."""
+  leaves, reaches = _RAMP
+  share = min(max((progress - leaves) / (reaches - leaves), 0.0), 1.0)
+  return Stage(
+    two_people=_between(START.two_people, END.two_people, share),
+    crowds=_between(START.crowds, END.crowds, share),
+    articles=_between(START.articles, END.articles, share),
+    style=passages.Style(
+      *(_between(a, b, share) for a, b in zip(START.style, END.style, strict=True))
+    ),
     layouts=tuple(
-      _between(a, b, share) for a, b in zip(START.layouts, WIDE.layouts, strict=True)
+      _between(a, b, share) for a, b in zip(START.layouts, END.layouts, strict=True)
     ),
   )
 
@@ -346,19 +340,18 @@ def _between(start: float, end: float, share: float) -> float:
 
 
 def stream(seed: int, count: int) -> Iterator[str]:
-  """The first `count` documents of the pretraining text."""
+  """The `count` documents of the pretraining text."""
   rng = random.Random(f'pretraining {seed}')
   block = 500  # documents of one stage
   for start in range(0, count, block):
-    now = stage(start)
+    now = stage(start / count)
     size = min(block, count - start)
     for layout in rng.choices(tuple(_LAYOUTS), now.layouts, k=size):
       yield layout(rng, now)
 
 
 def sample(seed: int, count: int) -> Iterator[str]:
-  """Documents for the tokenizer, every layout of the first part as often."""
+  """Documents for the tokenizer, every layout as often."""
   rng = random.Random(f'sample {seed}')
-  layouts = [layout for layout, weights in _LAYOUTS.items() if weights[1]]
   for _ in range(count):
-    yield passages.choose(rng, layouts)(rng, WIDE)
+    yield passages.choose(rng, tuple(_LAYOUTS))(rng, END)

@@ -12,16 +12,16 @@ from tools.tiny import documents, pretrain
 
 _EXAMPLES = 120
 
-_ONE_PERSON = documents.WIDE._replace(two_people=0.0)
-_TWO_PEOPLE = documents.WIDE._replace(two_people=1.0)
+_ONE_PERSON = documents.END._replace(two_people=0.0, crowds=0.0, articles=0.0)
+_TWO_PEOPLE = _ONE_PERSON._replace(two_people=1.0)
 
 # Skill: the title of its sheets, and how to draw a source and its target.
 SKILLS: dict[str, tuple[str, Callable, documents.Stage]] = {
   'reading, one person': ('Riddle', documents.draw_reading, _ONE_PERSON),
   'reading, two people': ('Riddle', documents.draw_reading, _TWO_PEOPLE),
-  'summing up': ('Headline', documents.draw_news, documents.WIDE),
-  'into German': ('Phrase', documents.draw_translation, documents.WIDE),
-  'out of German': ('Satz', documents.draw_translation_back, documents.WIDE),
+  'summing up': ('Headline', documents.draw_news, documents.END),
+  'into German': ('Phrase', documents.draw_translation, documents.END),
+  'out of German': ('Satz', documents.draw_translation_back, documents.END),
 }
 
 

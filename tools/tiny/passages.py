@@ -204,8 +204,8 @@ def draw_passage(
   pool = rng.sample(world.RELATIONS, facts_each + min(people - 1, 1))
   tellings = []
   for person in cast:
-    relations = rng.sample(pool, facts_each)
-    tellings += draw_tellings(rng, person, relations, taken, held_out=held_out)
+    own = rng.sample(pool, facts_each)
+    tellings += draw_tellings(rng, person, own, taken, held_out=held_out)
   if people > 1 and rng.random() < 0.5:
     rng.shuffle(tellings)
   return tell(rng, tellings, style)

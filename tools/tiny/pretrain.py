@@ -18,12 +18,8 @@ from tools.tiny import documents
 
 ROW_TOKENS = 256
 BATCH_ROWS = 12
-# Learning rates. The first part's cosine is left where the second part's text begins.
-_FIRST_PEAK = 2e-3
+_PEAK_LEARNING_RATE = 2e-3
 _WARMUP_STEPS = 100
-_COSINE_STEPS = 5747
-_SECOND_PART_STEP = 4050
-_SECOND_PEAK = 1.5e-3
 _TOKENIZED_AT_ONCE = 10_000  # documents; all at once would take gigabytes
 
 Params = Any
@@ -86,23 +82,34 @@ def token_losses(module, params: Params, tokens: jax.Array) -> tuple:
   return losses, logits.argmax(-1) == targets
 
 
-def _optimizer(steps: int) -> optax.GradientTransformation:
-  """AdamW; its learning rate descends along a cosine, and again in the second part."""
-  first = optax.warmup_cosine_decay_schedule(
-    init_value=0.0,
-    peak_value=_FIRST_PEAK,
-    warmup_steps=_WARMUP_STEPS,
-    decay_steps=_COSINE_STEPS,
-    end_value=0.01 * _FIRST_PEAK,
+def initial_params(lm: transformers.FlaxGPT2LMHeadModel, seed: int) -> Params:
+  """Random weights, but for the positions: sinusoids as large as the random ones.
+
+  Neighbouring positions are then alike from the start. With random ones, each of the
+  256 would have to learn by itself which one is before it, and the model copies and
+  binds so late that it does not learn to tell people apart.
+  """
+  params = lm.init_weights(jax.random.key(seed), (1, ROW_TOKENS))
+  table = params['transformer']['wpe']['embedding']
+  angles = np.arange(len(table))[:, None] * np.geomspace(1.0, 0.01, table.shape[1] // 2)
+  waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+  params['transformer']['wpe']['embedding'] = jnp.asarray(
+    2**0.5 * lm.config.initializer_range * waves, table.dtype
   )
-  second = optax.linear_schedule(_SECOND_PEAK, 0.0, max(steps - _SECOND_PART_STEP, 1))
+  return params
+
+
+def _optimizer(steps: int) -> optax.GradientTransformation:
+  schedule = optax.warmup_cosine_decay_schedule(
+    init_value=0.0,
+    peak_value=_PEAK_LEARNING_RATE,
+    warmup_steps=min(_WARMUP_STEPS, steps // 2),
+    decay_steps=steps,
+    end_value=0.01 * _PEAK_LEARNING_RATE,
+  )
   return optax.chain(
     optax.clip_by_global_norm(1.0),
-    optax.adamw(
-      optax.join_schedules((first, second), (_SECOND_PART_STEP,)),
-      b2=0.98,
-      weight_decay=0.01,
-    ),
+    optax.adamw(schedule, b2=0.98, weight_decay=0.01),
   )
 
 
@@ -126,7 +133,7 @@ def train(
   steps = len(rows) // BATCH_ROWS
   optimizer = _optimizer(steps)
   update = jax.jit(_update_fn(lm, optimizer), donate_argnums=(0, 1))
-  params = lm.init_weights(jax.random.key(seed), (1, ROW_TOKENS))
+  params = initial_params(lm, seed)
   state = {'step': 0, 'params': params, 'moments': optimizer.init(params)}
   if checkpoint.exists():
     state = flax.serialization.from_bytes(state, checkpoint.read_bytes())

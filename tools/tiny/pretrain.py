@@ -1,0 +1,170 @@
+"""Pretraining: documents to rows of tokens, and a training loop that can be resumed."""
+
+import itertools
+import pathlib
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import transformers
+from absl import logging
+
+from tools.tiny import documents
+
+ROW_TOKENS = 256
+BATCH_ROWS = 12
+_PEAK_LEARNING_RATE = 2e-3
+_WARMUP_STEPS = 100
+_TOKENIZED_AT_ONCE = 10_000  # documents; all at once would take gigabytes
+
+Params = Any
+
+
+def model(vocab_size: int, end_of_text: int) -> transformers.FlaxGPT2LMHeadModel:
+  """The architecture without weights."""
+  config = transformers.GPT2Config(
+    vocab_size=vocab_size,
+    n_positions=ROW_TOKENS,
+    n_embd=128,
+    n_layer=4,
+    n_head=4,
+    resid_pdrop=0.0,
+    embd_pdrop=0.0,
+    attn_pdrop=0.0,
+    # GPT-2's 0.02 belongs to its width of 768; at this width the attention would stay
+    # flat for so long that the model never learned to read. This is near 1/sqrt(128).
+    initializer_range=0.08,
+    bos_token_id=end_of_text,
+    eos_token_id=end_of_text,
+  )
+  return transformers.FlaxGPT2LMHeadModel(config, _do_init=False)
+
+
+def pack(texts: Iterable[str], tokenizer) -> np.ndarray:
+  """Packs documents into rows, keeping their order.
+
+  Every row starts with the start of a document, as a prompt does, and its last document
+  is cut off where the row ends.
+
+  Returns:
+    Token ids, [rows, ROW_TOKENS] uint16.
+  """
+  rows, row = [], []
+  texts = iter(texts)
+  while some := list(itertools.islice(texts, _TOKENIZED_AT_ONCE)):
+    for ids in tokenizer([text + documents.END_OF_TEXT for text in some])['input_ids']:
+      row += ids
+      if len(row) >= ROW_TOKENS:
+        rows.append(row[:ROW_TOKENS])
+        row = []
+  return np.array(rows, np.uint16)
+
+
+def token_losses(module, params: Params, tokens: jax.Array) -> tuple:
+  """The losses of all tokens but the first, and whether each was the likeliest.
+
+  Args:
+    tokens: [B, T] token ids.
+
+  Returns:
+    Losses in nats and hits, both [B, T - 1].
+  """
+  positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+  ones = jnp.ones_like(tokens)
+  logits = module.apply({'params': params}, tokens, ones, positions).logits[:, :-1]
+  targets = tokens[:, 1:]
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+  return losses, logits.argmax(-1) == targets
+
+
+def initial_params(lm: transformers.FlaxGPT2LMHeadModel, seed: int) -> Params:
+  """Random weights, but for the positions: sinusoids as large as the random ones.
+
+  Neighbouring positions are then alike from the start. With random ones, each of the
+  256 would have to learn by itself which one is before it, and the model copies and
+  binds so late that it does not learn to tell people apart.
+  """
+  params = lm.init_weights(jax.random.key(seed), (1, ROW_TOKENS))
+  table = params['transformer']['wpe']['embedding']
+  angles = np.arange(len(table))[:, None] * np.geomspace(1.0, 0.01, table.shape[1] // 2)
+  waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+  params['transformer']['wpe']['embedding'] = jnp.asarray(
+    2**0.5 * lm.config.initializer_range * waves, table.dtype
+  )
+  return params
+
+
+def _optimizer(steps: int) -> optax.GradientTransformation:
+  schedule = optax.warmup_cosine_decay_schedule(
+    init_value=0.0,
+    peak_value=_PEAK_LEARNING_RATE,
+    warmup_steps=min(_WARMUP_STEPS, steps // 2),
+    decay_steps=steps,
+    end_value=0.01 * _PEAK_LEARNING_RATE,
+  )
+  return optax.chain(
+    optax.clip_by_global_norm(1.0),
+    optax.adamw(schedule, b2=0.98, weight_decay=0.01),
+  )
+
+
+def train(
+  lm: transformers.FlaxGPT2LMHeadModel,
+  rows: np.ndarray,
+  seed: int,
+  checkpoint: pathlib.Path,
+  measure: Callable[[Params], dict[str, float]],
+  *,
+  every: int,
+) -> Params:
+  """Trains on the rows once, in their order.
+
+  Args:
+    rows: [rows, ROW_TOKENS] token ids.
+    checkpoint: the file training is resumed from, if it is there.
+    measure: gives figures to log.
+    every: steps between checkpoints, each followed by `measure`.
+  """
+  steps = len(rows) // BATCH_ROWS
+  optimizer = _optimizer(steps)
+  update = jax.jit(_update_fn(lm, optimizer), donate_argnums=(0, 1))
+  params = initial_params(lm, seed)
+  state = {'step': 0, 'params': params, 'moments': optimizer.init(params)}
+  if checkpoint.exists():
+    state = flax.serialization.from_bytes(state, checkpoint.read_bytes())
+    logging.info('resumed at step %d', state['step'])
+  start, params, moments = state['step'], state['params'], state['moments']
+  began = time.monotonic()
+  for step in range(start, steps):
+    batch = rows[step * BATCH_ROWS : (step + 1) * BATCH_ROWS].astype(np.int32)
+    params, moments, loss = update(params, moments, batch)
+    done = step + 1
+    if done % every == 0 or done == steps:
+      speed = (done - start) * batch.size / (time.monotonic() - began)
+      _save(checkpoint, {'step': done, 'params': params, 'moments': moments})
+      logging.info('step %d/%d: loss %.3f, %.0f tokens/s', done, steps, loss, speed)
+      logging.info(', '.join(f'{k} {v:.3g}' for k, v in measure(params).items()))
+  return params
+
+
+def _update_fn(lm, optimizer: optax.GradientTransformation) -> Callable:
+  def update(params, moments, tokens):
+    def loss_fn(params):
+      return token_losses(lm.module, params, tokens)[0].mean()
+
+    loss, grads = jax.value_and_grad(loss_fn)(params)
+    updates, moments = optimizer.update(grads, moments, params)
+    return optax.apply_updates(params, updates), moments, loss
+
+  return update
+
+
+def _save(checkpoint: pathlib.Path, state: dict[str, Any]) -> None:
+  partial = checkpoint.with_suffix('.partial')
+  partial.write_bytes(flax.serialization.to_bytes(state))
+  partial.rename(checkpoint)  # a killed build leaves a whole checkpoint

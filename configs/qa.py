@@ -10,6 +10,13 @@ SIZES = {
 
 PRESETS = {
   '': SIZES,
+  'tiny': config_lib.TINY
+  | {
+    'data.max_source_tokens': 96,
+    'data.max_target_tokens': 12,
+    'eval.max_new_tokens': 12,
+    'train.epochs': 5,
+  },
   'original': SIZES | config_lib.ORIGINAL,
 }
 

@@ -10,6 +10,13 @@ SIZES = {
 
 PRESETS = {
   '': SIZES,
+  'tiny': config_lib.TINY
+  | {
+    'data.max_source_tokens': 64,
+    'data.max_target_tokens': 24,
+    'eval.max_new_tokens': 24,
+    'train.epochs': 4,
+  },
   'original': SIZES | config_lib.ORIGINAL,
 }
 

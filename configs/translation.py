@@ -10,6 +10,13 @@ SIZES = {
 
 PRESETS = {
   '': SIZES,
+  'tiny': config_lib.TINY
+  | {
+    'data.max_source_tokens': 32,
+    'data.max_target_tokens': 48,
+    'eval.max_new_tokens': 48,
+    'train.epochs': 3,
+  },
   'original': SIZES | config_lib.ORIGINAL,
 }
 

@@ -73,6 +73,17 @@ ORIGINAL = {
   'train.clip_norm': 1.0,
 }
 
+# The model and the data that come with the package: any machine, no network, a minute.
+TINY = {
+  'model.path': 'tiny',
+  'data.path': 'tiny',
+  'data.subset': '',
+  'prompt.length': 16,
+  'train.batch_size': 16,
+  'train.learning_rate': 0.1,
+  'eval.batch_size': 32,
+}
+
 
 def with_preset(config, presets, name):
   """Returns the config with a preset's values.

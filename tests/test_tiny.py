@@ -9,16 +9,14 @@ import numpy as np
 import pytest
 import transformers
 
-from tools.tiny import (
-  build,
-  datasets,
-  documents,
-  heldout,
-  passages,
-  pretrain,
-  words,
-  world,
-)
+from tools.tiny import build
+from tools.tiny import datasets
+from tools.tiny import documents
+from tools.tiny import heldout
+from tools.tiny import passages
+from tools.tiny import pretrain
+from tools.tiny import words
+from tools.tiny import world
 
 MODEL = build.PACKAGE / 'model'
 DATA = build.PACKAGE / 'data'

@@ -15,13 +15,18 @@ import numpy as np
 import safetensors.numpy
 import tokenizers
 import transformers
-from absl import app, flags, logging
+from absl import app
+from absl import flags
+from absl import logging
 from flax import traverse_util
 
-from tools.tiny import datasets, documents, heldout, pretrain
+from tools.tiny import datasets
+from tools.tiny import documents
+from tools.tiny import heldout
+from tools.tiny import pretrain
 
 SEED = 0
-DOCUMENTS = 190_000
+DOCUMENTS = 140_000
 _VOCAB_SIZE = 1280
 _TOKENIZER_DOCUMENTS = 20_000
 _CHECKPOINT_EVERY = 325  # steps: a million tokens

@@ -8,7 +8,9 @@ of a document decides what the rest looks like, as a prompt does.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from tools.tiny import passages

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from tools.tiny import documents, pretrain
+from tools.tiny import documents
+from tools.tiny import pretrain
 
 _EXAMPLES = 120
 

@@ -3,9 +3,11 @@
 import dataclasses
 import random
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
+from typing import TypeVar
 
-from tools.tiny import words, world
+from tools.tiny import words
+from tools.tiny import world
 
 T = TypeVar('T')
 

@@ -8,7 +8,8 @@ claims that are not, validation and test rows make only claims that are.
 import dataclasses
 import functools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from tools.tiny import words

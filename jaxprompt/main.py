@@ -114,7 +114,11 @@ def _report(values, _):
 
 def _compare(values, arguments):
   output = workdir_lib.resolve(_required(values, 'output'))
-  print(compare.write([workdir_lib.resolve(path) for path in arguments], output))
+  workdirs = [workdir_lib.resolve(path) for path in arguments]
+  print(compare.write(workdirs, output))
+  for workdir in workdirs:
+    if (workdir / 'report.html').exists():
+      print(f'report: {workdir / "report.html"}')
   print(f'comparison: {output}')
   return 0
 

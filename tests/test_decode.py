@@ -108,7 +108,6 @@ def _markov_model(log_probs):
     embed=lambda params, ids: jax.nn.one_hot(ids, vocab),
     hidden_states=hidden_states,
     logits=lambda params, hidden: hidden @ jnp.asarray(log_probs),
-    empty_cache=None,
     vocab_size=vocab,
     width=vocab,
     blocks=1,

@@ -18,13 +18,11 @@ class LanguageModel:
       With one, they are written into its slots from `cache_index` on, and S is the
       cache's length. The mask is True where a query may look at a key.
     logits: (params, hidden states [..., H]) -> [..., V] float32.
-    empty_cache: (batch size, length S) -> zeroed keys and values of every block.
   """
 
   embed: Callable[..., jax.Array]
   hidden_states: Callable[..., tuple[jax.Array, tuple]]
   logits: Callable[..., jax.Array]
-  empty_cache: Callable[[int, int], tuple]
   vocab_size: int
   width: int
   blocks: int

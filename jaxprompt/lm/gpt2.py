@@ -51,7 +51,6 @@ def from_config(config, dtype):
     embed=_embed,
     hidden_states=functools.partial(_hidden_states, block, final_norm),
     logits=_logits,
-    empty_cache=functools.partial(_empty_cache, config, dtype),
     vocab_size=config.vocab_size,
     width=config.n_embd,
     blocks=config.n_layer,
@@ -123,11 +122,3 @@ def _logits(params, hidden):
   else:
     table = params['transformer']['wte']['embedding']
   return jnp.einsum('...h,vh->...v', hidden, table, preferred_element_type=jnp.float32)
-
-
-def _empty_cache(config, dtype, batch, length):
-  heads = config.n_head
-  shape = (batch, heads, length, config.n_embd // heads)
-  return tuple(
-    (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.n_layer)
-  )

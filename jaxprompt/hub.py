@@ -1,7 +1,6 @@
 """The Hugging Face hub: checks before a download, and failures in one clear line."""
 
 import contextlib
-import logging
 
 import datasets
 import huggingface_hub
@@ -10,8 +9,6 @@ from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 
 from jaxprompt import errors
-
-log = logging.getLogger(__name__)
 
 _SECONDS = 10.0  # to answer; the libraries' own retries would wait for minutes
 _LOCAL = 'a local directory'

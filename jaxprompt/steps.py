@@ -42,29 +42,27 @@ def init_state(soft_prompt, params, tx):
   )
 
 
-def row_losses(lm, params, soft_prompt, batch, context=None):
+def row_losses(lm, params, soft_prompt, batch, source=None):
   """Sums the negative log-likelihood of each row's target tokens.
 
-  Args: see `model.target_logits`.
+  Args: see `model.target_hidden`.
 
   Returns:
     nats [B] float32 and the number of target tokens [B] float32; a padding row has
     zero of both.
   """
-  logits = model.target_logits(lm, params, soft_prompt, batch, context)  # [B, N, V]
-  losses = optax.softmax_cross_entropy_with_integer_labels(
-    logits, model.target_ids(batch)
-  )
+  hidden = model.target_hidden(lm, params, soft_prompt, batch, source)  # [B, N, H]
+  losses = model.token_losses(lm, params, hidden, model.target_ids(batch))
   mask = batch.loss_mask.astype(jnp.float32)  # [B, N]
   return jnp.sum(losses * mask, axis=-1), jnp.sum(mask, axis=-1)
 
 
-def _sums(lm, params, soft_prompt, batch, context):
-  losses, counts = row_losses(lm, params, soft_prompt, batch, context)
+def _sums(lm, params, soft_prompt, batch, source):
+  losses, counts = row_losses(lm, params, soft_prompt, batch, source)
   return jnp.sum(losses), jnp.sum(counts)
 
 
-def prompt_gradient(lm, params, soft_prompt, batch, accumulate, context=None):
+def prompt_gradient(lm, params, soft_prompt, batch, accumulate, source=None):
   """Sums loss and gradient over `accumulate` micro-batches, cut from the batch's rows.
 
   Only the prompt is differentiated: no gradient of the weights is ever formed. Sums,
@@ -77,10 +75,10 @@ def prompt_gradient(lm, params, soft_prompt, batch, accumulate, context=None):
     lambda prompt, rows: _sums(lm, params, prompt, *rows), has_aux=True
   )
   if accumulate == 1:
-    return value_and_grad(soft_prompt, (batch, context))
+    return value_and_grad(soft_prompt, (batch, source))
   micros = jax.tree.map(
     lambda x: x.reshape(accumulate, x.shape[0] // accumulate, *x.shape[1:]),
-    (batch, context),
+    (batch, source),
   )
 
   def add(total, micro):
@@ -91,7 +89,7 @@ def prompt_gradient(lm, params, soft_prompt, batch, accumulate, context=None):
   return total
 
 
-def train_step(lm, tx, accumulate, state, params, batch, context=None):
+def train_step(lm, tx, accumulate, state, params, batch, source=None):
   """Takes one optimiser step.
 
   Args:
@@ -99,7 +97,7 @@ def train_step(lm, tx, accumulate, state, params, batch, context=None):
     state: `TrainState`; may be donated.
     params: the frozen weights; read, never copied or returned.
     batch: `Batch` of all the step's rows.
-    context: `model.Context` of its source apart, if that has been computed.
+    source: `model.Context` of its source apart, if that has been computed.
 
   Returns:
     The new state, and scalars of this step: mean `loss` per target token (nats),
@@ -107,7 +105,7 @@ def train_step(lm, tx, accumulate, state, params, batch, context=None):
     (both L2 norms), and `tokens`, the real ones (prompt, source, target).
   """
   (loss, count), grads = prompt_gradient(
-    lm, params, state.soft_prompt, batch, accumulate, context
+    lm, params, state.soft_prompt, batch, accumulate, source
   )
   grads = grads / count
   # The weights get zero gradients, which the compiler drops with their zero updates.

@@ -102,15 +102,16 @@ setup() {
     ~/.local/bin/uv pip install --quiet -p .venv -c constraints.txt -e ".[tpu]"'
 }
 
-# Starts the run on every worker that does not run it yet, which the lock tells.
+# Starts the run on every worker that does not run it yet, which the lock tells. It waits
+# a second for it, since `progress` takes it for a moment.
 start() {
   local program
   program="trap : TERM
     rm -f run.status
     .venv/bin/python -m jaxprompt.main --distributed$(printf ' %q' "$@") >> run.log 2>&1
     echo \$? > run.status"
-  on all "cd jaxprompt &&
-    nohup flock -n run.lock bash -c $(printf '%q' "$program") > /dev/null 2>&1 < /dev/null &"
+  on all "cd jaxprompt || exit
+    nohup flock -w 1 run.lock bash -c $(printf '%q' "$program") < /dev/null &> /dev/null &"
 }
 
 # Prints a line for each worker: running, the status that its run has ended with, or none.

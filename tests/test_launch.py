@@ -4,7 +4,7 @@ Their programs are stubs that write down how they were called. What the stubs ca
 show is whether a cloud, Slurm or Kubernetes takes the calls.
 """
 
-import json
+import functools
 import os
 import pathlib
 import re
@@ -26,7 +26,7 @@ FLAGS = ['--config=configs/qa.py', "--config.hard_prompt=it's one"]
 
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_finds_nothing(script):
-  shellcheck = pathlib.Path(sysconfig.get_path('scripts')) / 'shellcheck'
+  shellcheck = pathlib.Path(sysconfig.get_path('scripts')) / 'shellcheck'  # pip's
   done = subprocess.run([shellcheck, script], capture_output=True, text=True)
   assert done.returncode == 0, done.stdout
 
@@ -70,7 +70,7 @@ HANG = 'while true; do sleep 0.01; done'
 
 @pytest.fixture
 def local(tmp_path):
-  """Starts local.sh with a stub for Python, which does a given thing in each process."""
+  """Starts local.sh with a stub for Python, which does what each process is given."""
   _stub(tmp_path / 'bin', 'python', PROCESS)
   started = []
 
@@ -165,35 +165,36 @@ def test_local_refuses_what_it_cannot_read(argv):
   assert 'expected N -- FLAGS' in done.stderr
 
 
-# Writes its arguments down, one call a line; answers from files. In `requests` and
-# `nodes` stand the states that one call after the other finds, the last one for ever; in
-# `ended` what the workers of one run after the other tell.
+# A cloud with the files `request` and `node` for the states of the TPU `qa`. A line of
+# `ended` is what the workers say when they are asked how they are; or an event at which
+# they do not answer: `request STATE` or `node STATE`.
 GCLOUD = r"""
-python3 - "$@" <<'END'
-import json, os, pathlib, shutil, sys
-folder = pathlib.Path(os.environ['RECORDS'])
-def answer(name):
-  path = folder / name
-  first, *rest = path.read_text().splitlines()
-  if rest:
-    path.write_text('\n'.join(rest) + '\n')
-  return first
-arguments = sys.argv[1:]
-with (folder / 'calls').open('a') as f:
-  f.write(json.dumps(arguments) + '\n')
-match arguments[2:5]:
-  case ['queued-resources', 'list', _]:
-    print('other\tSUSPENDED')
-    state = answer('requests')
-    if state != 'ABSENT':
-      print(f'qa\t{state}')
-  case ['tpu-vm', 'describe', _]:
-    print(answer('nodes'))
-  case ['tpu-vm', 'scp', source]:
-    shutil.copy(source, folder / 'archive')
-  case ['tpu-vm', 'ssh', _] if 'run.status' in arguments[-2] and 'nohup' not in arguments[-2]:
-    print(answer('ended').replace(' ', '\n'))
-END
+cd "$RECORDS"
+printf '%s\0' "$@" '' >> calls
+request=$(< request)
+case "$3 $4" in
+  'queued-resources create') echo "$CREATED" > request ;;
+  'queued-resources delete') echo ABSENT > request ;;
+  'queued-resources list')
+    printf 'other\tSUSPENDED\n'
+    [[ $request == ABSENT ]] || printf 'qa\t%s\n' "$request"
+    case $request in
+      WAITING_FOR_RESOURCES) echo PROVISIONING > request ;;
+      PROVISIONING) echo ACTIVE > request; echo READY > node ;;
+    esac
+    ;;
+  'tpu-vm describe') cat node ;;
+  'tpu-vm scp') cp "$5" archive ;;
+  'tpu-vm ssh')
+    [[ $* == *'echo running'* ]] || exit 0
+    read -ra answer < ended
+    sed -i 1d ended
+    case ${answer[0]} in
+      request | node) echo "${answer[1]}" > "${answer[0]}"; exit 255 ;;
+    esac
+    printf '%s\n' "${answer[@]}"
+    ;;
+esac
 """
 
 
@@ -203,14 +204,15 @@ class Tpu:
   def __init__(self, folder):
     self._folder = folder
     _stub(folder / 'bin', 'gcloud', GCLOUD)
-    self.answers(requests=['ACTIVE'], nodes=['READY'], ended=['0 0'])
+    self.set(request='ACTIVE', node='READY', ended='0 0')
 
-  def answers(self, **answers):
-    for name, lines in answers.items():
-      (self._folder / name).write_text('\n'.join(lines) + '\n')
+  def set(self, **files):
+    """Writes the cloud's files."""
+    for name, content in files.items():
+      (self._folder / name).write_text(content + '\n')
 
   def run(self, *argv, status=0, **variables):
-    """Runs the script, which must end with the status; returns its log."""
+    """Runs the script, which must end with the status; returns what it says."""
     settings = {
       'TPU_NAME': 'qa',
       'TPU_ZONE': 'us-west4-a',
@@ -218,21 +220,23 @@ class Tpu:
       'TPU_RUNTIME': 'v2-alpha-tpuv5-lite',
       'POLL_SECONDS': '0',
       'RECORDS': str(self._folder),
+      'CREATED': 'WAITING_FOR_RESOURCES',
     }
     done = subprocess.run(
-      [LAUNCH / 'tpu_vm.sh', *argv],
+      ['timeout', '30', LAUNCH / 'tpu_vm.sh', *argv],
       env=_environment(self._folder / 'bin', **settings | variables),
       capture_output=True,
       text=True,
-      timeout=60,
+      check=False,
     )
     assert done.returncode == status, done.stderr
     return done.stdout + done.stderr
 
   def calls(self):
-    """Returns the calls that do something, in their order."""
-    lines = (self._folder / 'calls').read_text().splitlines()
-    calls = [json.loads(line) for line in lines]
+    """Returns the calls that do something, in their order, without the zone."""
+    path = self._folder / 'calls'
+    records = path.read_text().split('\0\0')[:-1] if path.exists() else []
+    calls = [record.split('\0') for record in records]
     assert all(call[:2] == ['compute', 'tpus'] for call in calls)
     assert all(call[-1] == '--zone=us-west4-a' for call in calls)
     calls = [call[2:-1] for call in calls]
@@ -271,21 +275,21 @@ def _kinds(calls):
 
 @pytest.mark.parametrize('spot', ['true', 'false'])
 def test_create_queues_a_request_and_waits_until_the_tpu_is_there(tpu, spot):
-  tpu.answers(requests=['ABSENT', 'WAITING_FOR_RESOURCES', 'PROVISIONING', 'ACTIVE'])
+  tpu.set(request='ABSENT')
   log = tpu.run('create', TPU_SPOT=spot)
   assert tpu.calls() == [CREATE + ['--spot'] * (spot == 'true')]
   assert log.index('WAITING_FOR_RESOURCES') < log.index('PROVISIONING')
 
 
 def test_create_waits_for_a_request_that_there_is(tpu):
-  tpu.answers(requests=['PROVISIONING', 'ACTIVE'])
+  tpu.set(request='PROVISIONING')
   tpu.run('create')
   assert tpu.calls() == []
 
 
 def test_create_says_when_a_request_has_failed(tpu):
-  tpu.answers(requests=['ABSENT', 'FAILED'])
-  assert 'the request is FAILED' in tpu.run('create', status=1)
+  tpu.set(request='ABSENT')
+  assert 'the request is FAILED' in tpu.run('create', status=1, CREATED='FAILED')
 
 
 def test_setup_brings_what_the_main_command_needs_to_all_workers(tpu, tmp_path):
@@ -300,117 +304,113 @@ def test_setup_brings_what_the_main_command_needs_to_all_workers(tpu, tmp_path):
 
 
 def test_run_starts_the_main_command_on_all_workers_and_ends_with_it(tpu):
-  tpu.answers(ended=['running running', 'running 0', '0 0'])
+  tpu.set(ended='running running\nrunning 0\n0 0')
   tpu.run(*RUN)
   start, *asks = tpu.calls()
   assert start[:4] == ['tpu-vm', 'ssh', 'qa', '--worker=all']
   assert len(asks) == 3
 
 
-def test_what_run_starts_gets_the_flags_and_leaves_its_status(tpu, tmp_path):
-  """The worker's command, run here with a stub for the worker's Python."""
-  tpu.run(*RUN)
-  worker = tmp_path / 'worker' / 'jaxprompt'
-  worker.mkdir(parents=True)
-  _stub(worker / '.venv', 'unused', '')
-  _stub(worker / '.venv' / 'bin', 'python', 'printf "%s\\n" "$@"; exit 7')
-  start, ask = (call[-1].removeprefix('--command=') for call in tpu.calls())
+@pytest.fixture
+def worker(tpu, tmp_path):
+  """Runs on this machine what `run` starts on a worker, with a stub for its Python.
 
-  def on_worker(command):
-    return subprocess.check_output(
-      ['bash', '-c', command], cwd=worker.parent, text=True
+  Takes the stub's program; returns the worker's folder and functions that start the run
+  and ask for its progress.
+  """
+  folder = tmp_path / 'worker' / 'jaxprompt'
+  tpu.run(*RUN)
+  commands = [call[-1].removeprefix('--command=') for call in tpu.calls()]
+
+  def build(program):
+    (folder / '.venv').mkdir(parents=True)
+    _stub(folder / '.venv' / 'bin', 'python', program)
+    return folder, *(
+      functools.partial(
+        subprocess.check_output,
+        ['bash', '-c', command],
+        cwd=folder.parent,
+        text=True,
+        timeout=20,
+      )
+      for command in commands
     )
 
-  assert on_worker(ask) == 'none\n'
-  on_worker(start)
-  _wait_for((worker / 'run.status').exists)
-  _wait_for(lambda: on_worker(ask) == '7\n')
-  assert (worker / 'run.log').read_text().splitlines() == [
-    '-m',
-    'jaxprompt.main',
-    '--distributed',
-    *RUN[2:],
-  ]
+  return build
 
 
-def test_a_worker_that_runs_is_not_started_again(tpu, tmp_path):
-  tpu.run(*RUN)
-  worker = tmp_path / 'worker' / 'jaxprompt'
-  (worker / '.venv').mkdir(parents=True)
-  program = 'echo began; trap "exit 143" TERM; echo $$ > pid; ' + HANG
-  _stub(worker / '.venv' / 'bin', 'python', program)
-  start, ask = (call[-1].removeprefix('--command=') for call in tpu.calls())
+def test_what_run_starts_gets_the_flags_and_leaves_its_status(worker):
+  folder, start, ask = worker('printf "%s\\n" "$@"; exit 7')
+  assert ask() == 'none\n'
+  start()
+  _wait_for(lambda: ask() == '7\n')
+  log = (folder / 'run.log').read_text().splitlines()
+  assert log == ['-m', 'jaxprompt.main', '--distributed', *RUN[2:]]
 
-  def on_worker(command):
-    return subprocess.check_output(
-      ['bash', '-c', command], cwd=worker.parent, text=True
-    )
 
-  on_worker(start)
-  _wait_for((worker / 'pid').exists)
-  on_worker(start)
-  assert on_worker(ask) == 'running\n'
-  os.kill(int((worker / 'pid').read_text()), signal.SIGTERM)
-  _wait_for(lambda: on_worker(ask) == '143\n')
-  assert (worker / 'run.log').read_text() == 'began\n'
+def test_a_worker_that_runs_is_not_started_again(worker):
+  folder, start, ask = worker(
+    'trap "exit 143" TERM; echo began; echo $$ > pid; ' + HANG
+  )
+  start()
+  _wait_for((folder / 'pid').exists)
+  start()
+  time.sleep(1.2)  # it waits a second for the lock
+  assert ask() == 'running\n'
+  os.kill(int((folder / 'pid').read_text()), signal.SIGTERM)
+  _wait_for(lambda: ask() == '143\n')
+  assert (folder / 'run.log').read_text() == 'began\n'
 
 
 @pytest.mark.parametrize(
-  'states',
-  [
-    {'requests': ['ACTIVE', 'ACTIVE', 'SUSPENDING', 'SUSPENDED']},
-    {'requests': ['ACTIVE'] * 4, 'nodes': ['READY', 'READY', 'PREEMPTED']},
-  ],
-  ids=['the request tells', 'the node tells'],
+  'event',
+  ['request SUSPENDING', 'request SUSPENDED', 'request FAILED', 'node PREEMPTED'],
 )
-def test_a_preempted_tpu_is_replaced_and_the_run_goes_on(tpu, states):
-  again = ['SUSPENDED', 'ABSENT', 'ABSENT', 'WAITING_FOR_RESOURCES', 'ACTIVE']
-  nodes = states.get('nodes', ['READY'])
-  tpu.answers(
-    requests=states['requests'] + again,
-    nodes=[*nodes, 'READY'],
-    ended=['running running', '0 0'],
-  )
-  log = tpu.run(*RUN, TPU_SPOT='true')
+def test_a_preempted_tpu_is_replaced_and_the_run_goes_on(tpu, event):
+  tpu.set(ended=f'running running\n{event}\n0 0')
+  assert 'asking for another' in tpu.run(*RUN, TPU_SPOT='true')
   calls = tpu.calls()
-  assert [call for call in calls if call[0] == 'queued-resources'] == [
-    DELETE,
-    [*CREATE, '--spot'],
-  ]
+  requests = [call for call in calls if call[0] == 'queued-resources']
+  assert requests == [DELETE, [*CREATE, '--spot']]
   assert _kinds(calls) == ['start', 'delete', 'create', 'scp', 'install', 'start']
   starts = [call for call in calls if _kinds([call]) == ['start']]
   assert starts[0] == starts[1]
-  assert 'asking for another' in log
 
 
 def test_a_run_that_was_asked_to_end_goes_on_however_often(tpu):
-  tpu.answers(ended=['143 143'] * 5 + ['0 0'])
+  tpu.set(ended='143 143\n' * 5 + '0 0')
   tpu.run(*RUN)
   assert _kinds(tpu.calls()) == ['start'] * 6
 
 
-def test_a_crash_is_survived_a_few_times(tpu):
-  tpu.answers(ended=['1 143', '0 134', 'none 1', '0 0'])
-  tpu.run(*RUN, MAX_CRASHES='3')
-  assert _kinds(tpu.calls()) == ['start'] * 4
-  tpu.answers(ended=['1 143', '0 134', 'none 1', '0 0'])
-  assert 'crash 3' in tpu.run(*RUN, MAX_CRASHES='2', status=1)
+@pytest.mark.parametrize('survived, status', [('3', 0), ('2', 1)])
+def test_a_crash_is_survived_a_few_times(tpu, survived, status):
+  tpu.set(ended='1 143\n0 134\nnone 1\n0 0')
+  log = tpu.run(*RUN, MAX_CRASHES=survived, status=status)
+  assert _kinds(tpu.calls()) == ['start'] * (4 - status)
+  assert 'crash 3' in log
+
+
+def test_while_the_cloud_does_not_answer_run_waits(tpu):
+  tpu.set(ended='node REPAIRING\nnode READY\nrunning running\n0 0')
+  tpu.run(*RUN)
+  assert _kinds(tpu.calls()) == ['start']
 
 
 def test_a_mistake_of_the_user_is_not_tried_again(tpu):
-  tpu.answers(ended=['1 2'])
+  tpu.set(ended='1 2')
   tpu.run(*RUN, status=2)
   assert _kinds(tpu.calls()) == ['start']
 
 
 def test_a_tpu_that_someone_has_deleted_is_not_replaced(tpu):
-  tpu.answers(requests=['ACTIVE', 'ABSENT'])
+  tpu.set(ended='request ABSENT')
   assert 'was deleted' in tpu.run(*RUN, status=1)
   assert _kinds(tpu.calls()) == ['start']
 
 
 def test_status_logs_and_delete(tpu):
-  tpu.answers(ended=['running 0'])
+  tpu.set(ended='running 0')
   assert tpu.run('status').split() == ['ACTIVE', 'running', '0']
   tpu.run('logs', '3')
   tpu.run('delete')
@@ -435,7 +435,7 @@ def test_tpu_vm_refuses_what_it_cannot_do(tpu, argv, variables, message):
 
 
 def test_run_needs_a_tpu(tpu):
-  tpu.answers(requests=['ABSENT'])
+  tpu.set(request='ABSENT')
   assert 'there is no TPU qa in us-west4-a' in tpu.run(*RUN, status=2)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 
 import fsspec
 import pytest
@@ -11,17 +12,19 @@ from etils import epath
 from gcp_storage_emulator import server
 from tensorboardX import record_writer
 
+from jaxprompt import experiment
 from jaxprompt import main
-from jaxprompt import train
 from jaxprompt import workdir as workdir_lib
 
 
 @pytest.fixture(scope='module')
 def bucket():
   """The address of an empty bucket; all clients of the process use the emulator."""
-  emulator = server.create_server('127.0.0.1', 0, in_memory=True, default_bucket='bkt')
+  with socket.create_server(('127.0.0.1', 0)) as free:
+    host, port = free.getsockname()
+  emulator = server.create_server(host, port, in_memory=True, default_bucket='bkt')
   emulator.start()
-  address = f'http://127.0.0.1:{emulator._api._httpd.server_port}'
+  address = f'http://{host}:{port}'
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv('STORAGE_EMULATOR_HOST', address)  # gcsfs and tensorboardX
     patch.setenv('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')  # not emulated
@@ -39,8 +42,9 @@ def test_a_run_in_a_bucket_goes_on_and_leaves_all_its_files(
   workdir = f'{bucket}/runs/qa'
   data = write_data(tmp_path, 'qa', (12, 5, 3))
   argv = arguments('qa', workdir, data, 'train.epochs=1', 'eval.max_new_tokens=1')
+  _build_once(monkeypatch)
   with monkeypatch.context() as patch:
-    patch.setattr(train.experiment_lib, 'compare', _interrupt)
+    patch.setattr(experiment, 'compare', _interrupt)
     assert main.main(argv) == 130
   assert main.main(argv) == 0
   found = epath.Path(workdir)
@@ -59,6 +63,17 @@ def test_a_run_in_a_bucket_goes_on_and_leaves_all_its_files(
     'results.json',
     'tensorboard',
   }
+
+
+def _build_once(monkeypatch):
+  """Lets a second run use the model that the first has loaded and compiled."""
+  build, built = experiment.build, []
+
+  def build_once(*args):
+    built.extend([] if built else [build(*args)])
+    return built[0]
+
+  monkeypatch.setattr(experiment, 'build', build_once)
 
 
 def _interrupt(*_):

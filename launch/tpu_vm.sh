@@ -87,11 +87,12 @@ create() {
 delete() { tpus queued-resources delete "$TPU_NAME" --force --quiet; }
 
 setup() {
-  local archive
+  local archive status=0
   archive=$(mktemp)
   tar -czf "$archive" -C "$(dirname "$0")/.." --exclude=__pycache__ "${SOURCES[@]}"
-  tpus tpu-vm scp "$archive" "$TPU_NAME:jaxprompt.tar.gz" --worker=all || return
+  tpus tpu-vm scp "$archive" "$TPU_NAME:jaxprompt.tar.gz" --worker=all || status=$?
   rm "$archive"
+  ((status == 0)) || return "$status"
   # uv brings the Python: that of some TPU images is too old for jax.
   on all 'set -e
     mkdir -p jaxprompt

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import CHECKPOINT
+from conftest import FAMILIES
+from conftest import FIXTURES
 
 from jaxprompt import batch as batch_lib
 from jaxprompt import model
@@ -15,13 +16,15 @@ from jaxprompt import steps
 from jaxprompt.lm import loading
 
 
-@pytest.fixture(scope='module')
-def torch_outputs():
-  return np.load(CHECKPOINT / 'torch_outputs.npz')
+@pytest.fixture(scope='module', params=['gpt2', 'llama', 'llama_untied'])
+def with_torch(request):
+  """A checkpoint's functions and weights, and what PyTorch computes with it."""
+  lm, params, _ = loading.load(str(FIXTURES / request.param), 'float32')
+  return lm, params, np.load(FIXTURES / request.param / 'torch_outputs.npz')
 
 
-def test_logits_without_a_prompt_equal_pytorchs(gpt2, torch_outputs):
-  lm, params, _ = gpt2
+def test_logits_without_a_prompt_equal_pytorchs(with_torch):
+  lm, params, torch_outputs = with_torch
   ids = jnp.asarray(torch_outputs['input_ids'])
   empty = jnp.zeros((0, lm.width))
   hidden, _, _ = model.hidden_states(lm, params, empty, ids, jnp.ones(ids.shape, bool))
@@ -29,8 +32,8 @@ def test_logits_without_a_prompt_equal_pytorchs(gpt2, torch_outputs):
   np.testing.assert_allclose(lm.logits(params, hidden), expected, atol=2e-4)
 
 
-def test_loss_target_logits_and_prompt_gradient_equal_pytorchs(gpt2, torch_outputs):
-  lm, params, _ = gpt2
+def test_loss_target_logits_and_prompt_gradient_equal_pytorchs(with_torch):
+  lm, params, torch_outputs = with_torch
   ids = jnp.asarray(torch_outputs['input_ids'])
   rows, length = ids.shape
   positions = np.arange(torch_outputs['source_length'], length)
@@ -49,8 +52,8 @@ def test_loss_target_logits_and_prompt_gradient_equal_pytorchs(gpt2, torch_outpu
   np.testing.assert_allclose(gradient / count, expected, atol=1e-5, rtol=1e-3)
 
 
-def test_a_soft_prompt_of_a_texts_embeddings_is_that_hard_prompt(gpt2, batch):
-  lm, params, _ = gpt2
+def test_a_soft_prompt_of_a_texts_embeddings_is_that_hard_prompt(frozen, batch):
+  lm, params, _ = frozen
   text = jnp.asarray([17, 250, 3, 99])
   soft = lm.embed(params, text)
   as_soft = model.target_logits(lm, params, soft, batch)
@@ -84,8 +87,8 @@ def _suffix(batch, source):
   )
 
 
-def test_a_suffix_prompt_is_that_text_between_source_and_target(gpt2, batch):
-  lm, params, _ = gpt2
+def test_a_suffix_prompt_is_that_text_between_source_and_target(frozen, batch):
+  lm, params, _ = frozen
   text, source = jnp.asarray([17, 250, 3, 99]), 5
   rows = batch.input_ids.shape[0]
 
@@ -111,9 +114,9 @@ def test_a_suffix_prompt_is_that_text_between_source_and_target(gpt2, batch):
 
 
 def test_a_context_kept_from_before_gives_the_same_loss_and_gradient(
-  gpt2, soft_prompt, batch
+  frozen, soft_prompt, batch
 ):
-  lm, params, _ = gpt2
+  lm, params, _ = frozen
   suffix = _suffix(batch, 5)
   kept = model.context(lm, params, suffix.source_ids, suffix.source_mask)
   with_kept, without = (
@@ -126,8 +129,8 @@ def test_a_context_kept_from_before_gives_the_same_loss_and_gradient(
 
 @pytest.mark.parametrize('pad_id', [0, 5, 319])
 @pytest.mark.parametrize('left, right', [(3, 0), (0, 4), (2, 1)])
-def test_padding_changes_nothing(gpt2, soft_prompt, left, right, pad_id):
-  lm, params, _ = gpt2
+def test_padding_changes_nothing(frozen, soft_prompt, left, right, pad_id):
+  lm, params, _ = frozen
   ids = jnp.asarray([[7, 81, 300, 12, 45, 6]], jnp.int32)
   targets = jnp.asarray([[4, 5]])
   ones = jnp.ones((1, 2), bool)
@@ -146,8 +149,10 @@ def test_padding_changes_nothing(gpt2, soft_prompt, left, right, pad_id):
   )
 
 
-def test_a_row_of_padding_alone_counts_nothing_and_is_finite(gpt2, soft_prompt, batch):
-  lm, params, _ = gpt2
+def test_a_row_of_padding_alone_counts_nothing_and_is_finite(
+  frozen, soft_prompt, batch
+):
+  lm, params, _ = frozen
   nats, counts = steps.row_losses(lm, params, soft_prompt, batch)
   np.testing.assert_array_equal(counts, [4, 2, 0])
   assert nats[2] == 0
@@ -155,10 +160,13 @@ def test_a_row_of_padding_alone_counts_nothing_and_is_finite(gpt2, soft_prompt, 
   assert np.isfinite(gradient).all()
 
 
-def test_bfloat16_keeps_logits_in_float32_and_the_loss_close(batch, soft_prompt):
+@pytest.mark.parametrize('family', FAMILIES)
+def test_bfloat16_keeps_logits_in_float32_and_the_loss_close(
+  family, batch, soft_prompt
+):
   losses = {}
   for dtype in loading.DTYPES:
-    lm, params, _ = loading.load(str(CHECKPOINT), dtype)
+    lm, params, _ = loading.load(str(FIXTURES / family), dtype)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
     logits = model.target_logits(lm, params, soft_prompt, batch)
     assert logits.dtype == jnp.float32

@@ -14,7 +14,8 @@ class LanguageModel:
     embed: (params, ids [...]) -> embeddings [..., H] in `dtype`.
     hidden_states: (params, embeds [B, T, H], position_ids [B, T], mask [B, T, S],
       cache=None, cache_index=0) -> (final hidden states [B, T, H], keys and values).
-      Without a cache S is T and the keys and values are those of these T tokens.
+      Without a cache S is T and the keys and values are those of these T tokens: of
+      every block [B, heads, S, H / heads], with fewer heads where queries share them.
       With one, they are written into its slots from `cache_index` on, and S is the
       cache's length. The mask is True where a query may look at a key.
     logits: (params, hidden states [..., H]) -> [..., V] float32.

@@ -11,6 +11,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import transformers
 from transformers.models.llama import modeling_flax_llama
 
@@ -86,7 +87,7 @@ def from_config(config, dtype):
   block = modeling_flax_llama.FlaxLlamaDecoderLayer(stock, dtype=dtype)
   final_norm = modeling_flax_llama.FlaxLlamaRMSNorm(stock, dtype=dtype)
   frequencies = config.rope_theta ** -(
-    jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
+    np.arange(0, config.head_dim, 2, dtype=np.float32) / config.head_dim
   )  # [D / 2]
   return base.LanguageModel(
     embed=_embed,

@@ -68,8 +68,8 @@ def _check_directory(folder):
       'with config.json, weights and tokenizer'
     )
   names = {file.name for file in folder.iterdir()}
-  weights = [name for name in names if name.endswith(('.safetensors', '.msgpack'))]
-  if not weights and names.intersection(_PICKLED):
+  safe = [name for name in names if name.endswith(('.safetensors', '.msgpack'))]
+  if not safe and names.intersection(_PICKLED):
     raise errors.UserError(
       f'model.path {str(folder)!r} holds pickled weights alone, which can run code '
       f'when they are read; {weights.CONVERT}'

@@ -1,4 +1,4 @@
-"""Fixtures that test files share: the tiny checkpoint, and rows of the tasks."""
+"""Fixtures that test files share: the tiny checkpoints, and rows of the tasks."""
 
 import json
 import os
@@ -15,7 +15,9 @@ from playwright import sync_api
 from jaxprompt import batch as batch_lib
 from jaxprompt.lm import loading
 
-CHECKPOINT = pathlib.Path(__file__).parent / 'fixtures' / 'gpt2'
+FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
+CHECKPOINT = FIXTURES / 'gpt2'
+FAMILIES = ('gpt2', 'llama')  # by their checkpoint in FIXTURES
 CHROMIUM = pathlib.Path('/usr/bin/chromium')
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 
@@ -24,6 +26,12 @@ CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 def gpt2():
   """The functions, weights and tokenizer of a random GPT-2 (320 tokens, width 24)."""
   return loading.load(str(CHECKPOINT), 'float32')
+
+
+@pytest.fixture(scope='session', params=FAMILIES)
+def frozen(request):
+  """The same of every family: the random Llama has 6 heads and 2 key-value heads."""
+  return loading.load(str(FIXTURES / request.param), 'float32')
 
 
 @pytest.fixture

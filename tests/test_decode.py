@@ -40,17 +40,17 @@ def _uncached_greedy(lm, params, soft_prompt, ids, new_tokens):
 
 
 @pytest.fixture(scope='module')
-def generate(gpt2):
+def generate(frozen):
   """Greedy generation of six tokens, compiled once per shape."""
-  lm, params, _ = gpt2
+  lm, params, _ = frozen
   run = functools.partial(decode.generate, lm, max_new_tokens=6, beams=1, eos_id=EOS)
   return functools.partial(jax.jit(run, static_argnames='position'), params)
 
 
 def test_cached_decoding_equals_uncached_for_rows_of_different_lengths(
-  gpt2, soft_prompt, generate
+  frozen, soft_prompt, generate
 ):
-  lm, params, _ = gpt2
+  lm, params, _ = frozen
   rows = [[7, 81, 300, 12, 45], [9, 200], [33, 4, 150, 6]]
   for side in ('left', 'right'):
     ids, mask = np.full((3, 5), 11, np.int32), np.zeros((3, 5), bool)
@@ -64,9 +64,9 @@ def test_cached_decoding_equals_uncached_for_rows_of_different_lengths(
 
 
 def test_a_suffix_prompt_decodes_as_that_prompt_placed_after_the_source_by_hand(
-  gpt2, generate
+  frozen, generate
 ):
-  lm, params, _ = gpt2
+  lm, params, _ = frozen
   rows, prompt_ids = [[7, 81, 300, 12, 45], [9, 200]], [17, 250, 3]
   soft_prompt = lm.embed(params, jnp.asarray(prompt_ids))
   ids, mask = data.pad(rows, 5, 2, pad_id=11)
@@ -77,8 +77,8 @@ def test_a_suffix_prompt_decodes_as_that_prompt_placed_after_the_source_by_hand(
     np.testing.assert_array_equal(out[i], expected, err_msg=f'row {i}')
 
 
-def test_a_row_ends_at_the_end_of_text_and_a_padding_row_at_once(gpt2, generate):
-  lm, params, _ = gpt2
+def test_a_row_ends_at_the_end_of_text_and_a_padding_row_at_once(frozen, generate):
+  lm, params, _ = frozen
   ids = np.asarray([[7, 81, 300], [1, 1, 1]], np.int32)
   mask = np.asarray([[True] * 3, [False] * 3])
   prompt = jnp.zeros((2, lm.width))
@@ -163,8 +163,8 @@ def _uncached_beams(lm, params, soft_prompt, source, new_tokens, beams):
   return best + [EOS] * (new_tokens - len(best))
 
 
-def test_cached_beams_equal_uncached_beams(gpt2):
-  lm, params, _ = gpt2
+def test_cached_beams_equal_uncached_beams(frozen):
+  lm, params, _ = frozen
   rng = np.random.default_rng(3)
   prompt = jnp.zeros((0, lm.width))
   rows = [rng.integers(1, 320, length).tolist() for length in (5, 3, 5, 4, 2, 5)]

@@ -18,6 +18,7 @@ from ml_collections import config_flags
 
 from jaxprompt import compare
 from jaxprompt import config as config_lib
+from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import experiment as experiment_lib
 from jaxprompt import predict
@@ -79,7 +80,8 @@ def _predict(values, _):
   soft_prompt, _ = experiment_lib.best_prompt(workdir)
   source, output = _required(values, 'input'), _required(values, 'output')
   progress = writer.show_progress(train.Termination().check)
-  experiment = experiment_lib.build_model(config, progress)
+  layout = devices.layout(**config.parallel)
+  experiment = experiment_lib.build_model(config, layout, progress)
   written, failed = predict.predict(experiment, soft_prompt, source, output)
   log.info('%d rows written, %d of them with an error', written, failed)
   return 1 if failed else 0

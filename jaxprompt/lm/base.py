@@ -18,6 +18,9 @@ class LanguageModel:
       With one, they are written into its slots from `cache_index` on, and S is the
       cache's length. The mask is True where a query may look at a key.
     logits: (params, hidden states [..., H]) -> [..., V] float32.
+    partition: (params, axis, size) -> a tree like `params` of `PartitionSpec`s: what is
+      cut over `size` devices along the mesh's axis of that name; `size` divides the
+      heads. None if the family has no rules: all weights are whole on every device.
   """
 
   embed: Callable[..., jax.Array]
@@ -28,3 +31,4 @@ class LanguageModel:
   blocks: int
   heads: int
   max_positions: int
+  partition: Callable[..., dict] | None = None

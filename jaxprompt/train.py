@@ -17,6 +17,7 @@ from jaxprompt import errors
 from jaxprompt import evaluate
 from jaxprompt import experiment as experiment_lib
 from jaxprompt import optim
+from jaxprompt import processes
 from jaxprompt import results
 from jaxprompt import steps
 from jaxprompt import workdir as workdir_lib
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 # enough for the progress to be true and for SIGTERM to be answered soon.
 _STEPS_AHEAD = 2
 _SECONDS_BETWEEN_FETCHES = 1.0  # of the device's scalars
+_STEPS_BETWEEN_FETCHES = 10  # where clocks differ: in several processes
 
 
 class Terminated(SystemExit):
@@ -38,12 +40,17 @@ class Terminated(SystemExit):
 
 
 class Termination:
-  """Lets SIGTERM end the process at a point where nothing is lost."""
+  """Lets SIGTERM end the process at a point where nothing is lost.
+
+  Of several processes all end, at the same point: JAX catches the signal and finds it.
+  """
 
   def __init__(self):
     self._requested = False
+    self._checks = 0
     self.safe_points_only = False
-    signal.signal(signal.SIGTERM, self._handle)
+    if not jax.distributed.is_initialized():
+      signal.signal(signal.SIGTERM, self._handle)
 
   def _handle(self, *_):
     self._requested = True
@@ -52,7 +59,8 @@ class Termination:
 
   def check(self):
     """Raises `Terminated` if the process was asked to end."""
-    if self._requested:
+    self._checks += 1
+    if self._requested or processes.reached_sync_point(self._checks):
       raise Terminated
 
 
@@ -129,6 +137,9 @@ class Trainer:
       self._save()
       log.warning('asked to end: saved step %d; run again to go on', self.step)
       raise
+    except Exception as e:
+      processes.give_up(e)
+      raise
     finally:
       self._writer.close()
       self._checkpoints.close()
@@ -172,14 +183,19 @@ class Trainer:
         jax.block_until_ready(self._pending[-_STEPS_AHEAD:][0])
         last = place.batch == len(plan)
         save = every and step % every == 0 and not last
-        waited = time.monotonic() - self._since > _SECONDS_BETWEEN_FETCHES
-        if save or last or waited:
+        if save or last or self._waited():
           progress.update(len(self._pending), loss=self._flush())
         if save:
           self._save()
         self._termination.check()
     finally:
       progress.close()
+
+  def _waited(self):
+    """Says whether it is time to fetch; a loss that ends the run must end it in all."""
+    if processes.count() > 1:
+      return len(self._pending) >= _STEPS_BETWEEN_FETCHES
+    return time.monotonic() - self._since > _SECONDS_BETWEEN_FETCHES
 
   def _flush(self):
     """Waits for the pending steps, writes their scalars, returns the epoch's mean loss.
@@ -278,10 +294,11 @@ def train(config, workdir, termination):
   if finished and len(finished['epochs']) == config.train.epochs:
     log.info('this run has finished; these are its results')
     return finished
-  layout = devices.layout(**config.parallel)
-  layout.check_divides(config.train.batch_size)
-  progress = writer.show_progress(termination.check)
-  experiment = experiment_lib.build(config, layout, progress)
+  with processes.together():
+    layout = devices.layout(**config.parallel)
+    layout.check_divides(config.train.batch_size)
+    progress = writer.show_progress(termination.check)
+    experiment = experiment_lib.build(config, layout, progress)
   soft_prompt = experiment_lib.initial_prompt(experiment)
   # Only now is the workdir this run's: one that could not begin leaves no claim.
   workdir_lib.write_json(
@@ -309,7 +326,8 @@ def evaluate_best(config, workdir, termination):
     UserError: if no epoch has been trained in the workdir.
   """
   soft_prompt, epochs = experiment_lib.best_prompt(workdir)
-  layout = devices.layout(**config.parallel)
-  progress = writer.show_progress(termination.check)
-  experiment = experiment_lib.build(config, layout, progress)
+  with processes.together():
+    layout = devices.layout(**config.parallel)
+    progress = writer.show_progress(termination.check)
+    experiment = experiment_lib.build(config, layout, progress)
   return experiment_lib.compare(experiment, soft_prompt, epochs, workdir)

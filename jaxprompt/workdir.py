@@ -1,13 +1,21 @@
-"""The workdir's own files: its config, its lock, and whole-file writes."""
+"""The workdir's own files: its config, its lock, and whole-file writes.
+
+Of several processes, the first one writes; the others read what it has written.
+"""
 
 import contextlib
 import fcntl
 import json
 import os
+import time
+import uuid
 
 from etils import epath
 
 from jaxprompt import errors
+from jaxprompt import processes
+
+_SECONDS_TO_APPEAR = 10.0  # for a file that another host has written
 
 
 def resolve(path):
@@ -27,6 +35,8 @@ def open_workdir(path):
     UserError: if it cannot be written.
   """
   workdir = resolve(path)
+  if not processes.is_first():
+    return workdir
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     probe = workdir / f'.probe-{os.getpid()}'
@@ -40,6 +50,32 @@ def open_workdir(path):
   return workdir
 
 
+def check_shared(workdir):
+  """Checks that the first process's workdir is that of all.
+
+  Raises:
+    UserError: if this process does not see what the first one has written there.
+  """
+  if processes.count() == 1:
+    return
+  probe = workdir / f'.probe-{processes.gather(uuid.uuid4().hex)[0]}'
+  if processes.is_first():
+    probe.write_text('')
+  try:
+    with processes.together():
+      deadline = time.monotonic() + _SECONDS_TO_APPEAR
+      while not probe.exists():
+        if time.monotonic() > deadline:
+          raise errors.UserError(
+            f'--workdir {str(workdir)!r} is not the directory that process 0 writes to; '
+            'expected one that all hosts share, such as a network disk or gs://'
+          )
+        time.sleep(0.1)
+  finally:
+    if processes.is_first():
+      probe.unlink()
+
+
 @contextlib.contextmanager
 def lock(workdir):
   """Holds the workdir for this process; the system lets go when the process ends.
@@ -47,7 +83,7 @@ def lock(workdir):
   Raises:
     UserError: if a live process holds it.
   """
-  if _is_remote(workdir):  # object stores have no locks
+  if _is_remote(workdir) or not processes.is_first():  # object stores have no locks
     yield
     return
   with open(os.fspath(workdir / '.lock'), 'a+') as f:
@@ -71,6 +107,8 @@ def write(path, text):
   Raises:
     UserError: if it cannot be written.
   """
+  if not processes.is_first():
+    return
   temporary = path.parent / f'.{path.name}.{os.getpid()}'
   try:
     temporary.write_text(text)
@@ -86,7 +124,8 @@ def write_json(path, value):
 
 
 def write_jsonl(path, values):
-  path.parent.mkdir(parents=True, exist_ok=True)
+  if processes.is_first():
+    path.parent.mkdir(parents=True, exist_ok=True)
   write(path, ''.join(json.dumps(value, ensure_ascii=False) + '\n' for value in values))
 
 

@@ -98,6 +98,7 @@ def build_model(config, layout, progress):
       max_new_tokens=config.eval.max_new_tokens,
       beams=config.eval.beams,
       eos_id=tokenizer.eos_token_id,
+      axis_name=devices.DATA,
     )
 
   evaluator = evaluate.Evaluator(

@@ -67,8 +67,8 @@ def check_shared(workdir):
       while not probe.exists():
         if time.monotonic() > deadline:
           raise errors.UserError(
-            f'--workdir {str(workdir)!r} is not the directory that process 0 writes to; '
-            'expected one that all hosts share, such as a network disk or gs://'
+            f'--workdir {str(workdir)!r} is not where process 0 writes to; expected a '
+            'directory that all hosts share, such as a network disk or gs://'
           )
         time.sleep(0.1)
   finally:

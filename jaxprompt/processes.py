@@ -38,9 +38,11 @@ def start(seconds=_SECONDS_TO_CONNECT):
   Raises:
     UserError: if there is no telling where the others are.
   """
+  address, number, index = os.environ.get(_ADDRESS), _number(_COUNT), _number(_ID)
+  if address and not address.rpartition(':')[2].isdecimal():
+    raise errors.UserError(f'{_ADDRESS} is {address!r}; expected host:port')
   # What XLA's CPU client talks through; accelerators have their own.
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-  address, count, index = os.environ.get(_ADDRESS), _number(_COUNT), _number(_ID)
   # JAX's own end of the wait aborts the process with a stack trace: be there first.
   alarm = threading.Timer(seconds, _give_up_waiting, (address, seconds))
   alarm.daemon = True
@@ -48,15 +50,16 @@ def start(seconds=_SECONDS_TO_CONNECT):
   try:
     jax.distributed.initialize(
       address,
-      count,
+      number,
       index,
       initialization_timeout=round(seconds) + 30,
       heartbeat_timeout_seconds=_SECONDS_BETWEEN_HEARTBEATS,
       shutdown_timeout_seconds=_SECONDS_TO_LEAVE,
     )
   except (RuntimeError, ValueError) as e:
+    reason = str(e).strip('.')
     raise errors.UserError(
-      f'--distributed: {e}; set {_ADDRESS} (host:port of process 0), {_COUNT} and '
+      f'--distributed: {reason}; set {_ADDRESS} (host:port of process 0), {_COUNT} and '
       f'{_ID} where there is no TPU pod, Slurm or Kubernetes to ask'
     ) from e
   finally:

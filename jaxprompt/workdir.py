@@ -7,15 +7,12 @@ import contextlib
 import fcntl
 import json
 import os
-import time
 import uuid
 
 from etils import epath
 
 from jaxprompt import errors
 from jaxprompt import processes
-
-_SECONDS_TO_APPEAR = 10.0  # for a file that another host has written
 
 
 def resolve(path):
@@ -58,19 +55,18 @@ def check_shared(workdir):
   """
   if processes.count() == 1:
     return
-  probe = workdir / f'.probe-{processes.gather(uuid.uuid4().hex)[0]}'
+  name = f'.probe-{uuid.uuid4().hex}'
   if processes.is_first():
-    probe.write_text('')
+    (workdir / name).write_text('')
+  # There before anyone asks: a network disk may remember for long what was not.
+  probe = workdir / processes.gather(name)[0]
   try:
     with processes.together():
-      deadline = time.monotonic() + _SECONDS_TO_APPEAR
-      while not probe.exists():
-        if time.monotonic() > deadline:
-          raise errors.UserError(
-            f'--workdir {str(workdir)!r} is not where process 0 writes to; expected a '
-            'directory that all hosts share, such as a network disk or gs://'
-          )
-        time.sleep(0.1)
+      if not probe.exists():
+        raise errors.UserError(
+          f'--workdir {str(workdir)!r} is not where process 0 writes to; expected a '
+          'directory that all hosts share, such as a network disk or gs://'
+        )
   finally:
     if processes.is_first():
       probe.unlink()

@@ -42,6 +42,7 @@ def generate(
   max_new_tokens,
   beams,
   eos_id,
+  axis_name=None,
 ):
   """Generates a continuation of every row: the most likely token each, or beams.
 
@@ -55,6 +56,8 @@ def generate(
     max_new_tokens: the most tokens to generate.
     beams: 1 for greedy; more for a beam search that ranks by mean log-likelihood.
     eos_id: the end of text.
+    axis_name: of the devices that share the rows, if there are others. All go on until
+      the last has ended: where they share weights too, a token is the work of several.
 
   Returns:
     Token ids [B, max_new_tokens] int32, `eos_id` from a row's end on.
@@ -75,8 +78,10 @@ def generate(
 
   padding = ~jnp.any(attention_mask, axis=-1)  # [B]
   if beams == 1:
-    return _greedy(logits, state, step, padding, max_new_tokens, eos_id)
-  return _beam_search(logits, state, step, padding, max_new_tokens, beams, eos_id)
+    return _greedy(logits, state, step, padding, max_new_tokens, eos_id, axis_name)
+  return _beam_search(
+    logits, state, step, padding, max_new_tokens, beams, eos_id, axis_name
+  )
 
 
 def prefill(
@@ -139,13 +144,19 @@ def advance(lm, params, state, tokens):
   return lm.logits(params, hidden[:, 0]), state
 
 
-def _greedy(logits, state, step, ended, max_new_tokens, eos_id):
+def _anywhere(x, axis_name):
+  """Says whether any of x is true, on any device."""
+  found = jnp.any(x)
+  return found if axis_name is None else jax.lax.pmax(found, axis_name)
+
+
+def _greedy(logits, state, step, ended, max_new_tokens, eos_id, axis_name):
   def choose(logits, ended):
     return jnp.where(ended, eos_id, jnp.argmax(logits, axis=-1)).astype(jnp.int32)
 
   def unfinished(carry):
     t, _, _, ended, _ = carry
-    return (t < max_new_tokens) & ~jnp.all(ended)
+    return (t < max_new_tokens) & _anywhere(~ended, axis_name)
 
   def body(carry):
     t, out, tokens, ended, state = carry
@@ -159,7 +170,9 @@ def _greedy(logits, state, step, ended, max_new_tokens, eos_id):
   return jax.lax.while_loop(unfinished, body, carry)[1]
 
 
-def _beam_search(logits, state, step, padding, max_new_tokens, beams, eos_id):
+def _beam_search(
+  logits, state, step, padding, max_new_tokens, beams, eos_id, axis_name
+):
   """Keeps the `beams` likeliest unfinished continuations, and as many finished ones.
 
   A finished one is ranked by its log-likelihood per token, the end of text among
@@ -195,7 +208,7 @@ def _beam_search(logits, state, step, padding, max_new_tokens, beams, eos_id):
   def unfinished(carry):
     t, scores, _, _, _, done_scores, _ = carry
     overtakes = scores[:, 0] / max_new_tokens > done_scores[:, -1]
-    return (t < max_new_tokens) & jnp.any(overtakes & ~padding)
+    return (t < max_new_tokens) & _anywhere(overtakes & ~padding, axis_name)
 
   def body(carry):
     t, scores, live, tokens, state, done_scores, done = carry

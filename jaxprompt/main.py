@@ -6,6 +6,7 @@ python -m jaxprompt.main --mode=compare DIR DIR ... --output=FILE
 python -m jaxprompt.main --mode=serve --workdir=DIR [--prompt=NAME=DIR ...]
 """
 
+import contextlib
 import functools
 import logging
 import pathlib
@@ -18,9 +19,11 @@ from ml_collections import config_flags
 
 from jaxprompt import compare
 from jaxprompt import config as config_lib
+from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import experiment as experiment_lib
 from jaxprompt import predict
+from jaxprompt import processes
 from jaxprompt import report
 from jaxprompt import results
 from jaxprompt import serve
@@ -31,6 +34,7 @@ from jaxprompt import writer
 
 log = logging.getLogger('jaxprompt.main')  # __name__ is __main__
 
+_FREE = ('parallel',)  # how a run goes on, not what it is
 _CACHE = pathlib.Path('~/.cache/jaxprompt/xla')
 
 
@@ -46,6 +50,9 @@ def main(argv):
   except KeyboardInterrupt:
     print('jaxprompt: interrupted; run again to go on', file=sys.stderr)
     return 130
+  except Exception as e:
+    processes.give_up(e)
+    raise
 
 
 # A mode is a function from the flags' values and the arguments to the exit status.
@@ -61,12 +68,23 @@ def _eval(values, _):
 
 def _measure(function, values):
   """Runs what ends in results.json; prints the table and the paths."""
+  config, path = _config(values), _required(values, 'workdir')
+  if values.distributed:
+    processes.start()
+    if not processes.is_first():
+      logging.getLogger('jaxprompt').setLevel(logging.ERROR)
+    processes.check_same(_identity(config))
   termination = train.Termination()
-  config = _config(values)
-  workdir = workdir_lib.open_workdir(_required(values, 'workdir'))
-  with workdir_lib.lock(workdir):
-    workdir_lib.check_config(workdir, config.to_dict())
+  with contextlib.ExitStack() as stack:
+    with processes.together():
+      workdir = workdir_lib.open_workdir(path)
+      stack.enter_context(workdir_lib.lock(workdir))
+    workdir_lib.check_shared(workdir)
+    with processes.together():
+      workdir_lib.check_config(workdir, config.to_dict(), free=_FREE)
     found = function(config, workdir, termination)
+    if not processes.is_first():
+      return 0
     page = _written_report(workdir)
   print(results.table(found, tasks.TASKS[config.task].metrics))
   print(f'results: {workdir / "results.json"}')
@@ -74,12 +92,22 @@ def _measure(function, values):
   return 0
 
 
+def _identity(config):
+  """Returns what must be the same in all processes of a run, {name: text}."""
+  fields = workdir_lib.flatten(config.to_dict())
+  return {
+    **{name: repr(value) for name, value in fields.items()},
+    **{f'the version of {name}': v for name, v in results.versions().items()},
+  }
+
+
 def _predict(values, _):
   config, workdir = _trained_run(values)
   soft_prompt, _ = experiment_lib.best_prompt(workdir)
   source, output = _required(values, 'input'), _required(values, 'output')
   progress = writer.show_progress(train.Termination().check)
-  experiment = experiment_lib.build_model(config, progress)
+  layout = devices.layout(**config.parallel)
+  experiment = experiment_lib.build_model(config, layout, progress)
   written, failed = predict.predict(experiment, soft_prompt, source, output)
   log.info('%d rows written, %d of them with an error', written, failed)
   return 1 if failed else 0
@@ -157,6 +185,13 @@ def _parse(argv):
   text('input', None, 'a .jsonl, .csv or .parquet file of sources, or -')
   text('output', None, 'a path to write to')
   text('host', '127.0.0.1', 'the address that the page is served at')
+  flags.DEFINE_boolean(
+    'distributed',
+    False,
+    'one process of several: JAX finds the others by itself on TPU pods and Slurm, or '
+    'through JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID',
+    flag_values=values,
+  )
   flags.DEFINE_integer('port', 7860, 'its port', flag_values=values)
   flags.DEFINE_multi_string('prompt', [], 'NAME=WORKDIR', flag_values=values)
   flags.DEFINE_enum('mode', 'train', list(MODES), 'What to do.', flag_values=values)
@@ -164,6 +199,10 @@ def _parse(argv):
     arguments = values(argv)[1:]
   except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as e:
     raise _flag_error(e) from e
+  if values.distributed and values.mode not in ('train', 'eval'):
+    raise errors.UserError(
+      f'--mode={values.mode} runs in one process; leave out --distributed'
+    )
   if arguments and values.mode != 'compare':
     raise errors.UserError(f'{arguments[0]!r} is no flag; expected --NAME=VALUE')
   return values, arguments
@@ -188,14 +227,17 @@ def _config(values):
 def _trained_run(values):
   """Returns the config and the workdir of a run to use.
 
-  Without --config, the config is the run's own; with it, only `eval` may differ.
+  Without --config, the config is the run's own, but for the devices it had; with it,
+  only `eval` and `parallel` may differ.
   """
   workdir = workdir_lib.resolve(_required(values, 'workdir'))
   stored = workdir_lib.read_config(workdir)['config']
   if values.config is None:
-    return config_dict.ConfigDict(stored), workdir
+    config = config_dict.ConfigDict(stored)
+    config.parallel = config_lib.default(config.task).parallel
+    return config, workdir
   config = _config(values)
-  workdir_lib.check_config(workdir, config.to_dict(), free=('eval',))
+  workdir_lib.check_config(workdir, config.to_dict(), free=('eval', *_FREE))
   return config, workdir
 
 

@@ -8,6 +8,8 @@ embedding table's own manifold, where small models train best.
 import jax
 import jax.numpy as jnp
 
+POSITIONS = ('prefix', 'suffix')  # in front of the source, or between it and the target
+
 
 def from_text(table, length, *, text_ids):
   """Returns the embeddings of a text's tokens, cut or repeated to `length`.

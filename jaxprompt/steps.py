@@ -89,24 +89,39 @@ def prompt_gradient(lm, params, soft_prompt, batch, accumulate, source=None):
   return total
 
 
-def train_step(lm, tx, accumulate, state, params, batch, source=None):
+def _tokens(batch, length):
+  """Counts the real tokens of a batch, those of a prompt of `length` among them."""
+  rows = jnp.sum(jnp.any(batch.attention_mask, axis=-1))
+  tokens = jnp.sum(batch.attention_mask) + rows * length
+  if batch.source_mask is not None:
+    tokens += jnp.sum(batch.source_mask)
+  return tokens
+
+
+def train_step(
+  lm, tx, accumulate, state, params, batch, source=None, *, axis_name=None
+):
   """Takes one optimiser step.
 
   Args:
     lm, tx, accumulate: static: the model, the masked optimiser, micro-batches a step.
     state: `TrainState`; may be donated.
     params: the frozen weights; read, never copied or returned.
-    batch: `Batch` of all the step's rows.
+    batch: `Batch` of the step's rows, or of a device's share of them.
     source: `model.Context` of its source apart, if that has been computed.
+    axis_name: of the devices that share the rows, if there are others. What they send
+      each other is the sums: of the loss, the tokens and the prompt's gradient.
 
   Returns:
     The new state, and scalars of this step: mean `loss` per target token (nats),
     `grad_norm` of the prompt before clipping, `prompt_drift` from the initial prompt
     (both L2 norms), and `tokens`, the real ones (prompt, source, target).
   """
-  (loss, count), grads = prompt_gradient(
-    lm, params, state.soft_prompt, batch, accumulate, source
-  )
+  sums = prompt_gradient(lm, params, state.soft_prompt, batch, accumulate, source)
+  sums = (*sums, _tokens(batch, len(state.soft_prompt)))
+  if axis_name is not None:
+    sums = jax.lax.psum(sums, axis_name)
+  (loss, count), grads, tokens = sums
   grads = grads / count
   # The weights get zero gradients, which the compiler drops with their zero updates.
   updates, opt_state = tx.update(
@@ -115,10 +130,6 @@ def train_step(lm, tx, accumulate, state, params, batch, source=None):
     {'frozen': params, 'soft_prompt': state.soft_prompt},
   )
   soft_prompt = optax.apply_updates(state.soft_prompt, updates['soft_prompt'])
-  rows = jnp.sum(jnp.any(batch.attention_mask, axis=-1))
-  tokens = jnp.sum(batch.attention_mask) + rows * soft_prompt.shape[0]
-  if batch.source_mask is not None:
-    tokens += jnp.sum(batch.source_mask)
   scalars = {
     'loss': loss / count,
     'grad_norm': jnp.linalg.norm(grads),

@@ -25,7 +25,8 @@ CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 @pytest.fixture(scope='session')
 def gpt2():
   """The functions, weights and tokenizer of a random GPT-2 (320 tokens, width 24)."""
-  return loading.load(str(CHECKPOINT), 'float32')
+  lm, params, tokenizer = loading.load(str(CHECKPOINT), 'float32')
+  return lm, jax.device_put(params), tokenizer
 
 
 @pytest.fixture(scope='session', params=FAMILIES)

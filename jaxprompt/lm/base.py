@@ -22,6 +22,9 @@ class LanguageModel:
       a `cache_index`, are written over the slots from there on: T is then 1, S the
       cache's length, and the mask is False at the slots after.
     logits: (params, hidden states [..., H]) -> [..., V] float32.
+    partition: (params, axis, size) -> a tree like `params` of `PartitionSpec`s: what is
+      cut over `size` devices along the mesh's axis of that name; `size` divides the
+      heads. None if the family has no rules: all weights are whole on every device.
   """
 
   embed: Callable[..., jax.Array]
@@ -32,3 +35,4 @@ class LanguageModel:
   blocks: int
   heads: int
   max_positions: int
+  partition: Callable[..., dict] | None = None

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import transformers
 from flax import linen as nn
+from jax.sharding import PartitionSpec
 from transformers.models.gpt2 import modeling_flax_gpt2
 
 from jaxprompt import errors
@@ -57,7 +58,31 @@ def from_config(config, dtype):
     blocks=config.n_layer,
     heads=config.n_head,
     max_positions=config.n_positions,
+    partition=_partition,
   )
+
+
+# Megatron-LM's cut (arXiv:1909.08053): a block's first products by their outputs, its
+# second ones by their inputs. Flax's GPT-2 keeps its kernels as [outputs, inputs].
+_CUT_BY_OUTPUTS = ('c_attn', 'c_fc')
+
+
+def _partition(params, axis, size):
+  def spec(path, x):
+    names = [key.key for key in path]
+    if 'wte' in names or 'lm_head' in names:
+      by_rows, by_columns = PartitionSpec(axis), PartitionSpec(None, axis)
+      # A vocabulary that is no multiple, and 50257 seldom is, stays: the width is cut.
+      if 'wte' in names:  # [V, H]
+        return by_columns if x.shape[0] % size else by_rows
+      return by_rows if x.shape[1] % size else by_columns  # [H, V]
+    if any(name in names for name in _CUT_BY_OUTPUTS):
+      return PartitionSpec(axis)  # kernel and bias
+    if 'c_proj' in names and names[-1] == 'kernel':
+      return PartitionSpec(None, axis)
+    return PartitionSpec()
+
+  return jax.tree_util.tree_map_with_path(spec, params)
 
 
 def _embed(params, ids):

@@ -4,6 +4,7 @@ import math
 
 from ml_collections import config_dict
 
+from jaxprompt import contexts
 from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import optim
@@ -47,6 +48,8 @@ def default(task):
   c.train.learning_rate = 0.05  # AdamW, after the warm-up
   c.train.schedule = 'cosine'  # after the warm-up: cosine, linear or constant
   c.train.warmup = 10  # optimiser steps
+  c.train.context_cache_gb = -1.0  # host memory for sources; -1 = a third of the free
+  c.train.context_dtype = 'float32'  # of a suffix's sources: float32 or bfloat16
 
   c.eval = config_dict.ConfigDict()
   c.eval.batch_size = 16  # rows
@@ -139,6 +142,11 @@ CHECKS = {
   'train.learning_rate': _AT_LEAST_0,
   'train.schedule': _one_of(*optim.SCHEDULES),
   'train.warmup': _AT_LEAST_0,
+  'train.context_cache_gb': (
+    lambda x: x == -1 or 0 <= x < math.inf,
+    'a number of at least 0, or -1',
+  ),
+  'train.context_dtype': _one_of(*contexts.DTYPES),
   'eval.batch_size': _AT_LEAST_1,
   'eval.max_new_tokens': _AT_LEAST_1,
   'eval.beams': _AT_LEAST_1,

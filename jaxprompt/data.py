@@ -209,9 +209,17 @@ def plan(lengths, split_shapes, batch_size, rng=None):
   return batches
 
 
-def epoch_plan(lengths, split_shapes, batch_size, *, seed, epoch):
-  """Returns one epoch's `plan`, a function of (seed, epoch) alone."""
-  return plan(lengths, split_shapes, batch_size, np.random.default_rng((seed, epoch)))
+def epoch_plan(lengths, split_shapes, batch_size, *, seed, epoch, together=False):
+  """Returns one epoch's `plan`, a function of (seed, epoch) alone.
+
+  With `together`, the rows of a batch are the same in every epoch, and the batches
+  alone come in another order.
+  """
+  rng = np.random.default_rng((seed, epoch))
+  if not together:
+    return plan(lengths, split_shapes, batch_size, rng)
+  batches = plan(lengths, split_shapes, batch_size, np.random.default_rng(seed))
+  return [batches[i] for i in rng.permutation(len(batches))]
 
 
 def bucket_lengths(rows, position):

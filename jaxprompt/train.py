@@ -1,7 +1,6 @@
 """Training: the loop over epochs and batches, its checkpoints, and how it goes on."""
 
 import dataclasses
-import functools
 import logging
 import math
 import signal
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxprompt import checkpoint
+from jaxprompt import contexts
 from jaxprompt import data
 from jaxprompt import devices
 from jaxprompt import errors
@@ -85,6 +85,7 @@ class Trainer:
     self._experiment, self._config = experiment, config
     self._layout = experiment.layout
     self._checkpoints, self._termination = checkpoints, termination
+    self._suffix = config.prompt.position == 'suffix'
     self._rows = experiment.splits['train'].rows
     self._step_rows = config.train.batch_size * config.train.accumulate
     self._lengths, targets = data.bucket_lengths(self._rows, config.prompt.position)
@@ -97,14 +98,21 @@ class Trainer:
       steps=config.train.epochs * self._epoch_steps,
     )
     tx = optim.prompt_only(self._schedule, clip_norm=config.train.clip_norm)
-    step = functools.partial(
-      steps.train_step,
-      experiment.lm,
-      tx,
-      config.train.accumulate,
-      axis_name=devices.DATA,
-    )
+
+    def step(state, params, rows):
+      accumulate, axis_name = config.train.accumulate, devices.DATA
+      return steps.train_step(
+        experiment.lm, tx, accumulate, state, params, *rows, axis_name=axis_name
+      )
+
     self._train_step = self._layout.spread(step, donate_argnums=0)
+    self._contexts = contexts.Contexts(
+      experiment.lm,
+      experiment.params,
+      self._layout,
+      dtype=config.train.context_dtype,
+      capacity=contexts.capacity(config.train.context_cache_gb),
+    )
     state = steps.init_state(soft_prompt, experiment.params, tx)
     state, self.place = jax.device_get(state), Place()
     restored = checkpoints.restore(state)
@@ -147,7 +155,12 @@ class Trainer:
 
   def _plan(self, epoch):
     return data.epoch_plan(
-      self._lengths, self._shapes, self._step_rows, seed=self._config.seed, epoch=epoch
+      self._lengths,
+      self._shapes,
+      self._step_rows,
+      seed=self._config.seed,
+      epoch=epoch,
+      together=self._suffix,
     )
 
   def _log_padding(self):
@@ -164,18 +177,12 @@ class Trainer:
     plan = self._plan(place.epoch)
     label = f'epoch {place.epoch}/{self._config.train.epochs}'
     progress = writer.Progress(label, len(plan), done=place.batch)
-    pad_id = self._experiment.tokenizer.eos_token_id
-    own_rows = len(self._layout.own(self._step_rows))
     first_step = self.step - place.batch
     self._since = time.monotonic()
     try:
       for indices, shape in plan[place.batch :]:
-        rows = [self._rows[i] for i in self._layout.share(indices, self._step_rows)]
-        batch = data.collate(
-          rows, shape, own_rows, pad_id, self._config.prompt.position
-        )
         self.state, scalars = self._train_step(
-          self.state, self._experiment.params, self._layout.place_rows(batch)
+          self.state, self._experiment.params, self._load(indices, shape)
         )
         place.batch += 1
         step = first_step + place.batch
@@ -190,6 +197,22 @@ class Trainer:
         self._termination.check()
     finally:
       progress.close()
+
+  def _load(self, indices, shape):
+    """Returns a batch and its context, if its source stands apart, on the devices."""
+    rows = [self._rows[i] for i in self._layout.share(indices, self._step_rows)]
+    batch = data.collate(
+      rows,
+      shape,
+      len(self._layout.own(self._step_rows)),
+      self._experiment.tokenizer.eos_token_id,
+      self._config.prompt.position,
+    )
+    context = None
+    if self._suffix:
+      # Any of its rows names the batch: they are together in every epoch.
+      context = self._contexts.get(indices[0], batch.source_ids, batch.source_mask)
+    return self._layout.place_rows(batch), context
 
   def _waited(self):
     """Says whether it is time to fetch; a loss that ends the run must end it in all."""

@@ -170,6 +170,17 @@ def test_few_batches_share_one_shape():
   assert data.shapes([5, 9, 7], [2, 1, 3], 2) == [(9, 3)]
 
 
+def test_rows_that_stay_together_do_so_in_every_epoch_and_come_in_another_order():
+  shapes = data.shapes(LENGTHS, LENGTHS // 9, 8)
+  plans = [
+    data.epoch_plan(LENGTHS, shapes, 8, seed=seed, epoch=epoch, together=True)
+    for seed, epoch in ((0, 1), (0, 2), (1, 1))
+  ]
+  first, second, other_seed = ([tuple(rows) for rows, _ in plan] for plan in plans)
+  assert first != second and sorted(first) == sorted(second)
+  assert sorted(first) != sorted(other_seed)
+
+
 def test_the_order_is_a_function_of_seed_and_epoch(tokenizer):
   rows = _load(tokenizer, 'qa', [ROWS['qa'](i) for i in range(40)]).rows
   lengths, targets = data.bucket_lengths(rows, 'prefix')

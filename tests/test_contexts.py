@@ -1,0 +1,95 @@
+"""Contexts before a suffix prompt: kept or not, the numbers are the same."""
+
+import functools
+
+import jax
+import numpy as np
+import psutil
+import pytest
+from conftest import FAMILIES
+from conftest import FIXTURES
+
+from jaxprompt import batch as batch_lib
+from jaxprompt import contexts
+from jaxprompt import devices
+from jaxprompt import optim
+from jaxprompt import steps
+from jaxprompt.lm import loading
+
+ROWS, SOURCE, TARGET = 4, 7, 5
+
+
+@pytest.fixture(params=FAMILIES)
+def frozen_layout(request):
+  lm, params, _ = loading.load(str(FIXTURES / request.param), 'float32')
+  layout = devices.layout('jit', -1, 1)
+  return lm, layout.place_params(lm, params), layout
+
+
+def _batch(rng):
+  def ids(length):
+    return rng.integers(1, 300, (ROWS, length)).astype(np.int32)
+
+  mask = np.arange(SOURCE) < rng.integers(3, SOURCE + 1, (ROWS, 1))
+  ones = np.ones((ROWS, TARGET), bool)
+  positions = np.tile(np.arange(TARGET, dtype=np.int32), (ROWS, 1))
+  return batch_lib.Batch(ids(TARGET), ones, positions, ones, ids(SOURCE), mask)
+
+
+def _train(frozen, batches, epochs, capacity, dtype='float32'):
+  """Trains a prompt over the batches; returns it, and what was kept."""
+  lm, params, layout = frozen
+  kept = contexts.Contexts(lm, params, layout, dtype=dtype, capacity=capacity)
+  tx = optim.prompt_only(0.05, clip_norm=1.0)
+
+  def step(state, params, rows):
+    return steps.train_step(lm, tx, 2, state, params, *rows, axis_name=devices.DATA)
+
+  step = layout.spread(step)
+  prompt = np.random.default_rng(3).normal(size=(3, lm.width)).astype(np.float32)
+  state = layout.replicate(jax.device_get(steps.init_state(prompt, params, tx)))
+  for _ in range(epochs):
+    for key, batch in batches.items():
+      context = kept.get(key, batch.source_ids, batch.source_mask)
+      state, _ = step(state, params, (layout.place_rows(batch), context))
+  return np.asarray(state.soft_prompt), kept
+
+
+def test_a_prompt_is_the_same_bit_for_bit_however_many_contexts_are_kept(frozen_layout):
+  rng = np.random.default_rng(0)
+  batches = {key: _batch(rng) for key in (5, 2, 9)}
+  train = functools.partial(_train, frozen_layout, batches, 2)
+  prompt, all_kept = train(10**9)
+  assert len(all_kept) == 3
+  for capacity, number in ((0, 0), (all_kept.kept_bytes - 1, 2)):
+    again, kept = train(capacity)
+    np.testing.assert_array_equal(again, prompt)
+    assert len(kept) == number and kept.kept_bytes <= capacity
+
+
+def test_kept_contexts_give_the_gradient_of_a_source_run_with_the_step(frozen_layout):
+  lm, params, layout = frozen_layout
+  batch = _batch(np.random.default_rng(1))
+  kept = contexts.Contexts(lm, params, layout, dtype='float32', capacity=10**9)
+  prompt = np.random.default_rng(3).normal(size=(3, lm.width)).astype(np.float32)
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+  expected = steps.prompt_gradient(lm, params, prompt, batch, 1)
+  for _ in range(2):  # computed, then kept
+    context = kept.get(0, batch.source_ids, batch.source_mask)
+    found = steps.prompt_gradient(lm, params, prompt, batch, 1, context)
+    jax.tree.map(close, found, expected)
+
+
+def test_bfloat16_contexts_take_half_the_memory_and_keep_the_prompt_near(frozen_layout):
+  batches = {0: _batch(np.random.default_rng(0))}
+  prompt, whole = _train(frozen_layout, batches, 2, 10**9)
+  rounded_prompt, half = _train(frozen_layout, batches, 2, 10**9, 'bfloat16')
+  assert 0.5 < half.kept_bytes / whole.kept_bytes < 0.52  # the masks are as they were
+  np.testing.assert_allclose(rounded_prompt, prompt, atol=0.02)
+
+
+def test_the_budget_is_in_gigabytes_or_a_third_of_what_is_free(monkeypatch):
+  assert contexts.capacity(0.5) == 500_000_000
+  free = type('Memory', (), {'available': 9_000})
+  monkeypatch.setattr(psutil, 'virtual_memory', lambda: free)
+  assert contexts.capacity(-1) == 3_000

@@ -115,14 +115,22 @@ def generate(evaluator, arm, rows, label):
   """Returns each row's output ids, up to and without the end of text."""
   lengths = [len(row.source_ids) for row in rows]
   shapes = data.shapes(lengths, lengths, evaluator.batch_size)
-  return outputs(evaluator, arm, [row.source_ids for row in rows], shapes, label)
+
+  def run(_, *tokens):
+    return evaluator.generate(
+      evaluator.params, arm.soft_prompt, *tokens, position=arm.position
+    )
+
+  return outputs(evaluator, run, [row.source_ids for row in rows], shapes, label)
 
 
-def outputs(evaluator, arm, sources, shapes, label):
+def outputs(evaluator, run, sources, shapes, label):
   """Returns the output ids of each source, up to and without the end of text.
 
   Args:
-    evaluator, arm: see `evaluate`.
+    evaluator: see `evaluate`.
+    run: (which sources [b], b at most B, their ids [B, T], mask [B, T]) -> the ids
+      generated, [B, new].
     sources: token ids of E sources, each with its newline.
     shapes: the shapes (S, anything) to pad them to, S ascending; the last holds all.
     label: what progress is shown as.
@@ -132,12 +140,8 @@ def outputs(evaluator, arm, sources, shapes, label):
   found = [[] for _ in sources]
   for indices, (length, _) in evaluator.progress(batches, f'{label} text'):
     chosen = [sources[i] for i in indices]
-    input_ids, mask = data.pad(chosen, length, batch_size, eos_id)
-    ids = np.asarray(
-      evaluator.generate(
-        evaluator.params, arm.soft_prompt, input_ids, mask, position=arm.position
-      )
-    )
+    tokens = data.pad(chosen, length, batch_size, eos_id)
+    ids = np.asarray(run(indices, *tokens))
     for i, output in zip(indices, ids, strict=False):  # without the padding rows
       ended = np.flatnonzero(output == eos_id)
       found[i] = output[: ended[0] if len(ended) else None].tolist()

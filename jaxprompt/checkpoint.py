@@ -8,7 +8,7 @@ import hashlib
 import logging
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,9 @@ class Checkpoints:
     if step in self._manager.all_steps():
       self._manager.wait_until_finished()
       self._manager.delete(step)
-    # The train step donates its state, so what is written must be a copy.
-    state = jax.tree.map(jnp.copy, state)
+    # Host arrays, of no layout: any other number of devices may go on from them. A
+    # copy, since the train step donates its state.
+    state = jax.tree.map(np.array, state)
     self._manager.save(
       step,
       args=ocp.args.Composite(
@@ -54,14 +55,13 @@ class Checkpoints:
     """Reads the newest checkpoint that is whole; damaged ones are logged and removed.
 
     Args:
-      state: a tree of arrays with the structure, shapes and dtypes to expect.
+      state: a tree of host arrays with the structure, shapes and dtypes to expect.
 
     Returns:
       (state, progress), or None if there is none.
     """
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     for step in sorted(self._manager.all_steps(), reverse=True):
-      found = _read(self._manager, step, abstract)
+      found = _read(self._manager, step, state)
       if found:
         return found
       # It would stand in the way of the run's own save of that step.
@@ -80,6 +80,18 @@ def read_best(directory):
   Args:
     directory: the checkpoints of a run, an epath; it is only read.
   """
+  found = _newest(directory)
+  return found and (found[0]['best_prompt'], found[1])
+
+
+def read_initial(directory):
+  """Returns the prompt [P, H] that a run began with, or None; see `read_best`."""
+  found = _newest(directory)
+  return found and found[0]['initial_prompt']
+
+
+def _newest(directory):
+  """Returns (state, progress) of the newest whole checkpoint with a finished epoch."""
   if not directory.exists():
     return None
   options = ocp.CheckpointManagerOptions(read_only=True)
@@ -89,7 +101,7 @@ def read_best(directory):
     for step in sorted(manager.all_steps(), reverse=True):
       found = _read(manager, step)
       if found and found[1]['epochs']:
-        return found[0]['best_prompt'], found[1]
+        return found
   return None
 
 

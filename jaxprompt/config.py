@@ -4,12 +4,12 @@ import math
 
 from ml_collections import config_dict
 
+from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import optim
+from jaxprompt import prompt
 from jaxprompt import tasks
 from jaxprompt.lm import loading
-
-INITS = ('text', 'vocab', 'random')  # anything else is the workdir of a trained prompt
 
 
 def default(task):
@@ -58,9 +58,9 @@ def default(task):
   c.checkpoint.keep = 3  # newest checkpoints kept
 
   c.parallel = config_dict.ConfigDict()
-  c.parallel.mode = 'jit'  # how devices are used
+  c.parallel.mode = 'jit'  # how devices are used: jit (over a mesh) or pmap
   c.parallel.data = -1  # devices that share a batch; -1 = all that are left
-  c.parallel.model = 1  # devices that share the weights
+  c.parallel.model = 1  # devices that share the weights; -1 = all that are left
   return c
 
 
@@ -113,6 +113,7 @@ def _at_least(low):
 
 _AT_LEAST_0 = _at_least(0)
 _AT_LEAST_1 = _at_least(1)
+_ALL_LEFT_OR_AT_LEAST_1 = (lambda x: x == -1 or x >= 1, '-1 or at least 1')
 _TEXT = (lambda x: bool(x.strip()), 'a text that is not blank')
 
 CHECKS = {
@@ -130,7 +131,7 @@ CHECKS = {
   'prompt.name': _TEXT,
   'prompt.length': _AT_LEAST_1,
   'prompt.init': _TEXT,
-  'prompt.position': _one_of('prefix', 'suffix'),
+  'prompt.position': _one_of(*prompt.POSITIONS),
   'train.batch_size': _AT_LEAST_1,
   'train.epochs': _AT_LEAST_1,
   'train.accumulate': _AT_LEAST_1,
@@ -143,9 +144,9 @@ CHECKS = {
   'eval.beams': _AT_LEAST_1,
   'checkpoint.every_steps': _AT_LEAST_0,
   'checkpoint.keep': _AT_LEAST_1,
-  'parallel.mode': _one_of('jit'),
-  'parallel.data': _one_of(-1, 1),
-  'parallel.model': _one_of(-1, 1),
+  'parallel.mode': _one_of(*devices.MODES),
+  'parallel.data': _ALL_LEFT_OR_AT_LEAST_1,
+  'parallel.model': _ALL_LEFT_OR_AT_LEAST_1,
 }
 
 

@@ -27,7 +27,7 @@ class State:
   Rows may come in copies, as beams do: B here counts them.
   """
 
-  cache: tuple  # keys and values of every block, each [B, heads, S, H / heads]
+  cache: tuple  # keys and values of every block, each [B, G, S, D]
   mask: jax.Array  # [B, S] bool: the slots that hold a real token
   positions: jax.Array  # [B] int32: the next token's position id
   slot: jax.Array  # [] int32: the next token's slot
@@ -52,6 +52,7 @@ def generate(
   max_new_tokens,
   beams,
   eos_id,
+  axis_name=None,
 ):
   """Generates a continuation of every row: the most likely token each, or beams.
 
@@ -65,6 +66,8 @@ def generate(
     max_new_tokens: the most tokens to generate.
     beams: 1 for greedy; more for a beam search that ranks by mean log-likelihood.
     eos_id: the end of text.
+    axis_name: of the devices that share the rows, if there are others. All go on until
+      the last has ended: where they share weights too, a token is the work of several.
 
   Returns:
     Token ids [B, max_new_tokens] int32, `eos_id` from a row's end on.
@@ -82,9 +85,19 @@ def generate(
   step = functools.partial(advance, lm, params)
   padding = ~jnp.any(attention_mask, axis=-1)  # [B]
   if beams > 1:
-    return _beam_search(logits, state, step, padding, max_new_tokens, beams, eos_id)
+    return _beam_search(
+      logits, state, step, padding, max_new_tokens, beams, eos_id, axis_name
+    )
   return _one_by_one(
-    logits, state, step, padding, max_new_tokens, eos_id, max_new_tokens, _likeliest
+    logits,
+    state,
+    step,
+    padding,
+    max_new_tokens,
+    eos_id,
+    axis_name,
+    limits=max_new_tokens,
+    choose=_likeliest,
   )
 
 
@@ -101,6 +114,7 @@ def generate_each(
   beams,
   sampling,
   eos_id,
+  axis_name=None,
 ):
   """Generates as `generate` does, under a prompt and a limit of each row's own.
 
@@ -114,21 +128,26 @@ def generate_each(
   """
   embeds = lm.embed(params, input_ids)
   embeds, mask = prompt.surround(frames, embeds, attention_mask)
-  hidden, keys_values = lm.hidden_states(
-    params, embeds, model.position_ids(mask), model.causal_mask(mask)
-  )
-  logits, state = _begin(
-    lm, params, hidden, keys_values, mask, max_new_tokens=max_new_tokens, copies=beams
-  )
+  logits, state = _begin(lm, params, embeds, mask, None, max_new_tokens, beams)
   step = functools.partial(advance, lm, params)
   padding = ~jnp.any(attention_mask, axis=-1)  # [B]
   if beams > 1:
-    return _beam_search(logits, state, step, padding, max_new_tokens, beams, eos_id)
+    return _beam_search(
+      logits, state, step, padding, max_new_tokens, beams, eos_id, axis_name
+    )
   choose = _likeliest
   if sampling:
     choose = functools.partial(_draw, sampling, jax.vmap(jax.random.key)(seeds))
   return _one_by_one(
-    logits, state, step, padding, max_new_tokens, eos_id, limits, choose
+    logits,
+    state,
+    step,
+    padding,
+    max_new_tokens,
+    eos_id,
+    axis_name,
+    limits=limits,
+    choose=choose,
   )
 
 
@@ -151,34 +170,27 @@ def prefill(
     The logits of the first new token, [B, V] float32, and the `State` of
     B * copies rows, with room for `max_new_tokens`.
   """
-  before = None
   if position == 'suffix':
-    before = model.context(lm, params, input_ids, attention_mask)
-    input_ids, attention_mask = input_ids[:, :0], attention_mask[:, :0]
-  hidden, keys_values, mask = model.hidden_states(
-    lm, params, soft_prompt, input_ids, attention_mask, before
-  )
-  return _begin(
-    lm,
-    params,
-    hidden,
-    keys_values,
-    mask,
-    max_new_tokens=max_new_tokens,
-    copies=copies,
-  )
+    before = model.source_context(lm, params, input_ids, attention_mask)
+    none = input_ids[:, :0]
+    embeds, mask = prompt.prepend(soft_prompt, lm.embed(params, none), none > 0)
+  else:
+    before = model.prompt_context(lm, params, soft_prompt)
+    embeds, mask = lm.embed(params, input_ids), attention_mask
+  return _begin(lm, params, embeds, mask, before, max_new_tokens, copies)
 
 
-def _begin(lm, params, hidden, keys_values, mask, *, max_new_tokens, copies):
-  """Returns what `prefill` does, from what the last tokens [B, T, H] have come to."""
-  length = hidden.shape[1]
-  own = mask[:, -length:]  # without the context's
-  last = length - 1 - jnp.argmax(own[:, ::-1], axis=-1)  # [B]: the last real token
-  at_last = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]  # [B, H]
-  logits = lm.logits(params, at_last)
+def _begin(lm, params, embeds, mask, before, max_new_tokens, copies):
+  """Runs embeddings, from `before` on if that is a `Context`; returns as `prefill`."""
+  length = mask.shape[1]
+  last = length - 1 - jnp.argmax(mask[:, ::-1], axis=-1)  # [B]: the last real token
+  hidden, (keys_values, mask) = model.hidden_states(
+    lm, params, embeds, mask, before, last[:, None]
+  )
+  logits = lm.logits(params, hidden[:, 0])
 
   slot = mask.shape[1]  # the first new one
-  # Room for the new tokens: [B, heads, P + T + new, H / heads].
+  # Room for the new tokens: [B, G, P + T + new, D].
   room = [(0, 0), (0, 0), (0, max_new_tokens), (0, 0)]
   cache = jax.tree.map(
     lambda x: jnp.repeat(jnp.pad(x, room), copies, axis=0), keys_values
@@ -196,12 +208,18 @@ def advance(lm, params, state, tokens):
     params,
     embeds,
     state.positions[:, None],
-    mask[:, None],  # [B, 1, S]
-    state.cache,
-    state.slot,
+    mask,
+    cache=state.cache,
+    cache_index=state.slot,
   )
   state = State(cache, mask, state.positions + 1, state.slot + 1)
   return lm.logits(params, hidden[:, 0]), state
+
+
+def _anywhere(x, axis_name):
+  """Says whether any of x is true, on any device."""
+  found = jnp.any(x)
+  return found if axis_name is None else jax.lax.pmax(found, axis_name)
 
 
 def _likeliest(t, logits):
@@ -226,7 +244,9 @@ def _draw(sampling, rngs, t, logits):
   )
 
 
-def _one_by_one(logits, state, step, ended, max_new_tokens, eos_id, limits, choose):
+def _one_by_one(
+  logits, state, step, ended, max_new_tokens, eos_id, axis_name, *, limits, choose
+):
   """Chooses token after token until every row has ended or is at its limit."""
 
   def add(t, out, logits, ended):
@@ -236,7 +256,7 @@ def _one_by_one(logits, state, step, ended, max_new_tokens, eos_id, limits, choo
 
   def unfinished(carry):
     t, _, _, ended, _ = carry
-    return (t < max_new_tokens) & ~jnp.all(ended)
+    return (t < max_new_tokens) & _anywhere(~ended, axis_name)
 
   def body(carry):
     t, out, tokens, ended, state = carry
@@ -248,7 +268,9 @@ def _one_by_one(logits, state, step, ended, max_new_tokens, eos_id, limits, choo
   return jax.lax.while_loop(unfinished, body, carry)[1]
 
 
-def _beam_search(logits, state, step, padding, max_new_tokens, beams, eos_id):
+def _beam_search(
+  logits, state, step, padding, max_new_tokens, beams, eos_id, axis_name
+):
   """Keeps the `beams` likeliest unfinished continuations, and as many finished ones.
 
   A finished one is ranked by its log-likelihood per token, the end of text among
@@ -284,7 +306,7 @@ def _beam_search(logits, state, step, padding, max_new_tokens, beams, eos_id):
   def unfinished(carry):
     t, scores, _, _, _, done_scores, _ = carry
     overtakes = scores[:, 0] / max_new_tokens > done_scores[:, -1]
-    return (t < max_new_tokens) & jnp.any(overtakes & ~padding)
+    return (t < max_new_tokens) & _anywhere(overtakes & ~padding, axis_name)
 
   def body(carry):
     t, scores, live, tokens, state, done_scores, done = carry

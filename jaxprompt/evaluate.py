@@ -9,13 +9,14 @@ import jax
 import numpy as np
 
 from jaxprompt import data
+from jaxprompt import devices
 from jaxprompt import metrics
 
 
 class Arm(NamedTuple):
   """What stands with every source: any arm is a matrix of prompt embeddings."""
 
-  soft_prompt: jax.Array  # [P, H]
+  soft_prompt: np.ndarray  # [P, H] float32
   position: str  # 'prefix' or 'suffix'
 
 
@@ -26,19 +27,21 @@ class Evaluator:
   Attributes:
     task: `tasks.Task`.
     tokenizer: turns output ids into text.
-    params: the frozen weights.
-    row_losses: jitted (params, soft_prompt, Batch) -> nats [B], tokens [B].
-    generate: jitted (params, soft_prompt, ids [B, T], mask [B, T], position) ->
-      ids [B, new]; the position is static.
-    batch_size: B.
+    layout: of the devices.
+    params: the frozen weights, placed.
+    row_losses: spread (params, soft_prompt, Batch) -> nats [B], tokens [B].
+    generate: {position: spread (params, soft_prompt, (ids [B, T], mask [B, T])) ->
+      ids [B, new]}.
+    batch_size: B, over all devices.
     progress: wraps the list of batches, given a label, to show how far it is.
   """
 
   task: object
   tokenizer: object
+  layout: devices.Layout
   params: dict
   row_losses: Callable
-  generate: Callable
+  generate: dict[str, Callable]
   batch_size: int
   progress: Callable[[list, str], Iterable]
 
@@ -96,16 +99,17 @@ def evaluate(evaluator, arm, rows, label):
 def losses(evaluator, arm, rows, label):
   """Returns each row's nats and number of target tokens, two arrays [E]."""
   lengths, targets = data.bucket_lengths(rows, arm.position)
-  batch_size = evaluator.batch_size
+  batch_size, layout = evaluator.batch_size, evaluator.layout
   shapes = data.shapes(lengths, targets, batch_size)
   batches = data.plan(lengths, shapes, batch_size)
   pad_id = evaluator.tokenizer.eos_token_id
   nats, counts = np.zeros(len(rows)), np.zeros(len(rows))
   for indices, shape in evaluator.progress(batches, f'{label} loss'):
-    chosen = [rows[i] for i in indices]
-    batch = data.collate(chosen, shape, batch_size, pad_id, arm.position)
+    chosen = [rows[i] for i in layout.share(indices, batch_size)]
+    own_size = len(layout.own(batch_size))
+    batch = data.collate(chosen, shape, own_size, pad_id, arm.position)
     result = jax.device_get(
-      evaluator.row_losses(evaluator.params, arm.soft_prompt, batch)
+      evaluator.row_losses(evaluator.params, arm.soft_prompt, layout.place_rows(batch))
     )
     nats[indices], counts[indices] = (x[: len(indices)] for x in result)
   return nats, counts
@@ -116,9 +120,9 @@ def generate(evaluator, arm, rows, label):
   lengths = [len(row.source_ids) for row in rows]
   shapes = data.shapes(lengths, lengths, evaluator.batch_size)
 
-  def run(_, *tokens):
-    return evaluator.generate(
-      evaluator.params, arm.soft_prompt, *tokens, position=arm.position
+  def run(_, tokens):
+    return evaluator.generate[arm.position](
+      evaluator.params, arm.soft_prompt, evaluator.layout.place_rows(tokens)
     )
 
   return outputs(evaluator, run, [row.source_ids for row in rows], shapes, label)
@@ -129,19 +133,21 @@ def outputs(evaluator, run, sources, shapes, label):
 
   Args:
     evaluator: see `evaluate`.
-    run: (which sources [b], b at most B, their ids [B, T], mask [B, T]) -> the ids
-      generated, [B, new].
+    run: (which sources are this process's, (their ids, mask), each [own, T]) -> the
+      ids generated for the whole batch, [B, new]. Rows of padding may come last.
     sources: token ids of E sources, each with its newline.
     shapes: the shapes (S, anything) to pad them to, S ascending; the last holds all.
     label: what progress is shown as.
   """
-  batch_size, eos_id = evaluator.batch_size, evaluator.tokenizer.eos_token_id
+  batch_size, layout = evaluator.batch_size, evaluator.layout
+  eos_id = evaluator.tokenizer.eos_token_id
   batches = data.plan([len(ids) for ids in sources], shapes, batch_size)
   found = [[] for _ in sources]
   for indices, (length, _) in evaluator.progress(batches, f'{label} text'):
-    chosen = [sources[i] for i in indices]
-    tokens = data.pad(chosen, length, batch_size, eos_id)
-    ids = np.asarray(run(indices, *tokens))
+    own = layout.share(indices, batch_size)
+    chosen = [sources[i] for i in own]
+    tokens = data.pad(chosen, length, len(layout.own(batch_size)), eos_id)
+    ids = jax.device_get(run(own, tokens))
     for i, output in zip(indices, ids, strict=False):  # without the padding rows
       ended = np.flatnonzero(output == eos_id)
       found[i] = output[: ended[0] if len(ended) else None].tolist()

@@ -12,6 +12,7 @@ from ml_collections import config_dict
 from jaxprompt import checkpoint
 from jaxprompt import data
 from jaxprompt import decode
+from jaxprompt import devices
 from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt import evaluate
@@ -37,17 +38,19 @@ class Experiment:
   config: object  # ml_collections.ConfigDict
   task: tasks.Task
   lm: base.LanguageModel
-  params: dict  # the frozen weights
+  layout: devices.Layout
+  params: dict  # the frozen weights, placed
   tokenizer: object
   evaluator: evaluate.Evaluator
   splits: dict[str, data.Rows] = dataclasses.field(default_factory=dict)
 
 
-def build(config, progress):
+def build(config, layout, progress):
   """Loads data and model.
 
   Args:
     config: from `config.default`, checked.
+    layout: `devices.Layout`.
     progress: see `evaluate.Evaluator`.
 
   Raises:
@@ -56,7 +59,7 @@ def build(config, progress):
   # The data first: its mistakes show at once, a large model takes a while to load.
   path = embedded.data_path(config.data.path, config.task)
   raw = sources.read(path, config.data.subset)
-  experiment = build_model(config, progress)
+  experiment = build_model(config, layout, progress)
   splits = {
     split: data.load(
       experiment.tokenizer,
@@ -79,28 +82,40 @@ def build(config, progress):
   return dataclasses.replace(experiment, splits=splits)
 
 
-def build_model(config, progress):
+def build_model(config, layout, progress):
   """Loads the model alone; the arguments and errors are those of `build`."""
   task = tasks.TASKS[config.task]
   lm, params, tokenizer = loading.load(config.model.path, config.model.dtype)
   _check_positions(config, lm, tokenizer)
-  generate = functools.partial(
-    decode.generate,
-    lm,
-    max_new_tokens=config.eval.max_new_tokens,
-    beams=config.eval.beams,
-    eos_id=tokenizer.eos_token_id,
-  )
+  params = layout.place_params(lm, params)
+
+  def generate(position, params, soft_prompt, rows):
+    return decode.generate(
+      lm,
+      params,
+      soft_prompt,
+      *rows,
+      position=position,
+      max_new_tokens=config.eval.max_new_tokens,
+      beams=config.eval.beams,
+      eos_id=tokenizer.eos_token_id,
+      axis_name=devices.DATA,
+    )
+
   evaluator = evaluate.Evaluator(
     task=task,
     tokenizer=tokenizer,
+    layout=layout,
     params=params,
-    row_losses=jax.jit(functools.partial(steps.row_losses, lm)),
-    generate=jax.jit(generate, static_argnames='position'),
-    batch_size=config.eval.batch_size,
+    row_losses=layout.gather(functools.partial(steps.row_losses, lm)),
+    generate={
+      position: layout.gather(functools.partial(generate, position))
+      for position in prompt.POSITIONS
+    },
+    batch_size=layout.round_up(config.eval.batch_size),
     progress=progress,
   )
-  return Experiment(config, task, lm, params, tokenizer, evaluator)
+  return Experiment(config, task, lm, layout, params, tokenizer, evaluator)
 
 
 def _check_positions(config, lm, tokenizer):
@@ -133,25 +148,31 @@ def hard_prompt_ids(config, tokenizer):
   return ids
 
 
-def _table(experiment):
-  """Returns the embedding table, [V, H]."""
-  return experiment.lm.embed(experiment.params, jnp.arange(experiment.lm.vocab_size))
+def _of_table(experiment, function):
+  """Returns what a function of the embedding table [V, H] gives, as host arrays."""
+  lm = experiment.lm
+
+  def of_params(params):
+    return function(lm.embed(params, jnp.arange(lm.vocab_size)))
+
+  return jax.device_get(experiment.layout.whole(of_params)(experiment.params))
 
 
 def initial_prompt(experiment):
   """Returns the soft prompt before training, [P, H] float32."""
   config = experiment.config.prompt
-  table = _table(experiment)
   rng = jax.random.key(experiment.config.seed)
   if config.init == 'text':
     text = config.text or experiment.config.hard_prompt
     text_ids, _ = data.encode(experiment.tokenizer, text)
-    return prompt.from_text(table, config.length, text_ids=text_ids)
-  if config.init == 'vocab':
-    return prompt.from_vocab(table, config.length, rng=rng)
-  if config.init == 'random':
-    return prompt.from_normal(table, config.length, rng=rng)
-  return _other_prompt(experiment)
+    initialise = functools.partial(prompt.from_text, text_ids=text_ids)
+  elif config.init == 'vocab':
+    initialise = functools.partial(prompt.from_vocab, rng=rng)
+  elif config.init == 'random':
+    initialise = functools.partial(prompt.from_normal, rng=rng)
+  else:
+    return _other_prompt(experiment)
+  return _of_table(experiment, functools.partial(initialise, length=config.length))
 
 
 def _other_prompt(experiment):
@@ -174,7 +195,7 @@ def _other_prompt(experiment):
       f'{trained.shape[1]}, expected {config.length} of width {width}; use the same '
       'model, and its prompt.length'
     )
-  return jnp.asarray(trained)
+  return trained
 
 
 def _is_adapter(directory):
@@ -259,9 +280,10 @@ def _run_config(directory):
 
 def arms(experiment, soft_prompt):
   """Returns {arm: `evaluate.Arm`}; a hard text always stands in front."""
-  ids = jnp.asarray(hard_prompt_ids(experiment.config, experiment.tokenizer))
-  hard = experiment.lm.embed(experiment.params, ids).astype(jnp.float32)
-  none = jnp.zeros((0, experiment.lm.width), jnp.float32)
+  ids = np.asarray(hard_prompt_ids(experiment.config, experiment.tokenizer))
+  embed = experiment.layout.whole(experiment.lm.embed)
+  hard = jax.device_get(embed(experiment.params, ids)).astype(np.float32)
+  none = np.zeros((0, experiment.lm.width), np.float32)
   return {
     'none': evaluate.Arm(none, 'prefix'),
     'hard': evaluate.Arm(hard, 'prefix'),
@@ -290,12 +312,12 @@ def export(config, soft_prompt, directory):
   )
 
 
-def _read_prompt(experiment, soft_prompt):
+def _read_prompt(experiment, soft_prompt, initial_prompt):
   """Returns for each virtual token what it is near to, as results.json has it."""
-  ids, cosines, norms = map(
-    np.asarray, prompt.nearest_tokens(soft_prompt, _table(experiment), _NEAREST)
+  ids, cosines, norms = _of_table(
+    experiment, lambda table: prompt.nearest_tokens(soft_prompt, table, _NEAREST)
   )
-  return [
+  found = [
     {
       'tokens': [evaluate.piece(experiment.tokenizer, i) for i in token_ids],
       'cosines': token_cosines.tolist(),
@@ -303,6 +325,12 @@ def _read_prompt(experiment, soft_prompt):
     }
     for token_ids, token_cosines, norm in zip(ids, cosines, norms, strict=True)
   ]
+  if initial_prompt is not None:
+    change = soft_prompt - initial_prompt
+    drifts = _of_table(experiment, functools.partial(prompt.relative_norms, change))
+    for near, drift in zip(found, drifts, strict=True):
+      near['drift'] = float(drift)
+  return found
 
 
 def _data_summary(experiment):
@@ -311,7 +339,7 @@ def _data_summary(experiment):
   step_rows = config.train.batch_size * config.train.accumulate
   summary = {}
   for split, rows in experiment.splits.items():
-    batch_size = step_rows if split == 'train' else config.eval.batch_size
+    batch_size = step_rows if split == 'train' else experiment.evaluator.batch_size
     summary[split] = {
       'rows': len(rows.rows),
       'sources_cut': rows.sources_cut,
@@ -333,10 +361,10 @@ def best_prompt(workdir):
       f'--workdir {str(workdir)!r} has no checkpoint of a finished epoch; train there '
       'first (--mode=train)'
     )
-  return jnp.asarray(best[0]), best[1]['epochs']
+  return np.asarray(best[0]), best[1]['epochs']
 
 
-def compare(experiment, soft_prompt, epochs, workdir):
+def compare(experiment, soft_prompt, epochs, workdir, initial_prompt=None):
   """Measures the three arms on the test rows; writes predictions and results.json.
 
   Args:
@@ -344,6 +372,7 @@ def compare(experiment, soft_prompt, epochs, workdir):
     soft_prompt: the best prompt, [P, H].
     epochs: the records of the epochs trained.
     workdir: an epath.
+    initial_prompt: what it was before them, [P, H], if that is known.
 
   Returns:
     The content of results.json.
@@ -386,7 +415,7 @@ def compare(experiment, soft_prompt, epochs, workdir):
       'position': config.prompt.position,
       'parameters': int(np.size(soft_prompt)),
     },
-    'nearest_tokens': _read_prompt(experiment, soft_prompt),
+    'nearest_tokens': _read_prompt(experiment, soft_prompt, initial_prompt),
     'epochs': epochs,
     'best_epoch': results.best_epoch(epochs),
     'test': test,

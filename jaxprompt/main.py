@@ -1,6 +1,7 @@
 """The command: flags, one call, and what a user sees of an error.
 
 python -m jaxprompt.main --config=configs/qa.py[:PRESET] --workdir=DIR [--mode=eval]
+python -m jaxprompt.main --mode=eval --config=... --workdir=DIR --prompt=DIR
 python -m jaxprompt.main --mode=predict [--workdir=DIR] [--prompt=[NAME=]DIR ...]
   --input=FILE --output=FILE [--temperature=1 --top_k=50 --top_p=0.9 --seed=0]
 python -m jaxprompt.main --mode=report --workdir=DIR
@@ -8,6 +9,7 @@ python -m jaxprompt.main --mode=compare DIR DIR ... --output=FILE
 python -m jaxprompt.main --mode=serve --workdir=DIR [--prompt=NAME=DIR ...]
 """
 
+import contextlib
 import functools
 import logging
 import math
@@ -22,9 +24,11 @@ from ml_collections import config_flags
 from jaxprompt import compare
 from jaxprompt import config as config_lib
 from jaxprompt import decode
+from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import experiment as experiment_lib
 from jaxprompt import predict
+from jaxprompt import processes
 from jaxprompt import report
 from jaxprompt import results
 from jaxprompt import serve
@@ -35,6 +39,7 @@ from jaxprompt import writer
 
 log = logging.getLogger('jaxprompt.main')  # __name__ is __main__
 
+_FREE = ('parallel',)  # how a run goes on, not what it is
 _CACHE = pathlib.Path('~/.cache/jaxprompt/xla')
 
 
@@ -50,32 +55,65 @@ def main(argv):
   except KeyboardInterrupt:
     print('jaxprompt: interrupted; run again to go on', file=sys.stderr)
     return 130
+  except Exception as e:
+    processes.give_up(e)
+    raise
 
 
 # A mode is a function from the flags' values and the arguments to the exit status.
 
 
 def _train(values, _):
-  return _measure(train.train, values)
+  return _measure(train.train, values, _config(values))
 
 
 def _eval(values, _):
-  return _measure(train.evaluate_best, values)
+  config, paths = _config(values), _prompt_paths(values)
+  if not paths:
+    return _measure(train.evaluate_best, values, config)
+  if len(paths) > 1:
+    raise errors.UserError(
+      f'--prompt is given {len(paths)} times; --mode=eval measures one, each in a '
+      '--workdir of its own'
+    )
+  (path,) = paths.values()
+  return _measure(train.evaluate_given, values, experiment_lib.adopt(config, path))
 
 
-def _measure(function, values):
-  """Runs what ends in results.json; prints the table and the paths."""
+def _measure(function, values, config):
+  """Runs what ends in results.json; prints the tables and the paths."""
+  path = _required(values, 'workdir')
+  if values.distributed:
+    processes.start()
+    if not processes.is_first():
+      logging.getLogger('jaxprompt').setLevel(logging.ERROR)
+    processes.check_same(_identity(config))
   termination = train.Termination()
-  config = _config(values)
-  workdir = workdir_lib.open_workdir(_required(values, 'workdir'))
-  with workdir_lib.lock(workdir):
-    workdir_lib.check_config(workdir, config.to_dict())
+  with contextlib.ExitStack() as stack:
+    with processes.together():
+      workdir = workdir_lib.open_workdir(path)
+      stack.enter_context(workdir_lib.lock(workdir))
+    workdir_lib.check_shared(workdir)
+    with processes.together():
+      workdir_lib.check_config(workdir, config.to_dict(), free=_FREE)
     found = function(config, workdir, termination)
+    if not processes.is_first():
+      return 0
     page = _written_report(workdir)
   print(results.table(found, tasks.TASKS[config.task].metrics))
+  print(results.nearest_table(found))
   print(f'results: {workdir / "results.json"}')
   print(f'report: {page}')
   return 0
+
+
+def _identity(config):
+  """Returns what must be the same in all processes of a run, {name: text}."""
+  fields = workdir_lib.flatten(config.to_dict())
+  return {
+    **{name: repr(value) for name, value in fields.items()},
+    **{f'the version of {name}': v for name, v in results.versions().items()},
+  }
 
 
 def _predict(values, _):
@@ -86,7 +124,8 @@ def _predict(values, _):
   if workdir is not None:
     paths.setdefault('', workdir)
   progress = writer.show_progress(train.Termination().check)
-  experiment = experiment_lib.build_model(config, progress)
+  layout = devices.layout(**config.parallel)
+  experiment = experiment_lib.build_model(config, layout, progress)
   prompts = {
     name: experiment_lib.load_prompt(
       experiment,
@@ -234,6 +273,13 @@ def _parse(argv):
   text('input', None, 'a .jsonl, .csv or .parquet file of sources, or -')
   text('output', None, 'a path to write to')
   text('host', '127.0.0.1', 'the address that the page is served at')
+  flags.DEFINE_boolean(
+    'distributed',
+    False,
+    'one process of several: JAX finds the others by itself on TPU pods and Slurm, or '
+    'through JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID',
+    flag_values=values,
+  )
   flags.DEFINE_integer('port', 7860, 'its port', flag_values=values)
   flags.DEFINE_multi_string('prompt', [], '[NAME=]DIRECTORY', flag_values=values)
   for name, default, help_text in (
@@ -248,6 +294,10 @@ def _parse(argv):
     arguments = values(argv)[1:]
   except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as e:
     raise _flag_error(e) from e
+  if values.distributed and values.mode not in ('train', 'eval'):
+    raise errors.UserError(
+      f'--mode={values.mode} runs in one process; leave out --distributed'
+    )
   if arguments and values.mode != 'compare':
     raise errors.UserError(f'{arguments[0]!r} is no flag; expected --NAME=VALUE')
   return values, arguments
@@ -272,14 +322,17 @@ def _config(values):
 def _trained_run(values):
   """Returns the config and the workdir of a run to use.
 
-  Without --config, the config is the run's own; with it, only `eval` may differ.
+  Without --config, the config is the run's own, but for the devices it had; with it,
+  only `eval` and `parallel` may differ.
   """
   workdir = workdir_lib.resolve(_required(values, 'workdir'))
   stored = workdir_lib.read_config(workdir)['config']
   if values.config is None:
-    return config_dict.ConfigDict(stored), workdir
+    config = config_dict.ConfigDict(stored)
+    config.parallel = config_lib.default(config.task).parallel
+    return config, workdir
   config = _config(values)
-  workdir_lib.check_config(workdir, config.to_dict(), free=('eval',))
+  workdir_lib.check_config(workdir, config.to_dict(), free=('eval', *_FREE))
   return config, workdir
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxprompt import data
 from jaxprompt import decode
+from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import evaluate
 from jaxprompt import prompt
@@ -140,15 +141,16 @@ class _Answerer:
       return config.beams, config.max_new_tokens
     return 1, max(x.config.eval.max_new_tokens for x in self._prompts)
 
-  def _run(self, settings, requests, indices, input_ids, mask):
+  def _run(self, settings, requests, indices, tokens):
     """Generates for the requests of some indices; see `evaluate.outputs`."""
-    which, limits = np.zeros((2, len(input_ids)), np.int32)
-    seeds = np.zeros(len(input_ids), np.uint32)
+    own = len(tokens[0])
+    which, limits = np.zeros((2, own), np.int32)
+    seeds = np.zeros(own, np.uint32)
     for i, request in enumerate(requests[i] for i in indices):
       which[i] = request.which
       limits[i] = self._prompts[request.which].config.eval.max_new_tokens
       seeds[i] = zlib.crc32(f'{self._seed} {request.answer["id"]}'.encode())
-    rows = which, limits, seeds, input_ids, mask
+    rows = self._experiment.layout.place_rows((which, limits, seeds, *tokens))
     return self._program(*settings)(self._experiment.params, self._frames, rows)
 
   def _program(self, beams, max_new_tokens):
@@ -165,9 +167,10 @@ class _Answerer:
         beams=beams,
         sampling=self._sampling,
         eos_id=self._experiment.tokenizer.eos_token_id,
+        axis_name=devices.DATA,
       )
 
-    return jax.jit(generate)
+    return self._experiment.layout.gather(generate)
 
 
 class _Output:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+POSITIONS = ('prefix', 'suffix')  # in front of the source, or between it and the target
+
 
 def from_text(table, length, *, text_ids):
   """Returns the embeddings of a text's tokens, cut or repeated to `length`.
@@ -131,4 +133,10 @@ def nearest_tokens(soft_prompt, table, count):
     norms[:, None] * table_norms, floor
   )  # [P, V]
   cosines, ids = jax.lax.top_k(cosines, count)
-  return ids, cosines, norms / jnp.mean(table_norms)
+  return ids, cosines, relative_norms(soft_prompt, table)
+
+
+def relative_norms(rows, table):
+  """Returns the norms of rows [P, H] as multiples of the table's mean norm, [P]."""
+  table_norms = jnp.linalg.norm(table.astype(jnp.float32), axis=1)  # [V]
+  return jnp.linalg.norm(rows, axis=1) / jnp.mean(table_norms)

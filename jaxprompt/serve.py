@@ -153,6 +153,7 @@ def _load(workdir, others):
   lm, params, tokenizer = loading.load(
     config['model']['path'], config['model']['dtype']
   )
+  params = jax.device_put(params)  # on one device: a page has few visitors
   prompts = {config['prompt']['name']: _trained(workdir, config)}
   for name, other in others.items():
     other_config = _config(other)

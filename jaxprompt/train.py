@@ -8,14 +8,16 @@ import signal
 import time
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from jaxprompt import checkpoint
 from jaxprompt import data
+from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import evaluate
 from jaxprompt import experiment as experiment_lib
 from jaxprompt import optim
+from jaxprompt import processes
 from jaxprompt import results
 from jaxprompt import steps
 from jaxprompt import workdir as workdir_lib
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 # enough for the progress to be true and for SIGTERM to be answered soon.
 _STEPS_AHEAD = 2
 _SECONDS_BETWEEN_FETCHES = 1.0  # of the device's scalars
+_STEPS_BETWEEN_FETCHES = 10  # where clocks differ: in several processes
 
 
 class Terminated(SystemExit):
@@ -37,12 +40,17 @@ class Terminated(SystemExit):
 
 
 class Termination:
-  """Lets SIGTERM end the process at a point where nothing is lost."""
+  """Lets SIGTERM end the process at a point where nothing is lost.
+
+  Of several processes all end, at the same point: JAX catches the signal and finds it.
+  """
 
   def __init__(self):
     self._requested = False
+    self._checks = 0
     self.safe_points_only = False
-    signal.signal(signal.SIGTERM, self._handle)
+    if not jax.distributed.is_initialized():
+      signal.signal(signal.SIGTERM, self._handle)
 
   def _handle(self, *_):
     self._requested = True
@@ -51,7 +59,8 @@ class Termination:
 
   def check(self):
     """Raises `Terminated` if the process was asked to end."""
-    if self._requested:
+    self._checks += 1
+    if self._requested or processes.reached_sync_point(self._checks):
       raise Terminated
 
 
@@ -74,6 +83,7 @@ class Trainer:
     """Builds the step; restores the newest checkpoint, or begins at `soft_prompt`."""
     config = experiment.config
     self._experiment, self._config = experiment, config
+    self._layout = experiment.layout
     self._checkpoints, self._termination = checkpoints, termination
     self._rows = experiment.splits['train'].rows
     self._step_rows = config.train.batch_size * config.train.accumulate
@@ -88,14 +98,20 @@ class Trainer:
     )
     tx = optim.prompt_only(self._schedule, clip_norm=config.train.clip_norm)
     step = functools.partial(
-      steps.train_step, experiment.lm, tx, config.train.accumulate
+      steps.train_step,
+      experiment.lm,
+      tx,
+      config.train.accumulate,
+      axis_name=devices.DATA,
     )
-    self._train_step = jax.jit(step, donate_argnums=0)
-    self.state = steps.init_state(soft_prompt, experiment.params, tx)
-    self.place = Place()
-    restored = checkpoints.restore(self.state)
+    self._train_step = self._layout.spread(step, donate_argnums=0)
+    state = steps.init_state(soft_prompt, experiment.params, tx)
+    state, self.place = jax.device_get(state), Place()
+    restored = checkpoints.restore(state)
     if restored:
-      self.state, self.place = restored[0], Place(**restored[1])
+      state, self.place = restored[0], Place(**restored[1])
+    self.state = self._layout.replicate(state)
+    if restored:
       log.info('going on after step %d, in epoch %d', self.step, self.place.epoch)
     self._writer = writer.Writer(
       workdir, lines=self.place.metrics_lines, step=self.step
@@ -120,6 +136,9 @@ class Trainer:
         self._flush()
       self._save()
       log.warning('asked to end: saved step %d; run again to go on', self.step)
+      raise
+    except Exception as e:
+      processes.give_up(e)
       raise
     finally:
       self._writer.close()
@@ -146,16 +165,17 @@ class Trainer:
     label = f'epoch {place.epoch}/{self._config.train.epochs}'
     progress = writer.Progress(label, len(plan), done=place.batch)
     pad_id = self._experiment.tokenizer.eos_token_id
+    own_rows = len(self._layout.own(self._step_rows))
     first_step = self.step - place.batch
     self._since = time.monotonic()
     try:
       for indices, shape in plan[place.batch :]:
-        rows = [self._rows[i] for i in indices]
+        rows = [self._rows[i] for i in self._layout.share(indices, self._step_rows)]
         batch = data.collate(
-          rows, shape, self._step_rows, pad_id, self._config.prompt.position
+          rows, shape, own_rows, pad_id, self._config.prompt.position
         )
         self.state, scalars = self._train_step(
-          self.state, self._experiment.params, batch
+          self.state, self._experiment.params, self._layout.place_rows(batch)
         )
         place.batch += 1
         step = first_step + place.batch
@@ -163,14 +183,19 @@ class Trainer:
         jax.block_until_ready(self._pending[-_STEPS_AHEAD:][0])
         last = place.batch == len(plan)
         save = every and step % every == 0 and not last
-        waited = time.monotonic() - self._since > _SECONDS_BETWEEN_FETCHES
-        if save or last or waited:
+        if save or last or self._waited():
           progress.update(len(self._pending), loss=self._flush())
         if save:
           self._save()
         self._termination.check()
     finally:
       progress.close()
+
+  def _waited(self):
+    """Says whether it is time to fetch; a loss that ends the run must end it in all."""
+    if processes.count() > 1:
+      return len(self._pending) >= _STEPS_BETWEEN_FETCHES
+    return time.monotonic() - self._since > _SECONDS_BETWEEN_FETCHES
 
   def _flush(self):
     """Waits for the pending steps, writes their scalars, returns the epoch's mean loss.
@@ -202,11 +227,16 @@ class Trainer:
       )
     self.place.seconds += seconds
     self.place.tokens += tokens
-    return float(self.state.loss_sum / self.state.loss_count)
+    return self._epoch_loss()
+
+  def _epoch_loss(self):
+    """Returns the mean loss of the epoch so far."""
+    nats, count = jax.device_get((self.state.loss_sum, self.state.loss_count))
+    return float(nats / count)
 
   def _end_epoch(self):
     """Validates, keeps the prompt if it is the best so far, and saves."""
-    place, state = self.place, self.state
+    place, state = self.place, jax.device_get(self.state)
     measured = evaluate.evaluate(
       self._experiment.evaluator,
       evaluate.Arm(state.soft_prompt, self._config.prompt.position),
@@ -216,17 +246,17 @@ class Trainer:
     record = {
       'epoch': place.epoch,
       'step': self.step,
-      'train_loss': float(state.loss_sum / state.loss_count),
+      'train_loss': self._epoch_loss(),
       **{f'validation_{k}': v for k, v in measured.figures().items()},
       'seconds': place.seconds,
       'tokens_per_second': place.tokens / place.seconds,
     }
     place.epochs.append(record)
     if results.best_epoch(place.epochs) == place.epoch:
-      state = dataclasses.replace(state, best_prompt=jnp.copy(state.soft_prompt))
-    self.state = dataclasses.replace(
-      state, loss_sum=jnp.zeros(()), loss_count=jnp.zeros(())
-    )
+      state = dataclasses.replace(state, best_prompt=state.soft_prompt)
+    zero = np.zeros((), np.float32)
+    state = dataclasses.replace(state, loss_sum=zero, loss_count=zero)
+    self.state = self._layout.replicate(state)
     self._writer.write(
       self.step,
       {
@@ -264,9 +294,28 @@ def train(config, workdir, termination):
   if finished and len(finished['epochs']) == config.train.epochs:
     log.info('this run has finished; these are its results')
     return finished
-  experiment = experiment_lib.build(config, writer.show_progress(termination.check))
+  with processes.together():
+    layout = devices.layout(**config.parallel)
+    layout.check_divides(config.train.batch_size)
+    progress = writer.show_progress(termination.check)
+    experiment = experiment_lib.build(config, layout, progress)
   soft_prompt = experiment_lib.initial_prompt(experiment)
   # Only now is the workdir this run's: one that could not begin leaves no claim.
+  _claim(workdir, config)
+  checkpoints = checkpoint.Checkpoints(
+    workdir / 'checkpoints', keep=config.checkpoint.keep
+  )
+  trainer = Trainer(experiment, soft_prompt, workdir, checkpoints, termination)
+  trainer.run()
+  best, initial = jax.device_get(
+    (trainer.state.best_prompt, trainer.state.initial_prompt)
+  )
+  return experiment_lib.compare(
+    experiment, best, trainer.place.epochs, workdir, initial
+  )
+
+
+def _claim(workdir, config):
   workdir_lib.write_json(
     workdir / 'config.json',
     {
@@ -274,14 +323,6 @@ def train(config, workdir, termination):
       'versions': results.versions(),
       'devices': results.devices(),
     },
-  )
-  checkpoints = checkpoint.Checkpoints(
-    workdir / 'checkpoints', keep=config.checkpoint.keep
-  )
-  trainer = Trainer(experiment, soft_prompt, workdir, checkpoints, termination)
-  trainer.run()
-  return experiment_lib.compare(
-    experiment, trainer.state.best_prompt, trainer.place.epochs, workdir
   )
 
 
@@ -292,5 +333,34 @@ def evaluate_best(config, workdir, termination):
     UserError: if no epoch has been trained in the workdir.
   """
   soft_prompt, epochs = experiment_lib.best_prompt(workdir)
-  experiment = experiment_lib.build(config, writer.show_progress(termination.check))
-  return experiment_lib.compare(experiment, soft_prompt, epochs, workdir)
+  initial = checkpoint.read_initial(workdir / 'checkpoints')
+  experiment = _build(config, termination)
+  return experiment_lib.compare(experiment, soft_prompt, epochs, workdir, initial)
+
+
+def evaluate_given(config, workdir, termination):
+  """Compares the arms with the prompt that `prompt.init` names, as it is.
+
+  Arguments and result are those of `train`; no epoch is trained.
+
+  Raises:
+    UserError: if the workdir has a prompt of its own, or none is where it should be.
+  """
+  if checkpoint.read_best(workdir / 'checkpoints') is not None:
+    raise errors.UserError(
+      f'--workdir {str(workdir)!r} has a trained prompt of its own, whose results '
+      'would be lost; give another directory to measure --prompt in'
+    )
+  experiment = _build(config, termination)
+  given = experiment_lib.load_prompt(
+    experiment, workdir_lib.resolve(config.prompt.init), task=None, eval_config=None
+  )
+  _claim(workdir, config)
+  return experiment_lib.compare(experiment, given.soft_prompt, [], workdir)
+
+
+def _build(config, termination):
+  with processes.together():
+    layout = devices.layout(**config.parallel)
+    progress = writer.show_progress(termination.check)
+    return experiment_lib.build(config, layout, progress)

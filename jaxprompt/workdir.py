@@ -1,19 +1,37 @@
-"""The workdir's own files: its config, its lock, and whole-file writes."""
+"""The workdir's own files: its config, its lock, and whole-file writes.
+
+Of several processes, the first one writes; the others read what it has written.
+"""
 
 import contextlib
 import fcntl
+import importlib.util
 import json
 import os
+import uuid
 
 from etils import epath
 
 from jaxprompt import errors
+from jaxprompt import processes
 
 
 def resolve(path):
-  """Returns the epath of a workdir; Orbax takes absolute ones only."""
-  path = epath.Path(path).expanduser()
-  return path if _is_remote(path) else epath.Path(os.path.abspath(path))
+  """Returns the epath of a workdir; Orbax takes absolute ones only.
+
+  Raises:
+    UserError: for an address that cannot be used.
+  """
+  scheme, separator, _ = os.fspath(path).partition('://')
+  if not separator:
+    return epath.Path(os.path.abspath(epath.Path(path).expanduser()))
+  if scheme != 'gs':
+    raise errors.UserError(
+      f'{str(path)!r} is of no known kind; expected gs://BUCKET/...'
+    )
+  if not importlib.util.find_spec('gcsfs'):
+    raise errors.UserError(f"{str(path)!r} needs gcsfs: pip install 'jaxprompt[gcs]'")
+  return epath.Path(path)
 
 
 def _is_remote(path):
@@ -27,6 +45,8 @@ def open_workdir(path):
     UserError: if it cannot be written.
   """
   workdir = resolve(path)
+  if not processes.is_first():
+    return workdir
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     probe = workdir / f'.probe-{os.getpid()}'
@@ -37,7 +57,39 @@ def open_workdir(path):
       f'--workdir {str(path)!r} cannot be written ({e.strerror or e}); expected a '
       'directory of yours'
     ) from e
+  except Exception as e:  # an object store's own
+    if not _is_remote(workdir):
+      raise
+    raise errors.UserError(
+      f'--workdir {str(path)!r} cannot be written ({e}); expected a bucket of yours, '
+      'and a login: gcloud auth application-default login'
+    ) from e
   return workdir
+
+
+def check_shared(workdir):
+  """Checks that the first process's workdir is that of all.
+
+  Raises:
+    UserError: if this process does not see what the first one has written there.
+  """
+  if processes.count() == 1:
+    return
+  name = f'.probe-{uuid.uuid4().hex}'
+  if processes.is_first():
+    (workdir / name).write_text('')
+  # There before anyone asks: a network disk may remember for long what was not.
+  probe = workdir / processes.gather(name)[0]
+  try:
+    with processes.together():
+      if not probe.exists():
+        raise errors.UserError(
+          f'--workdir {str(workdir)!r} is not where process 0 writes to; expected a '
+          'directory that all hosts share, such as a network disk or gs://'
+        )
+  finally:
+    if processes.is_first():
+      probe.unlink()
 
 
 @contextlib.contextmanager
@@ -47,7 +99,7 @@ def lock(workdir):
   Raises:
     UserError: if a live process holds it.
   """
-  if _is_remote(workdir):  # object stores have no locks
+  if _is_remote(workdir) or not processes.is_first():  # object stores have no locks
     yield
     return
   with open(os.fspath(workdir / '.lock'), 'a+') as f:
@@ -71,10 +123,15 @@ def write(path, text):
   Raises:
     UserError: if it cannot be written.
   """
+  if not processes.is_first():
+    return
   temporary = path.parent / f'.{path.name}.{os.getpid()}'
   try:
-    temporary.write_text(text)
-    temporary.replace(path)
+    if _is_remote(path):  # object stores have no half-written files
+      path.write_text(text)
+    else:
+      temporary.write_text(text)
+      temporary.replace(path)
   except OSError as e:
     raise errors.UserError(
       f'{path} cannot be written ({e.strerror or e}); make room or choose another place'
@@ -86,7 +143,8 @@ def write_json(path, value):
 
 
 def write_jsonl(path, values):
-  path.parent.mkdir(parents=True, exist_ok=True)
+  if processes.is_first():
+    path.parent.mkdir(parents=True, exist_ok=True)
   write(path, ''.join(json.dumps(value, ensure_ascii=False) + '\n' for value in values))
 
 

@@ -2,11 +2,15 @@
 
 import json
 import logging
+import os
 import sys
 import time
 
 import tensorboardX
 import tqdm
+from etils import epath
+
+from jaxprompt import processes
 
 log = logging.getLogger(__name__)
 
@@ -14,7 +18,10 @@ _SECONDS_BETWEEN_LINES = 10.0  # of progress, where there is no terminal for a b
 
 
 class Writer:
-  """Writes scalars to metrics.jsonl, one object a line, and to TensorBoard."""
+  """Writes scalars to metrics.jsonl, one object a line, and to TensorBoard.
+
+  Of several processes, the first one writes; the others only count the lines.
+  """
 
   def __init__(self, workdir, *, lines, step):
     """Opens the files for a run that goes on after `step`.
@@ -27,11 +34,17 @@ class Writer:
     """
     path = workdir / 'metrics.jsonl'
     kept = path.read_text().splitlines(keepends=True)[:lines] if path.exists() else []
+    writes = processes.is_first()
+    if not writes:
+      path = epath.Path(os.devnull)
     path.write_text(''.join(kept))
     self.lines = len(kept)
-    self._file = path.open('a')
+    remote = '://' in os.fspath(path)
+    self._file = _Rewritten(path, kept) if remote else path.open('a')
     self._tensorboard = tensorboardX.SummaryWriter(
-      str(workdir / 'tensorboard'), purge_step=step + 1 if step else None
+      str(workdir / 'tensorboard'),
+      purge_step=step + 1 if step else None,
+      write_to_disk=writes,
     )
 
   def write(self, step, scalars):
@@ -50,6 +63,21 @@ class Writer:
     self._tensorboard.close()
 
 
+class _Rewritten:
+  """A file of an object store, which cannot append: every flush writes it whole."""
+
+  def __init__(self, path, lines):
+    self._path, self._lines = path, list(lines)
+
+  def write(self, line):
+    self._lines.append(line)
+
+  def flush(self):
+    self._path.write_text(''.join(self._lines))
+
+  close = flush
+
+
 class Progress:
   """A bar on a terminal; elsewhere a plain line from time to time."""
 
@@ -63,7 +91,7 @@ class Progress:
       initial=done,
       unit='batch',
       leave=False,
-      disable=None,
+      disable=None if processes.is_first() else True,
       file=sys.stderr,
     )
 

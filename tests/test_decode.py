@@ -19,8 +19,9 @@ EOS = 0
 
 @functools.partial(jax.jit, static_argnums=0)
 def _log_probs(lm, params, soft_prompt, ids, mask):
-  hidden, _, _ = model.hidden_states(lm, params, soft_prompt, ids, mask)
-  last = soft_prompt.shape[0] + jnp.sum(mask) - 1
+  embeds, mask = prompt.prepend(soft_prompt, lm.embed(params, ids), mask)
+  hidden, _ = model.hidden_states(lm, params, embeds, mask)
+  last = jnp.sum(mask) - 1
   return jax.nn.log_softmax(lm.logits(params, hidden[0, last]))
 
 
@@ -100,9 +101,12 @@ def _markov_model(log_probs):
   """A model whose next token depends on the last alone, by a table [V, V]."""
   vocab = len(log_probs)
 
-  def hidden_states(params, embeds, position_ids, mask, cache=None, cache_index=0):
-    length = embeds.shape[1] if cache is None else cache[0][0].shape[2]
-    entry = jnp.zeros((embeds.shape[0], 1, length, 1))
+  def hidden_states(
+    params, embeds, position_ids, mask, outputs=None, cache=None, cache_index=None
+  ):
+    entry = jnp.zeros((embeds.shape[0], 1, mask.shape[1], 1))
+    if outputs is not None:
+      embeds = jnp.take_along_axis(embeds, outputs[:, :, None], axis=1)
     return embeds, ((entry, entry),)
 
   return base.LanguageModel(

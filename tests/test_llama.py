@@ -32,9 +32,8 @@ def _edit(folder, **fields):
 def _logits(folder):
   lm, params, _ = loading.load(str(folder), 'float32')
   ids = jnp.asarray([[7, 81, 300, 12, 45]])
-  hidden, _, _ = model.hidden_states(
-    lm, params, jnp.zeros((0, lm.width)), ids, jnp.ones(ids.shape, bool)
-  )
+  embeds = lm.embed(params, ids)
+  hidden, _ = model.hidden_states(lm, params, embeds, jnp.ones(ids.shape, bool))
   return lm.logits(params, hidden)
 
 

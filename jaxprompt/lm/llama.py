@@ -16,6 +16,7 @@ import transformers
 from transformers.models.llama import modeling_flax_llama
 
 from jaxprompt import errors
+from jaxprompt.lm import attention
 from jaxprompt.lm import base
 from jaxprompt.lm import weights
 
@@ -113,16 +114,25 @@ def _hidden_states(
   embeds,
   position_ids,
   mask,
+  outputs=None,
   cache=None,
-  cache_index=0,
+  cache_index=None,
 ):
   params = params['model']
   angles = position_ids[..., None] * frequencies  # [B, T, D / 2] float32
   x = embeds  # [B, T, H]
+  last = len(params['layers']) - 1
   new_cache = []
-  for i in range(len(params['layers'])):
+  for i in range(last + 1):
     x, keys_values = _apply_block(
-      block, params['layers'][str(i)], x, angles, mask, cache and cache[i], cache_index
+      block,
+      params['layers'][str(i)],
+      x,
+      angles,
+      mask,
+      outputs if i == last else None,
+      cache and cache[i],
+      cache_index,
     )
     new_cache.append(keys_values)
   return final_norm.apply({'params': params['norm']}, x), tuple(new_cache)
@@ -134,27 +144,23 @@ def _hidden_states(
   static_argnums=0,
   policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 )
-def _apply_block(block, params, x, angles, mask, cache, cache_index):
-  return block.apply(
-    {'params': params}, x, angles, mask, cache, cache_index, method=_block
-  )
+def _apply_block(block, params, *args):
+  return block.apply({'params': params}, *args, method=_block)
 
 
-def _block(block, x, angles, mask, cache, cache_index):
-  attention = block.self_attn
+def _block(block, x, angles, mask, outputs, cache, cache_index):
+  own = block.self_attn
   normed = block.input_layernorm(x)  # [B, T, H]
 
   def split(projected, heads):  # [B, T, heads * D] -> [B, heads, T, D]
     return projected.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
 
-  query = _turn(split(attention.q_proj(normed), attention.num_heads), angles)
-  key = _turn(split(attention.k_proj(normed), attention.num_key_value_heads), angles)
-  value = split(attention.v_proj(normed), attention.num_key_value_heads)
-  if cache is not None:
-    at = (0, 0, cache_index, 0)
-    key = jax.lax.dynamic_update_slice(cache[0], key, at)  # [B, kv heads, S, D]
-    value = jax.lax.dynamic_update_slice(cache[1], value, at)
-  x = x + attention.o_proj(_attend(query, key, value, mask))
+  query = _turn(split(own.q_proj(normed), own.num_heads), angles)
+  key = _turn(split(own.k_proj(normed), own.num_key_value_heads), angles)
+  value = split(own.v_proj(normed), own.num_key_value_heads)
+  key, value = attention.extend(cache, key, value, cache_index)
+  x, query, slots = attention.select(x, query, outputs, key.shape[2], cache_index)
+  x = x + own.o_proj(attention.attend(query, key, value, mask, slots))
   x = x + block.mlp(block.post_attention_layernorm(x))
   return x, (key, value)
 
@@ -169,27 +175,6 @@ def _turn(x, angles):
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   turned = [first * cos - second * sin, second * cos + first * sin]
   return jnp.concatenate(turned, axis=-1).astype(x.dtype)
-
-
-def _attend(query, key, value, mask):
-  """Softmax attention, the softmax in float32; returns [B, T, H].
-
-  Args:
-    query: [B, heads, T, D].
-    key, value: [B, kv heads, S, D]; as many query heads in a row share each.
-    mask: [B, T, S], True where a query may look at a key.
-  """
-  batch, heads, length, head_width = query.shape
-  grouped = query.reshape(batch, key.shape[1], -1, length, head_width)
-  scores = jnp.einsum(
-    'bkgtd,bksd->bkgts', grouped, key, preferred_element_type=jnp.float32
-  )
-  scores = scores / head_width**0.5
-  # A finite minimum: a padded query that sees no key gets a mean, not NaN.
-  scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
-  shares = jax.nn.softmax(scores, axis=-1).astype(value.dtype)  # [B, kv, groups, T, S]
-  out = jnp.einsum('bkgts,bksd->btkgd', shares, value)
-  return out.reshape(batch, length, heads * head_width)
 
 
 def _logits(params, hidden):

@@ -6,6 +6,7 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import transformers
 
 from jaxprompt import embedded
@@ -28,7 +29,7 @@ def load(path, dtype):
     dtype: a key of `DTYPES`.
 
   Returns:
-    `base.LanguageModel`, its weights in `dtype`, and the tokenizer.
+    `base.LanguageModel`, its weights in `dtype` on the host, and the tokenizer.
 
   Raises:
     UserError: if the checkpoint is missing, incomplete, of another architecture, holds
@@ -50,10 +51,18 @@ def load(path, dtype):
         f'{", ".join(FAMILIES)}'
       )
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-    with _complete_weights(path):
+    with _complete_weights(path), jax.default_device(_host()):
       lm, params = FAMILIES[kind](path, config, DTYPES[dtype])
   _check_tokenizer(path, tokenizer, lm.vocab_size, config.get('eos_token_id'))
-  return lm, jax.tree.map(lambda x: jnp.asarray(x, DTYPES[dtype]), params), tokenizer
+  return lm, jax.tree.map(lambda x: np.asarray(x, DTYPES[dtype]), params), tokenizer
+
+
+def _host():
+  """Returns the CPU, so that no accelerator has to hold a model alone."""
+  try:
+    return jax.local_devices(backend='cpu')[0]
+  except RuntimeError:  # JAX_PLATFORMS leaves it out
+    return None
 
 
 def _check_directory(folder):

@@ -1,0 +1,230 @@
+"""Devices: where arrays live, and how one device's program runs on all of them.
+
+Every device runs the same program on its own rows of a batch, and what the rows have
+in common is summed or gathered by name, over the axis `DATA`. `jit` over a mesh and
+`pmap` are two ways to run it; nothing above this file knows which one is in use.
+"""
+
+import abc
+import dataclasses
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+
+from jaxprompt import errors
+
+DATA = 'data'  # the axis of devices that share a batch
+MODEL = 'model'  # the axis of devices that share the weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout(abc.ABC):
+  """A way to use the devices; see `layout` for how one is chosen.
+
+  Attributes:
+    mesh: all devices, `DATA` x `MODEL`.
+  """
+
+  mesh: jax.sharding.Mesh
+
+  @property
+  @abc.abstractmethod
+  def home(self):
+    """The mesh that this process puts its arrays on."""
+
+  @abc.abstractmethod
+  def own(self, batch_size):
+    """Returns which rows of a global batch this process loads, ascending indices."""
+
+  @abc.abstractmethod
+  def place_rows(self, rows):
+    """Puts a tree of this process's rows, each [`own`, ...], on the devices."""
+
+  @abc.abstractmethod
+  def spread(self, function, donate_argnums=()):
+    """Compiles a function to run on every device with the device's rows.
+
+    Args:
+      function: (a, b, rows) -> a tree that is the same on every device, since it is
+        summed or gathered over `DATA`. The trees `a` and `b` are whole everywhere,
+        but for weights that are shared over `MODEL`.
+      donate_argnums: see `jax.jit`.
+
+    Returns:
+      The function of `a`, `b` and rows from `place_rows`.
+    """
+
+  def gather(self, function):
+    """Is `spread` for a function that returns rows; gives those of the whole batch."""
+
+    def gathered(a, b, rows):
+      found = function(a, b, rows)
+      return jax.tree.map(lambda x: jax.lax.all_gather(x, DATA, tiled=True), found)
+
+    return self.spread(gathered)
+
+  def whole(self, function):
+    """Compiles a function of whole arrays and weights; its result is whole."""
+    return jax.jit(function, out_shardings=NamedSharding(self.home, PartitionSpec()))
+
+  def replicate(self, tree):
+    """Puts a tree of arrays, the same in every process, on every device."""
+    return jax.tree.map(lambda x: self._place(x, PartitionSpec()), tree)
+
+  def place_params(self, lm, params):
+    """Puts weights on the devices, shard by shard.
+
+    Args:
+      lm: `base.LanguageModel`, whose `partition` says what is shared over `MODEL`.
+      params: its weights, in the host's memory.
+
+    Raises:
+      UserError: if the model cannot be shared by so many devices.
+    """
+    size = self.mesh.shape[MODEL]
+    if size == 1:
+      return self.replicate(params)
+    if lm.partition is None:
+      raise errors.UserError(
+        f'parallel.model is {size}, but there are no rules to share a model of this '
+        'family; use 1'
+      )
+    if lm.heads % size:
+      raise errors.UserError(
+        f'parallel.model is {size}, which does not divide the {lm.heads} heads of the '
+        'model; use a divisor of them'
+      )
+    return jax.tree.map(self._place, params, lm.partition(params, MODEL, size))
+
+  def share(self, indices, batch_size):
+    """Returns those of a batch's row indices whose rows this process loads.
+
+    Args:
+      indices: at most `batch_size`; the batch's last rows are padding if it is short.
+      batch_size: B.
+    """
+    return [indices[i] for i in self.own(batch_size) if i < len(indices)]
+
+  def round_up(self, batch_size):
+    """Returns the batch size that is the next multiple of the axis `DATA`."""
+    size = self.mesh.shape[DATA]
+    return -(-batch_size // size) * size
+
+  def check_divides(self, batch_size):
+    """Raises `UserError` if the devices cannot have the same number of rows."""
+    if self.round_up(batch_size) != batch_size:
+      raise errors.UserError(
+        f'train.batch_size is {batch_size}, which the {self.mesh.shape[DATA]} devices '
+        'that share a batch (parallel.data) cannot share evenly; use a multiple'
+      )
+
+  def _place(self, x, spec):
+    x = np.asarray(x)
+    sharding = NamedSharding(self.home, spec)
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+
+class _Mesh(Layout):
+  """`jit` over the mesh: explicit over `DATA`, the compiler's work over `MODEL`."""
+
+  @classmethod
+  def build(cls, data, model):
+    # In the order in which those that share the weights are near each other.
+    automatic = (jax.sharding.AxisType.Auto,) * 2
+    return cls(jax.make_mesh((data, model), (DATA, MODEL), axis_types=automatic))
+
+  @property
+  def home(self):
+    return self.mesh
+
+  def own(self, batch_size):
+    rows = NamedSharding(self.mesh, PartitionSpec(DATA))
+    slices = rows.addressable_devices_indices_map((batch_size,)).values()
+    return np.unique([np.arange(batch_size)[index] for index in slices])
+
+  def place_rows(self, rows):
+    sharding = NamedSharding(self.mesh, PartitionSpec(DATA))
+    return jax.tree.map(
+      lambda x: jax.make_array_from_process_local_data(sharding, x), rows
+    )
+
+  def spread(self, function, donate_argnums=()):
+    everywhere, rows = PartitionSpec(), PartitionSpec(DATA)
+    shared = self.mesh.shape[MODEL] > 1
+    mapped = jax.shard_map(
+      function,
+      mesh=self.mesh,
+      in_specs=(everywhere, everywhere, rows),
+      out_specs=everywhere,
+      # Weights that are not shared leave the compiler nothing: the program is pmap's.
+      axis_names={DATA} if shared else {DATA, MODEL},
+      check_vma=False,  # which would sum a gradient by itself, and `pmap` does not
+    )
+    return jax.jit(
+      mapped,
+      out_shardings=NamedSharding(self.mesh, everywhere),
+      donate_argnums=donate_argnums,
+    )
+
+
+class _Pmap(Layout):
+  """`pmap` over the devices; no weights are shared."""
+
+  @classmethod
+  def build(cls, data, model):
+    if model != 1:
+      raise errors.UserError(
+        f'parallel.model is {model}, but parallel.mode pmap shares no weights; use jit'
+      )
+    return cls(jax.sharding.Mesh(np.reshape(jax.devices(), (data, 1)), (DATA, MODEL)))
+
+  @property
+  def home(self):
+    return self.mesh.local_mesh
+
+  def own(self, batch_size):
+    return np.split(np.arange(batch_size), jax.process_count())[jax.process_index()]
+
+  def place_rows(self, rows):
+    # What pmap takes: one more axis in front, of this process's devices.
+    size = jax.local_device_count()
+    return jax.tree.map(lambda x: x.reshape(size, len(x) // size, *x.shape[1:]), rows)
+
+  def spread(self, function, donate_argnums=()):
+    return jax.pmap(
+      function,
+      axis_name=DATA,
+      in_axes=(None, None, 0),
+      out_axes=None,
+      donate_argnums=donate_argnums,
+    )
+
+
+MODES = {'jit': _Mesh, 'pmap': _Pmap}
+
+
+def layout(mode, data, model):
+  """Chooses how to use all devices of all processes.
+
+  Args:
+    mode: a key of `MODES`.
+    data: devices that share a batch, -1 for all that are left.
+    model: devices that share the weights, -1 for all that are left.
+
+  Raises:
+    UserError: if the sizes do not multiply to the devices that JAX sees.
+  """
+  devices = jax.device_count()
+  wanted = f'parallel.data ({data}) x parallel.model ({model})'
+  if data == -1:
+    data = devices // model
+  elif model == -1:
+    model = devices // data
+  if min(data, model) < 1 or data * model != devices:
+    raise errors.UserError(
+      f'{wanted} does not make {devices}, the number of devices that JAX sees; choose '
+      'sizes that do, or let one be -1 for all that are left'
+    )
+  return MODES[mode].build(data, model)

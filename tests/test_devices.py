@@ -1,0 +1,205 @@
+"""Devices: whatever their number and layout, the results are one device's.
+
+These tests hold for any number of devices, and are run again with more of them.
+"""
+
+import functools
+import os
+import subprocess
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+import transformers
+
+from jaxprompt import data as data_lib
+from jaxprompt import decode
+from jaxprompt import devices
+from jaxprompt import errors
+from jaxprompt import evaluate
+from jaxprompt import optim
+from jaxprompt import steps
+from jaxprompt.lm import gpt2 as gpt2_family
+
+END = 14  # a token that the models below say early or late, or not at all
+COUNT = jax.device_count()
+LAYOUTS = [('jit', -1, 1), ('pmap', -1, 1)]
+SHARED = [('jit', -1, min(COUNT, 4))] if COUNT > 1 else []
+
+
+def _one_device():
+  mesh = jax.sharding.Mesh([[jax.devices()[0]]], (devices.DATA, devices.MODEL))
+  return devices.MODES['jit'](mesh)
+
+
+@functools.cache
+def _model(vocab_size):
+  """Returns a random GPT-2 of four heads."""
+  config = transformers.GPT2Config(
+    vocab_size=vocab_size, n_embd=16, n_layer=1, n_head=4, n_positions=48
+  )
+  stock = transformers.FlaxGPT2LMHeadModel(config, _do_init=False)
+  rng = np.random.default_rng(1)
+  # Large weights, so that rows differ and end at different tokens.
+  params = jax.tree.map(
+    lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32),
+    dict(stock.params_shape_tree),
+  )
+  return gpt2_family.from_config(config, np.float32), params
+
+
+@pytest.fixture(scope='module')
+def rows():
+  """21 rows of 6 to 17 tokens."""
+  rng = np.random.default_rng(0)
+
+  def ids(low, high):
+    return rng.integers(1, 30, rng.integers(low, high)).astype(np.int32)
+
+  return [data_lib.Row(str(i), '', '', (), ids(4, 12), ids(2, 6)) for i in range(21)]
+
+
+def _train(layout, model, rows, accumulate=1, position='prefix'):
+  """Takes 20 steps as a run does; returns the prompt and each step's scalars."""
+  lm, params = model
+  tx = optim.prompt_only(0.01, clip_norm=1.0)
+  prompt = np.random.default_rng(1).normal(size=(3, lm.width)).astype(np.float32)
+  step = functools.partial(steps.train_step, lm, tx, accumulate, axis_name=devices.DATA)
+  step = layout.spread(step, donate_argnums=0)
+  placed = layout.place_params(lm, params)
+  state = layout.replicate(jax.device_get(steps.init_state(prompt, params, tx)))
+  lengths, targets = data_lib.bucket_lengths(rows, position)
+  shapes, scalars = data_lib.shapes(lengths, targets, 16), []
+  for epoch in range(10):  # of a full batch and one of 5 rows
+    plan = data_lib.epoch_plan(lengths, shapes, 16, seed=0, epoch=epoch)
+    for indices, shape in plan:
+      chosen = [rows[i] for i in layout.share(indices, 16)]
+      batch = data_lib.collate(chosen, shape, len(layout.own(16)), 1, position)
+      state, found = step(state, placed, layout.place_rows(batch))
+      scalars.append(jax.device_get(found))
+  return np.asarray(state.soft_prompt), scalars
+
+
+# A vocabulary that 4 divide is cut by tokens; one that they do not, by the width.
+@pytest.mark.parametrize(
+  'vocab_size, accumulate, position', [(36, 1, 'prefix'), (30, 2, 'suffix')]
+)
+def test_training_is_one_devices(rows, vocab_size, accumulate, position):
+  model = _model(vocab_size)
+  prompt, scalars = _train(_one_device(), model, rows, accumulate, position)
+  for each in LAYOUTS + SHARED:
+    layout = devices.layout(*each)
+    found, found_scalars = _train(layout, model, rows, accumulate, position)
+    np.testing.assert_allclose(found, prompt, rtol=0, atol=1e-6, err_msg=str(each))
+    for expected, got in zip(scalars, found_scalars, strict=True):
+      assert got['tokens'] == expected['tokens']
+      np.testing.assert_allclose(got['loss'], expected['loss'], rtol=1e-6)
+
+
+def _measure(layout, model, rows, beams):
+  """Returns what an evaluation computes: nats, counts, output ids."""
+  lm, params = model
+
+  def generate(params, prompt, rows):
+    return decode.generate(
+      lm,
+      params,
+      prompt,
+      *rows,
+      position='prefix',
+      max_new_tokens=5,
+      beams=beams,
+      eos_id=END,
+      axis_name=devices.DATA,
+    )
+
+  evaluator = evaluate.Evaluator(
+    task=None,
+    tokenizer=types.SimpleNamespace(eos_token_id=END),
+    layout=layout,
+    params=layout.place_params(lm, params),
+    row_losses=layout.gather(functools.partial(steps.row_losses, lm)),
+    generate={'prefix': layout.gather(generate)},
+    batch_size=layout.round_up(6),
+    progress=lambda batches, label: batches,
+  )
+  prompt = np.random.default_rng(2).normal(size=(3, lm.width)).astype(np.float32)
+  arm = evaluate.Arm(prompt, 'prefix')
+  found = (
+    evaluate.losses(evaluator, arm, rows, ''),
+    evaluate.generate(evaluator, arm, rows, ''),
+  )
+  return *found[0], found[1]
+
+
+@pytest.mark.parametrize('vocab_size, beams', [(36, 2), (30, 1)])
+def test_evaluation_is_one_devices(rows, vocab_size, beams):
+  model = _model(vocab_size)
+  nats, counts, outputs = _measure(_one_device(), model, rows, beams)
+  assert len({len(output) for output in outputs}) > 1
+  for each in LAYOUTS + SHARED:
+    found = _measure(devices.layout(*each), model, rows, beams)
+    np.testing.assert_allclose(found[0], nats, rtol=1e-5, err_msg=str(each))
+    np.testing.assert_array_equal(found[1], counts)
+    assert found[2] == outputs, each
+
+
+def test_shared_weights_are_whole_on_no_device():
+  lm, params = _model(36)
+  for mode, data, size in SHARED:
+    placed = devices.layout(mode, data, size).place_params(lm, params)
+    held = sum(x.addressable_data(0).nbytes for x in jax.tree.leaves(placed))
+    cut = ('attn', 'mlp', 'wte')
+    whole = sum(
+      x.nbytes if any(part in jax.tree_util.keystr(path) for part in cut) else 0
+      for path, x in jax.tree_util.tree_leaves_with_path(params)
+    )
+    rest = sum(x.nbytes for x in jax.tree.leaves(params)) - whole
+    assert held < 1.05 * whole / size + rest
+
+
+@pytest.mark.parametrize(
+  'sizes, message',
+  [
+    ((3, 5), f'parallel.data (3) x parallel.model (5) does not make {COUNT}, the'),
+    ((-1, 16), f'parallel.data (-1) x parallel.model (16) does not make {COUNT}'),
+    ((-2, -COUNT), 'does not make'),
+    ((-1, -1), 'does not make'),
+  ],
+)
+def test_sizes_that_do_not_make_the_devices_are_refused(sizes, message):
+  with pytest.raises(errors.UserError) as e:
+    devices.layout('jit', *sizes)
+  assert message in str(e.value)
+
+
+@pytest.mark.skipif(COUNT == 1, reason='one device divides everything')
+def test_what_the_devices_cannot_divide_is_refused():
+  lm, params = _model(36)
+  with pytest.raises(errors.UserError, match='shares no weights; use jit'):
+    devices.layout('pmap', -1, 2)
+  with pytest.raises(errors.UserError, match=f'is 9, which the {COUNT} devices'):
+    devices.layout('jit', -1, 1).check_divides(9)
+  if COUNT == 8:
+    with pytest.raises(errors.UserError, match='is 8, which does not divide the 4'):
+      devices.layout('jit', -1, 8).place_params(lm, params)
+
+
+@pytest.mark.skipif(COUNT > 1, reason='it is what runs these tests on more devices')
+def test_it_holds_for_two_and_eight_devices():
+  only = {2: 'training', 8: ''}
+  command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', __file__]
+  runs = {
+    count: subprocess.Popen(
+      [*command, '-k', only[count]],
+      env=os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}'},
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    for count in only
+  }
+  for count, run in runs.items():
+    output, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, f'{count} devices\n{output}'

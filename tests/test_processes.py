@@ -1,0 +1,205 @@
+"""Several processes: the results of one, one checkpoint for all, and no hanging."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import arguments
+from conftest import write_data
+
+from jaxprompt import checkpoint
+from jaxprompt import main
+from jaxprompt import workdir as workdir_lib
+
+SECONDS = 120
+SETTINGS = ('train.epochs=12', 'checkpoint.every_steps=2', 'train.learning_rate=0.01')
+
+
+def _start(commands, devices=2):
+  """Starts processes of one run that have two devices each."""
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    port = server.getsockname()[1]
+  shared = {
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}',
+    'JAX_NUM_PROCESSES': str(len(commands)),
+  }
+  return [
+    subprocess.Popen(
+      [sys.executable, *command],
+      env={**os.environ, **shared, 'JAX_PROCESS_ID': str(i)},
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for i, command in enumerate(commands)
+  ]
+
+
+def _command(data, workdir, *overrides):
+  argv = arguments('qa', workdir, data, *SETTINGS, *overrides)
+  return ['-m', 'jaxprompt.main', *argv[1:], '--distributed']
+
+
+def _end(processes):
+  """Returns each process's status and what it said."""
+  ends = []
+  for process in processes:
+    _, log = process.communicate(timeout=SECONDS)
+    ends.append((process.returncode, log))
+  return ends
+
+
+def _finish(processes):
+  for status, log in _end(processes):
+    assert status == 0, log
+
+
+def _steps_saved(workdir):
+  names = [path.name for path in (workdir / 'checkpoints').glob('*')]
+  return [int(name) for name in names if name.isdigit()]
+
+
+def _signal(process, sent, workdir):
+  """Sends a signal once a checkpoint is there."""
+  deadline = time.monotonic() + SECONDS
+  while not _steps_saved(workdir):
+    assert process.poll() is None, process.stderr.read()
+    assert time.monotonic() < deadline
+    time.sleep(0.002)
+  process.send_signal(sent)
+
+
+def _found(workdir):
+  """Returns what a run has found: prompt, losses step by step, results."""
+  path = workdir_lib.resolve(workdir) / 'checkpoints'
+  lines = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
+  losses = [(line['step'], line.get('train_loss')) for line in lines]
+  return (
+    checkpoint.read_best(path)[0],
+    losses,
+    json.loads((workdir / 'results.json').read_text())['test'],
+  )
+
+
+def _assert_same(workdir, other):
+  (prompt, *rest), (other_prompt, *other_rest) = _found(workdir), _found(other)
+  np.testing.assert_array_equal(prompt, other_prompt)
+  assert rest == other_rest
+
+
+def _assert_close(workdir, other):
+  (prompt, losses, test), (other_prompt, other_losses, other_test) = (
+    _found(workdir),
+    _found(other),
+  )
+  np.testing.assert_allclose(prompt, other_prompt, rtol=0, atol=1e-6)
+  assert [step for step, _ in losses] == [step for step, _ in other_losses]
+  test, other_test = map(workdir_lib.flatten, (test, other_test))
+  for name, value in test.items():
+    assert value == pytest.approx(other_test[name], rel=1e-6), name
+
+
+@pytest.fixture(scope='module')
+def two(tmp_path_factory):
+  """The data, and the workdir of a run by two processes with two devices each."""
+  root = tmp_path_factory.mktemp('processes')
+  data = write_data(root / 'data', 'qa', (11, 5, 3))
+  _finish(_start([_command(data, root / 'two')] * 2))
+  return data, root / 'two'
+
+
+def test_two_processes_find_what_one_finds(two, tmp_path):
+  data, workdir = two
+  assert main.main(arguments('qa', tmp_path, data, *SETTINGS)) == 0
+  _assert_close(workdir, tmp_path)
+
+
+def test_sigterm_to_one_saves_one_checkpoint_and_ends_all(two, tmp_path):
+  data, expected = two
+  command = [_command(data, tmp_path)] * 2
+  processes = _start(command)
+  _signal(processes[1], signal.SIGTERM, tmp_path)
+  (status, log), (other_status, _) = _end(processes)
+  assert status == other_status == 128 + signal.SIGTERM
+  assert f'asked to end: saved step {max(_steps_saved(tmp_path))}' in log
+  assert not (tmp_path / 'results.json').exists()
+  _finish(_start(command))
+  _assert_same(tmp_path, expected)
+
+
+def test_when_one_is_killed_the_other_ends_and_one_alone_goes_on(two, tmp_path):
+  data, expected = two
+  processes = _start([_command(data, tmp_path)] * 2)
+  _signal(processes[1], signal.SIGKILL, tmp_path)
+  (status, log), _ = _end(processes)
+  assert status == 1
+  assert 'another process has ended' in log.splitlines()[-1]
+  assert main.main(arguments('qa', tmp_path, data, *SETTINGS)) == 0
+  _assert_close(tmp_path, expected)
+
+
+def test_when_the_first_is_killed_the_other_ends(two, tmp_path):
+  data, _ = two
+  processes = _start([_command(data, tmp_path)] * 2)
+  _signal(processes[0], signal.SIGKILL, tmp_path)
+  _, (status, log) = _end(processes)
+  assert status not in (0, None)
+  # Ours, or JAX's own if it is faster.
+  assert 'another process has ended' in log or 'another task died' in log
+
+
+def _refusals(commands):
+  """Returns the last line of each process, which must end with status 2."""
+  lines = []
+  for status, log in _end(_start(commands)):
+    assert status == 2, log
+    lines.append(log.splitlines()[-1])
+  return lines
+
+
+def test_processes_of_different_configs_are_refused(two, tmp_path):
+  data, _ = two
+  commands = [_command(data, tmp_path, f'seed={seed}') for seed in (3, 4)]
+  for line in _refusals(commands):
+    assert 'seed is 4 in process 1, 3 in process 0' in line
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_workdir_that_is_not_shared_is_refused(two, tmp_path):
+  data, _ = two
+  commands = [_command(data, tmp_path / name) for name in ('a', 'b')]
+  for line in _refusals(commands):
+    assert f"--workdir '{tmp_path / 'b'}' is not where process 0 writes to" in line
+  assert [path.name for path in (tmp_path / 'a').iterdir()] == ['.lock']
+
+
+def test_a_coordinator_that_is_not_there_is_waited_for_no_longer_than_said():
+  wait = 'from jaxprompt import processes; processes.start(seconds=2)'
+  alone, other = _start([['-c', wait], ['-c', '']])
+  (status, log), _ = _end([alone, other])
+  assert status == 2
+  assert 'did not meet at 127.0.0.1:' in log.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+  'variables, message',
+  [
+    ({'JAX_NUM_PROCESSES': 'two'}, "JAX_NUM_PROCESSES is 'two'; expected a number"),
+    ({'JAX_COORDINATOR_ADDRESS': 'me'}, "JAX_COORDINATOR_ADDRESS is 'me'; expected h"),
+  ],
+)
+def test_a_variable_that_cannot_be_read_is_one_line(
+  tmp_path, capsys, monkeypatch, variables, message
+):
+  for name, value in variables.items():
+    monkeypatch.setenv(name, value)
+  argv = arguments('qa', tmp_path, tmp_path)
+  assert main.main([*argv, '--distributed']) == 2
+  assert message in capsys.readouterr().err

@@ -11,6 +11,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import transformers
 from flax import linen as nn
 from jax.sharding import PartitionSpec
@@ -39,10 +40,22 @@ def load(path, config, dtype):
       '(scale_attn_by_inverse_layer_idx, or no scale_attn_weights), which the Flax '
       'GPT-2 does not honour; use a checkpoint with the stock scaling'
     )
-  model = transformers.FlaxGPT2LMHeadModel.from_pretrained(
-    path, config=config, dtype=dtype
-  )
+  model = _Checkpoint.from_pretrained(path, config=config, dtype=dtype)
   return from_config(config, dtype), model.params
+
+
+class _Checkpoint(transformers.FlaxGPT2LMHeadModel):
+  """The stock model, without the random weights that a checkpoint's would replace.
+
+  Drawing them takes longer than reading the file, and as much memory again. What a
+  checkpoint lacks is still told, and is an error to our caller.
+  """
+
+  def init_weights(self, rng, input_shape, params=None):
+    shapes = jax.eval_shape(
+      lambda rng: super(_Checkpoint, self).init_weights(rng, input_shape), rng
+    )
+    return jax.tree.map(lambda x: np.broadcast_to(x.dtype.type(), x.shape), shapes)
 
 
 def from_config(config, dtype):

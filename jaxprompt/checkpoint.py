@@ -80,6 +80,18 @@ def read_best(directory):
   Args:
     directory: the checkpoints of a run, an epath; it is only read.
   """
+  found = _newest(directory)
+  return found and (found[0]['best_prompt'], found[1])
+
+
+def read_initial(directory):
+  """Returns the prompt [P, H] that a run began with, or None; see `read_best`."""
+  found = _newest(directory)
+  return found and found[0]['initial_prompt']
+
+
+def _newest(directory):
+  """Returns (state, progress) of the newest whole checkpoint with a finished epoch."""
   if not directory.exists():
     return None
   options = ocp.CheckpointManagerOptions(read_only=True)
@@ -89,7 +101,7 @@ def read_best(directory):
     for step in sorted(manager.all_steps(), reverse=True):
       found = _read(manager, step)
       if found and found[1]['epochs']:
-        return found[0]['best_prompt'], found[1]
+        return found
   return None
 
 

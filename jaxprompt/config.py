@@ -36,7 +36,7 @@ def default(task):
   c.prompt = config_dict.ConfigDict()
   c.prompt.name = tasks.TASKS[task].prompt_name  # for people; not tokenised
   c.prompt.length = 20  # P, virtual tokens
-  c.prompt.init = 'text'  # text, vocab, random, or the workdir of a trained prompt
+  c.prompt.init = 'text'  # text, vocab, random, or the directory of a trained prompt
   c.prompt.text = ''  # text of init=text; '' = the hard prompt's
   c.prompt.position = 'prefix'  # prefix = before the source, suffix = after it
 

@@ -1,4 +1,4 @@
-"""Generation with a KV cache: greedy or beam search, whole or token by token.
+"""Generation with a KV cache: greedy, sampled or by beams, whole or token by token.
 
 Prompt and source are run once (`prefill`); then each token is one pass of one
 position over the cache (`advance`). Rows are padded to one length: a new token goes
@@ -7,6 +7,8 @@ tokens. All functions can be jitted.
 """
 
 import dataclasses
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +31,14 @@ class State:
   mask: jax.Array  # [B, S] bool: the slots that hold a real token
   positions: jax.Array  # [B] int32: the next token's position id
   slot: jax.Array  # [] int32: the next token's slot
+
+
+class Sampling(NamedTuple):
+  """How tokens are drawn: from the likeliest `top_k`, of them the likeliest `top_p`."""
+
+  temperature: float  # divides the logits
+  top_k: int = 0  # tokens; 0 = all
+  top_p: float = 1.0  # the least probability that those kept have together
 
 
 def generate(
@@ -72,15 +82,72 @@ def generate(
     max_new_tokens=max_new_tokens,
     copies=beams,
   )
-
-  def step(state, tokens):
-    return advance(lm, params, state, tokens)
-
+  step = functools.partial(advance, lm, params)
   padding = ~jnp.any(attention_mask, axis=-1)  # [B]
-  if beams == 1:
-    return _greedy(logits, state, step, padding, max_new_tokens, eos_id, axis_name)
-  return _beam_search(
-    logits, state, step, padding, max_new_tokens, beams, eos_id, axis_name
+  if beams > 1:
+    return _beam_search(
+      logits, state, step, padding, max_new_tokens, beams, eos_id, axis_name
+    )
+  return _one_by_one(
+    logits,
+    state,
+    step,
+    padding,
+    max_new_tokens,
+    eos_id,
+    axis_name,
+    limits=max_new_tokens,
+    choose=_likeliest,
+  )
+
+
+def generate_each(
+  lm,
+  params,
+  frames,
+  limits,
+  seeds,
+  input_ids,
+  attention_mask,
+  *,
+  max_new_tokens,
+  beams,
+  sampling,
+  eos_id,
+  axis_name=None,
+):
+  """Generates as `generate` does, under a prompt and a limit of each row's own.
+
+  Args:
+    frames: `prompt.Frames` of B prompts, one a row.
+    limits: [B] int32: the most tokens for each row; beams take `max_new_tokens` alone.
+    seeds: [B] uint32: a row's draws depend on its own seed alone, not on the batch.
+    sampling: `Sampling`, or None for the most likely token each, or beams.
+
+  The other arguments and the result are those of `generate`.
+  """
+  embeds = lm.embed(params, input_ids)
+  embeds, mask = prompt.surround(frames, embeds, attention_mask)
+  logits, state = _begin(lm, params, embeds, mask, None, max_new_tokens, beams)
+  step = functools.partial(advance, lm, params)
+  padding = ~jnp.any(attention_mask, axis=-1)  # [B]
+  if beams > 1:
+    return _beam_search(
+      logits, state, step, padding, max_new_tokens, beams, eos_id, axis_name
+    )
+  choose = _likeliest
+  if sampling:
+    choose = functools.partial(_draw, sampling, jax.vmap(jax.random.key)(seeds))
+  return _one_by_one(
+    logits,
+    state,
+    step,
+    padding,
+    max_new_tokens,
+    eos_id,
+    axis_name,
+    limits=limits,
+    choose=choose,
   )
 
 
@@ -110,6 +177,11 @@ def prefill(
   else:
     before = model.prompt_context(lm, params, soft_prompt)
     embeds, mask = lm.embed(params, input_ids), attention_mask
+  return _begin(lm, params, embeds, mask, before, max_new_tokens, copies)
+
+
+def _begin(lm, params, embeds, mask, before, max_new_tokens, copies):
+  """Runs embeddings, from `before` on if that is a `Context`; returns as `prefill`."""
   length = mask.shape[1]
   last = length - 1 - jnp.argmax(mask[:, ::-1], axis=-1)  # [B]: the last real token
   hidden, (keys_values, mask) = model.hidden_states(
@@ -150,9 +222,37 @@ def _anywhere(x, axis_name):
   return found if axis_name is None else jax.lax.pmax(found, axis_name)
 
 
-def _greedy(logits, state, step, ended, max_new_tokens, eos_id, axis_name):
-  def choose(logits, ended):
-    return jnp.where(ended, eos_id, jnp.argmax(logits, axis=-1)).astype(jnp.int32)
+def _likeliest(t, logits):
+  """Returns the token [B] of each row for its logits [B, V]."""
+  del t
+  return jnp.argmax(logits, axis=-1)
+
+
+def _draw(sampling, rngs, t, logits):
+  """Draws token number `t` of each row, with the row's own key of `rngs` [B]."""
+  logits = logits / sampling.temperature
+  if sampling.top_k or sampling.top_p < 1:
+    top_k = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
+    ordered, _ = jax.lax.top_k(logits, top_k)  # [B, top_k]
+    shares = jax.nn.softmax(ordered, axis=-1)
+    before = jnp.cumsum(shares, axis=-1) - shares  # what the likelier ones have
+    kept = jnp.where(before < sampling.top_p, ordered, jnp.inf)
+    logits = jnp.where(logits < kept.min(axis=-1, keepdims=True), -jnp.inf, logits)
+  # By token id, not by rank: ranks of equally unlikely tokens swap with rounding.
+  return jax.vmap(jax.random.categorical)(
+    jax.vmap(jax.random.fold_in, (0, None))(rngs, t), logits
+  )
+
+
+def _one_by_one(
+  logits, state, step, ended, max_new_tokens, eos_id, axis_name, *, limits, choose
+):
+  """Chooses token after token until every row has ended or is at its limit."""
+
+  def add(t, out, logits, ended):
+    tokens = jnp.where(ended, eos_id, choose(t, logits)).astype(jnp.int32)  # [B]
+    ended = ended | (tokens == eos_id) | (t + 1 >= limits)
+    return out.at[:, t].set(tokens), tokens, ended
 
   def unfinished(carry):
     t, _, _, ended, _ = carry
@@ -161,12 +261,10 @@ def _greedy(logits, state, step, ended, max_new_tokens, eos_id, axis_name):
   def body(carry):
     t, out, tokens, ended, state = carry
     logits, state = step(state, tokens)
-    tokens = choose(logits, ended)
-    return t + 1, out.at[:, t].set(tokens), tokens, ended | (tokens == eos_id), state
+    return t + 1, *add(t, out, logits, ended), state
 
-  tokens = choose(logits, ended)  # [B]
-  out = jnp.full((len(tokens), max_new_tokens), eos_id, jnp.int32).at[:, 0].set(tokens)
-  carry = 1, out, tokens, ended | (tokens == eos_id), state
+  out = jnp.full((len(ended), max_new_tokens), eos_id, jnp.int32)
+  carry = 1, *add(0, out, logits, ended), state
   return jax.lax.while_loop(unfinished, body, carry)[1]
 
 

@@ -119,14 +119,22 @@ def generate(evaluator, arm, rows, label):
   """Returns each row's output ids, up to and without the end of text."""
   lengths = [len(row.source_ids) for row in rows]
   shapes = data.shapes(lengths, lengths, evaluator.batch_size)
-  return outputs(evaluator, arm, [row.source_ids for row in rows], shapes, label)
+
+  def run(_, tokens):
+    return evaluator.generate[arm.position](
+      evaluator.params, arm.soft_prompt, evaluator.layout.place_rows(tokens)
+    )
+
+  return outputs(evaluator, run, [row.source_ids for row in rows], shapes, label)
 
 
-def outputs(evaluator, arm, sources, shapes, label):
+def outputs(evaluator, run, sources, shapes, label):
   """Returns the output ids of each source, up to and without the end of text.
 
   Args:
-    evaluator, arm: see `evaluate`.
+    evaluator: see `evaluate`.
+    run: (which sources are this process's, (their ids, mask), each [own, T]) -> the
+      ids generated for the whole batch, [B, new]. Rows of padding may come last.
     sources: token ids of E sources, each with its newline.
     shapes: the shapes (S, anything) to pad them to, S ascending; the last holds all.
     label: what progress is shown as.
@@ -136,13 +144,10 @@ def outputs(evaluator, arm, sources, shapes, label):
   batches = data.plan([len(ids) for ids in sources], shapes, batch_size)
   found = [[] for _ in sources]
   for indices, (length, _) in evaluator.progress(batches, f'{label} text'):
-    chosen = [sources[i] for i in layout.share(indices, batch_size)]
-    own = data.pad(chosen, length, len(layout.own(batch_size)), eos_id)
-    ids = jax.device_get(
-      evaluator.generate[arm.position](
-        evaluator.params, arm.soft_prompt, layout.place_rows(own)
-      )
-    )
+    own = layout.share(indices, batch_size)
+    chosen = [sources[i] for i in own]
+    tokens = data.pad(chosen, length, len(layout.own(batch_size)), eos_id)
+    ids = jax.device_get(run(own, tokens))
     for i, output in zip(indices, ids, strict=False):  # without the padding rows
       ended = np.flatnonzero(output == eos_id)
       found[i] = output[: ended[0] if len(ended) else None].tolist()

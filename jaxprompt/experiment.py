@@ -7,6 +7,7 @@ import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import config_dict
 
 from jaxprompt import checkpoint
 from jaxprompt import data
@@ -170,15 +171,16 @@ def initial_prompt(experiment):
   elif config.init == 'random':
     initialise = functools.partial(prompt.from_normal, rng=rng)
   else:
-    return _trained_prompt(config, experiment.lm.width)
+    return _other_prompt(experiment)
   return _of_table(experiment, functools.partial(initialise, length=config.length))
 
 
-def _trained_prompt(config, width):
+def _other_prompt(experiment):
   """Returns the best prompt of another run's workdir, or that of a PEFT adapter."""
+  config, width = experiment.config.prompt, experiment.lm.width
   directory = workdir_lib.resolve(config.init)
-  if (directory / peft.CONFIG).exists():
-    trained = peft.read(directory)
+  if _is_adapter(directory):
+    trained = _read_adapter(experiment, directory)
   else:
     best = checkpoint.read_best(directory / 'checkpoints')
     if best is None:
@@ -194,6 +196,86 @@ def _trained_prompt(config, width):
       'model, and its prompt.length'
     )
   return trained
+
+
+def _is_adapter(directory):
+  return (directory / peft.CONFIG).exists()
+
+
+def _read_adapter(experiment, directory):
+  lm = experiment.lm
+  return peft.read(
+    directory,
+    base=embedded.model_path(experiment.config.model.path),
+    width=lm.width,
+    blocks=lm.blocks,
+    heads=lm.heads,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A trained prompt to use, and the config that it is used with."""
+
+  soft_prompt: np.ndarray  # [P, H]
+  config: object  # ml_collections.ConfigDict
+
+
+def load_prompt(experiment, directory, *, task, eval_config):
+  """Loads a trained prompt for use with the experiment's model.
+
+  Args:
+    experiment: `Experiment`.
+    directory: an epath: the workdir of a run, used as that run used it; or a PEFT
+      adapter, which says nothing of its use, so that the experiment's config does.
+    task: of an adapter, if it is another than the config's; or None.
+    eval_config: the section `eval` to use instead of a workdir's own, or None.
+
+  Returns:
+    `Trained`.
+
+  Raises:
+    UserError: if it is none, or of another model.
+  """
+  if _is_adapter(directory):
+    config = adopt(experiment.config, directory)
+    config.task = task or config.task
+    soft_prompt = _read_adapter(experiment, directory)
+  else:
+    config = _run_config(directory)
+    theirs, ours = config.model.to_dict(), experiment.config.model.to_dict()
+    if theirs != ours:
+      raise errors.UserError(
+        f'--prompt {str(directory)!r} is of the model {theirs}, not of {ours}; use '
+        'prompts of one model'
+      )
+    if eval_config is not None:
+      config.eval = eval_config
+    soft_prompt, _ = best_prompt(directory)
+  _check_positions(config, experiment.lm, experiment.tokenizer)
+  return Trained(np.asarray(soft_prompt), config)
+
+
+def adopt(config, directory):
+  """Returns a copy of a config whose prompt is that of a workdir or a PEFT adapter."""
+  config = config.copy_and_resolve_references()
+  if _is_adapter(directory):
+    length, position = peft.length(directory), 'prefix'
+  else:
+    theirs = _run_config(directory).prompt
+    length, position = theirs.length, theirs.position
+  config.prompt.update(init=str(directory), length=length, position=position)
+  return config
+
+
+def _run_config(directory):
+  stored = workdir_lib.read_json(directory / 'config.json')
+  if stored is None:
+    raise errors.UserError(
+      f'--prompt {str(directory)!r} holds no trained prompt; expected the workdir of a '
+      'run, or a PEFT adapter directory'
+    )
+  return config_dict.ConfigDict(stored['config'])
 
 
 def arms(experiment, soft_prompt):
@@ -230,12 +312,12 @@ def export(config, soft_prompt, directory):
   )
 
 
-def _read_prompt(experiment, soft_prompt):
+def _read_prompt(experiment, soft_prompt, initial_prompt):
   """Returns for each virtual token what it is near to, as results.json has it."""
   ids, cosines, norms = _of_table(
     experiment, lambda table: prompt.nearest_tokens(soft_prompt, table, _NEAREST)
   )
-  return [
+  found = [
     {
       'tokens': [evaluate.piece(experiment.tokenizer, i) for i in token_ids],
       'cosines': token_cosines.tolist(),
@@ -243,6 +325,12 @@ def _read_prompt(experiment, soft_prompt):
     }
     for token_ids, token_cosines, norm in zip(ids, cosines, norms, strict=True)
   ]
+  if initial_prompt is not None:
+    change = soft_prompt - initial_prompt
+    drifts = _of_table(experiment, functools.partial(prompt.relative_norms, change))
+    for near, drift in zip(found, drifts, strict=True):
+      near['drift'] = float(drift)
+  return found
 
 
 def _data_summary(experiment):
@@ -276,7 +364,7 @@ def best_prompt(workdir):
   return np.asarray(best[0]), best[1]['epochs']
 
 
-def compare(experiment, soft_prompt, epochs, workdir):
+def compare(experiment, soft_prompt, epochs, workdir, initial_prompt=None):
   """Measures the three arms on the test rows; writes predictions and results.json.
 
   Args:
@@ -284,6 +372,7 @@ def compare(experiment, soft_prompt, epochs, workdir):
     soft_prompt: the best prompt, [P, H].
     epochs: the records of the epochs trained.
     workdir: an epath.
+    initial_prompt: what it was before them, [P, H], if that is known.
 
   Returns:
     The content of results.json.
@@ -326,7 +415,7 @@ def compare(experiment, soft_prompt, epochs, workdir):
       'position': config.prompt.position,
       'parameters': int(np.size(soft_prompt)),
     },
-    'nearest_tokens': _read_prompt(experiment, soft_prompt),
+    'nearest_tokens': _read_prompt(experiment, soft_prompt, initial_prompt),
     'epochs': epochs,
     'best_epoch': results.best_epoch(epochs),
     'test': test,

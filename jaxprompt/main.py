@@ -1,6 +1,9 @@
 """The command: flags, one call, and what a user sees of an error.
 
 python -m jaxprompt.main --config=configs/qa.py[:PRESET] --workdir=DIR [--mode=eval]
+python -m jaxprompt.main --mode=eval --config=... --workdir=DIR --prompt=DIR
+python -m jaxprompt.main --mode=predict [--workdir=DIR] [--prompt=[NAME=]DIR ...]
+  --input=FILE --output=FILE [--temperature=1 --top_k=50 --top_p=0.9 --seed=0]
 python -m jaxprompt.main --mode=report --workdir=DIR
 python -m jaxprompt.main --mode=compare DIR DIR ... --output=FILE
 python -m jaxprompt.main --mode=serve --workdir=DIR [--prompt=NAME=DIR ...]
@@ -9,6 +12,7 @@ python -m jaxprompt.main --mode=serve --workdir=DIR [--prompt=NAME=DIR ...]
 import contextlib
 import functools
 import logging
+import math
 import pathlib
 import sys
 
@@ -19,6 +23,7 @@ from ml_collections import config_flags
 
 from jaxprompt import compare
 from jaxprompt import config as config_lib
+from jaxprompt import decode
 from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import experiment as experiment_lib
@@ -59,16 +64,25 @@ def main(argv):
 
 
 def _train(values, _):
-  return _measure(train.train, values)
+  return _measure(train.train, values, _config(values))
 
 
 def _eval(values, _):
-  return _measure(train.evaluate_best, values)
+  config, paths = _config(values), _prompt_paths(values)
+  if not paths:
+    return _measure(train.evaluate_best, values, config)
+  if len(paths) > 1:
+    raise errors.UserError(
+      f'--prompt is given {len(paths)} times; --mode=eval measures one, each in a '
+      '--workdir of its own'
+    )
+  (path,) = paths.values()
+  return _measure(train.evaluate_given, values, experiment_lib.adopt(config, path))
 
 
-def _measure(function, values):
-  """Runs what ends in results.json; prints the table and the paths."""
-  config, path = _config(values), _required(values, 'workdir')
+def _measure(function, values, config):
+  """Runs what ends in results.json; prints the tables and the paths."""
+  path = _required(values, 'workdir')
   if values.distributed:
     processes.start()
     if not processes.is_first():
@@ -87,6 +101,7 @@ def _measure(function, values):
       return 0
     page = _written_report(workdir)
   print(results.table(found, tasks.TASKS[config.task].metrics))
+  print(results.nearest_table(found))
   print(f'results: {workdir / "results.json"}')
   print(f'report: {page}')
   return 0
@@ -102,15 +117,89 @@ def _identity(config):
 
 
 def _predict(values, _):
-  config, workdir = _trained_run(values)
-  soft_prompt, _ = experiment_lib.best_prompt(workdir)
+  sampling = _sampling(values)
   source, output = _required(values, 'input'), _required(values, 'output')
+  paths = _prompt_paths(values)
+  config, workdir = _use(values, paths)
+  if workdir is not None:
+    paths.setdefault('', workdir)
   progress = writer.show_progress(train.Termination().check)
   layout = devices.layout(**config.parallel)
   experiment = experiment_lib.build_model(config, layout, progress)
-  written, failed = predict.predict(experiment, soft_prompt, source, output)
+  prompts = {
+    name: experiment_lib.load_prompt(
+      experiment,
+      path,
+      task=name if name in tasks.TASKS else None,
+      eval_config=values.config and config.eval,
+    )
+    for name, path in paths.items()
+  }
+  if workdir is not None and len(prompts) > 1:
+    prompts.setdefault(config.prompt.name, prompts[''])
+  written, failed = predict.predict(
+    experiment, prompts, source, output, sampling=sampling, seed=values.seed
+  )
   log.info('%d rows written, %d of them with an error', written, failed)
   return 1 if failed else 0
+
+
+def _sampling(values):
+  """Returns the `decode.Sampling` that the flags ask for, or None."""
+  limits = {
+    'temperature': (0 <= values.temperature < math.inf, 'a number of at least 0'),
+    'top_k': (values.top_k >= 0, 'a number of at least 0'),
+    'top_p': (0 < values.top_p <= 1, 'a number above 0, at most 1'),
+  }
+  for name, (good, expected) in limits.items():
+    if not good:
+      raise errors.UserError(f'--{name} is {values[name].value}; expected {expected}')
+  if values.temperature:
+    return decode.Sampling(values.temperature, values.top_k, values.top_p)
+  if values.top_k or values.top_p < 1:
+    raise errors.UserError(
+      '--top_k and --top_p are of sampling, which is off; set --temperature, 1 to draw '
+      'as likely as the model says'
+    )
+  return None
+
+
+def _prompt_paths(values):
+  """Returns {name: epath} by --prompt; '' is the name of one that has none."""
+  paths = {}
+  for text in values.prompt:
+    name, equals, path = text.partition('=')
+    if not equals or '/' in name:
+      name, path = '', text
+    if not path:
+      raise errors.UserError(f'--prompt {text!r} has no path; expected NAME=DIR')
+    if name in paths:
+      raise errors.UserError(
+        f'--prompt {text!r}: another prompt has the name {name!r}; name each once'
+      )
+    paths[name] = workdir_lib.resolve(path)
+  return paths
+
+
+def _use(values, paths):
+  """Returns the config to predict with, and the workdir if one is given.
+
+  Without either flag, the config is that of the first prompt that has one.
+  """
+  if values.workdir is not None:
+    return _trained_run(values)
+  if values.config is not None:
+    return _config(values), None
+  for path in paths.values():
+    if (path / 'config.json').exists():
+      stored = workdir_lib.read_config(path)['config']
+      return config_dict.ConfigDict(stored), None
+  if paths:
+    raise errors.UserError(
+      '--config is missing; an adapter says nothing of its task and lengths, so give '
+      'the config to use it with'
+    )
+  return _required(values, 'workdir'), None
 
 
 def _export(values, _):
@@ -152,14 +241,13 @@ def _compare(values, arguments):
 
 
 def _serve(values, _):
-  prompts = {}
-  for text in values.prompt:
-    name, _, path = text.partition('=')
-    if not path:
-      raise errors.UserError(f'--prompt {text!r} has no workdir; expected NAME=WORKDIR')
-    prompts[name] = workdir_lib.resolve(path)
+  paths = _prompt_paths(values)
+  if '' in paths:
+    raise errors.UserError(
+      f'--prompt {str(paths[""])!r} has no name here; expected NAME=WORKDIR'
+    )
   workdir = workdir_lib.resolve(_required(values, 'workdir'))
-  serve.run(workdir, prompts, host=values.host, port=values.port)
+  serve.run(workdir, paths, host=values.host, port=values.port)
   return 0
 
 
@@ -193,7 +281,14 @@ def _parse(argv):
     flag_values=values,
   )
   flags.DEFINE_integer('port', 7860, 'its port', flag_values=values)
-  flags.DEFINE_multi_string('prompt', [], 'NAME=WORKDIR', flag_values=values)
+  flags.DEFINE_multi_string('prompt', [], '[NAME=]DIRECTORY', flag_values=values)
+  for name, default, help_text in (
+    ('temperature', 0.0, 'draws tokens, of logits divided by it; 0 = the likeliest'),
+    ('top_p', 1.0, 'draws of the likeliest tokens that have this probability together'),
+  ):
+    flags.DEFINE_float(name, default, help_text, flag_values=values)
+  flags.DEFINE_integer('top_k', 0, 'draws of so many; 0 = all', flag_values=values)
+  flags.DEFINE_integer('seed', 0, 'of what is drawn', flag_values=values)
   flags.DEFINE_enum('mode', 'train', list(MODES), 'What to do.', flag_values=values)
   try:
     arguments = values(argv)[1:]

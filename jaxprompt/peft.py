@@ -5,6 +5,7 @@ and adapter_model.safetensors with the one array `prompt_embeddings`, [P, H] flo
 Never pickle.
 """
 
+import contextlib
 import json
 import pathlib
 
@@ -79,32 +80,91 @@ def write(directory, soft_prompt, *, base, blocks, heads, name, task, template):
   (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))
 
 
-def read(directory):
+def read(directory, *, base, width, blocks, heads):
   """Returns the soft prompt of an adapter, [P, H] float32.
 
+  Args:
+    directory: a path.
+    base: the hub id or path of the frozen model that it is for.
+    width, blocks, heads: of that model.
+
   Raises:
-    UserError: if it is of another kind than prompt tuning, or damaged.
+    UserError: if it is of another kind than prompt tuning, of another model, or
+      damaged.
   """
   directory = pathlib.Path(directory)
-  try:
+  with _readable(directory):
     config = json.loads((directory / CONFIG).read_text())
-    kind = config.get('peft_type')
-    if kind != 'PROMPT_TUNING':
-      raise errors.UserError(
-        f'the adapter {str(directory)!r} has peft_type {kind!r}; expected PROMPT_TUNING'
-      )
-    arrays = safetensors.numpy.load_file(directory / WEIGHTS)
-  except (OSError, ValueError, AttributeError, safetensors.SafetensorError) as e:
-    if isinstance(e, errors.UserError):
-      raise
+    _check(directory, config, base, width, blocks, heads)
+    # Not `load_file`, which knows no bfloat16.
+    with safetensors.safe_open(directory / WEIGHTS, framework='numpy') as f:
+      names = f.keys()
+      arrays = {name: f.get_tensor(name) for name in names}
+  shape = (config.get('num_virtual_tokens'), width)
+  if list(arrays) != [_KEY] or arrays[_KEY].shape != shape:
+    found = ', '.join(f'{name} {array.shape}' for name, array in arrays.items())
+    raise errors.UserError(
+      f'the adapter {str(directory)!r} holds {found or "nothing"}; expected {_KEY} '
+      f'{shape}, virtual tokens by width'
+    )
+  soft_prompt = arrays[_KEY].astype(np.float32)
+  if not np.isfinite(soft_prompt).all():
+    raise errors.UserError(
+      f'the adapter {str(directory)!r} holds numbers that are not finite; train it anew'
+    )
+  return soft_prompt
+
+
+def length(directory):
+  """Returns P, the virtual tokens that an adapter's config tells of.
+
+  Raises:
+    UserError: if it cannot be read.
+  """
+  with _readable(directory):
+    return int(json.loads((directory / CONFIG).read_text())['num_virtual_tokens'])
+
+
+@contextlib.contextmanager
+def _readable(directory):
+  """Makes one clear error of whatever a missing or damaged file raises."""
+  try:
+    yield
+  except errors.UserError:
+    raise
+  except (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    safetensors.SafetensorError,
+  ) as e:
     raise errors.UserError(
       f'the adapter {str(directory)!r} cannot be read ({e}); expected a directory with '
       f'{CONFIG} and {WEIGHTS}, as PEFT saves it'
     ) from e
-  if list(arrays) != [_KEY] or arrays[_KEY].ndim != 2:
-    found = ', '.join(f'{name} {array.shape}' for name, array in arrays.items())
+
+
+def _check(directory, config, base, width, blocks, heads):
+  """Raises `UserError` if an adapter's config is not of a prompt for this model."""
+  for key, expected in {'peft_type': 'PROMPT_TUNING', 'task_type': 'CAUSAL_LM'}.items():
+    if config.get(key) != expected:
+      raise errors.UserError(
+        f'the adapter {str(directory)!r} has {key} {config.get(key)!r}; expected '
+        f'{expected}'
+      )
+  sizes = {'token_dim': width, 'num_layers': blocks, 'num_attention_heads': heads}
+  for key, expected in sizes.items():
+    if config.get(key) not in (None, expected):
+      raise errors.UserError(
+        f'the adapter {str(directory)!r} has {key} {config[key]}, the model {base!r} '
+        f'has {expected}; use the model that it was trained with'
+      )
+  theirs = config.get('base_model_name_or_path')
+  # By the last part alone: the same model may be a hub id here and a directory there.
+  if theirs and pathlib.PurePath(theirs).name != pathlib.PurePath(base).name:
     raise errors.UserError(
-      f'the adapter {str(directory)!r} holds {found or "nothing"}; expected {_KEY} of '
-      'virtual tokens by width'
+      f'the adapter {str(directory)!r} is of the model {theirs!r}, not {base!r}; use '
+      f'that one, or correct base_model_name_or_path in {CONFIG} if they are the same'
     )
-  return arrays[_KEY].astype(np.float32)

@@ -1,14 +1,26 @@
-"""Prediction: sources in, JSON lines out, in order and in constant memory."""
+"""Prediction: sources in, JSON lines out, in order and in constant memory.
 
+One frozen model serves rows of many prompts in the same batch.
+"""
+
+import functools
 import itertools
 import json
 import logging
 import pathlib
 import sys
+import zlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
 
 from jaxprompt import data
+from jaxprompt import decode
+from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import evaluate
+from jaxprompt import prompt
 from jaxprompt import sources
 from jaxprompt import tasks
 
@@ -19,7 +31,15 @@ _BATCHES_AT_ONCE = 16  # rows of like length are sought among so many batches
 _LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 
 
-def predict(experiment, soft_prompt, input_path, output_path):
+class _Request(NamedTuple):
+  """A row to be answered."""
+
+  answer: dict  # gets the prediction
+  which: int  # of the prompts
+  ids: list[int]  # of the source and its newline
+
+
+def predict(experiment, prompts, input_path, output_path, *, sampling, seed):
   """Writes {"id", "prediction"} for every row of the input, in its order.
 
   A row that cannot be used gets {"id", "error"}. An output file that is there already
@@ -27,48 +47,130 @@ def predict(experiment, soft_prompt, input_path, output_path):
 
   Args:
     experiment: `experiment.Experiment`; needs no splits.
-    soft_prompt: [P, H].
+    prompts: {name: `experiment.Trained`}. A row's column `prompt` names its own; '' is
+      that of rows that name none.
     input_path: see `sources.stream`; rows in the hub's columns, targets not needed.
     output_path: a JSONL file, or '-' for standard output.
+    sampling: `decode.Sampling`, or None for greedy generation or beams, as the
+      prompt's config says.
+    seed: of the sampling; a row's draws depend on it and on the row's id alone.
 
   Returns:
     The number of rows written, and how many of them are errors.
   """
-  config = experiment.config
-  arm = evaluate.Arm(soft_prompt, config.prompt.position)
-  longest = config.data.max_source_tokens + 1  # with the newline
-  shapes = [(length, 0) for length in _LENGTHS if length < longest] + [(longest, 0)]
-  at_once = _BATCHES_AT_ONCE * config.eval.batch_size
+  answer = _Answerer(experiment, prompts, sampling, seed)
+  at_once = _BATCHES_AT_ONCE * experiment.evaluator.batch_size
   rows = enumerate(sources.stream(input_path))
   written = failed = 0
   with _Output(output_path) as output:
     while window := list(itertools.islice(rows, at_once)):
       window = window[output.skip(len(window)) :]
-      answers = [_encode(experiment, index, *row) for index, row in window]
-      good = [answer for answer in answers if 'ids' in answer]
-      found = evaluate.outputs(
-        experiment.evaluator, arm, [a.pop('ids') for a in good], shapes, 'predicting'
-      )
-      for answer, ids in zip(good, found, strict=True):
-        answer['prediction'] = evaluate.text(experiment.tokenizer, ids)
+      answers = answer(window)
       output.write(answers)
       written += len(answers)
-      failed += len(answers) - len(good)
+      failed += sum('error' in answer for answer in answers)
   return written, failed
 
 
-def _encode(experiment, index, row, problem):
-  """Returns {"id", "ids"} of a row's source and its newline, or {"id", "error"}."""
-  if problem:
-    return {'id': str(index), 'error': problem}
-  try:
-    head, tail = tasks.parse_source(experiment.task, row)
-    limit = experiment.config.data.max_source_tokens
-    _, ids = data.fit(experiment.tokenizer, head, tail, limit)
-  except ValueError as e:
-    return {'id': tasks.row_id(row, index), 'error': str(e)}
-  newline, _ = data.encode(experiment.tokenizer, '\n')
-  return {'id': tasks.row_id(row, index), 'ids': [*ids, *newline]}
+class _Answerer:
+  """Answers rows under their prompts; holds the compiled programs."""
+
+  def __init__(self, experiment, prompts, sampling, seed):
+    self._experiment, self._sampling, self._seed = experiment, sampling, seed
+    self._names, self._prompts = list(prompts), list(prompts.values())
+    self._frames = prompt.frames(
+      [(x.soft_prompt, x.config.prompt.position) for x in self._prompts]
+    )
+    longest = max(x.config.data.max_source_tokens for x in self._prompts) + 1  # newline
+    shapes = [length for length in _LENGTHS if length < longest] + [longest]
+    self._shapes = [(length, 0) for length in shapes]
+    self._program = functools.cache(self._program)
+
+  def __call__(self, window):
+    """Returns the answers to rows, (index, (row, problem)) each."""
+    encoded = [self._encode(index, *row) for index, row in window]
+    groups = {}
+    for request in encoded:
+      if request.ids:
+        groups.setdefault(self._settings(request), []).append(request)
+    for settings, requests in groups.items():
+      found = evaluate.outputs(
+        self._experiment.evaluator,
+        functools.partial(self._run, settings, requests),
+        [request.ids for request in requests],
+        self._shapes,
+        'predicting',
+      )
+      for request, ids in zip(requests, found, strict=True):
+        text = evaluate.text(self._experiment.tokenizer, ids)
+        request.answer['prediction'] = text
+    return [request.answer for request in encoded]
+
+  def _encode(self, index, row, problem):
+    """Returns the `_Request` of a row; without ids if its answer is an error."""
+    if problem:
+      return _Request({'id': str(index), 'error': problem}, 0, [])
+    tokenizer, answer = self._experiment.tokenizer, {'id': tasks.row_id(row, index)}
+    try:
+      which = self._choose(row)
+      config = self._prompts[which].config
+      head, tail = tasks.parse_source(tasks.TASKS[config.task], row)
+      _, ids = data.fit(tokenizer, head, tail, config.data.max_source_tokens)
+    except ValueError as e:
+      return _Request({**answer, 'error': str(e)}, 0, [])
+    newline, _ = data.encode(tokenizer, '\n')
+    return _Request(answer, which, [*ids, *newline])
+
+  def _choose(self, row):
+    """Returns which prompt is a row's; raises `ValueError` if that cannot be said."""
+    named = [name for name in self._names if name]
+    if not named:  # the column may then be about something else
+      return 0
+    name = row.get('prompt') or ('' if '' in self._names else None)
+    if name is None and len(named) == 1:
+      name = named[0]
+    if name not in self._names:
+      found = 'is missing' if name is None else f'is {name!r:.80}'
+      raise ValueError(f'the column prompt {found}; expected one of {", ".join(named)}')
+    return self._names.index(name)
+
+  def _settings(self, request):
+    """Returns (beams, most new tokens): what all rows of a batch have in common."""
+    config = self._prompts[request.which].config.eval
+    if config.beams > 1 and not self._sampling:
+      return config.beams, config.max_new_tokens
+    return 1, max(x.config.eval.max_new_tokens for x in self._prompts)
+
+  def _run(self, settings, requests, indices, tokens):
+    """Generates for the requests of some indices; see `evaluate.outputs`."""
+    own = len(tokens[0])
+    which, limits = np.zeros((2, own), np.int32)
+    seeds = np.zeros(own, np.uint32)
+    for i, request in enumerate(requests[i] for i in indices):
+      which[i] = request.which
+      limits[i] = self._prompts[request.which].config.eval.max_new_tokens
+      seeds[i] = zlib.crc32(f'{self._seed} {request.answer["id"]}'.encode())
+    rows = self._experiment.layout.place_rows((which, limits, seeds, *tokens))
+    return self._program(*settings)(self._experiment.params, self._frames, rows)
+
+  def _program(self, beams, max_new_tokens):
+    """Returns the compiled (params, frames of K, rows) -> ids [B, new]."""
+
+    def generate(params, frames, rows):
+      which, *rows = rows
+      return decode.generate_each(
+        self._experiment.lm,
+        params,
+        jax.tree.map(lambda x: x[which], frames),
+        *rows,
+        max_new_tokens=max_new_tokens,
+        beams=beams,
+        sampling=self._sampling,
+        eos_id=self._experiment.tokenizer.eos_token_id,
+        axis_name=devices.DATA,
+      )
+
+    return self._experiment.layout.gather(generate)
 
 
 class _Output:

@@ -5,8 +5,11 @@ Lester et al. 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning"
 embedding table's own manifold, where small models train best.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 POSITIONS = ('prefix', 'suffix')  # in front of the source, or between it and the target
 
@@ -64,6 +67,52 @@ def prepend(soft_prompt, embeds, attention_mask):
   )
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Frames:
+  """K prompts as what stands around a source, padded to one shape.
+
+  P virtual tokens at most stand before it, Q after it; a prompt has one or the other.
+  """
+
+  before: jax.Array  # [K, P, H] float32
+  before_mask: jax.Array  # [K, P] bool: True at the prompt's own tokens
+  after: jax.Array  # [K, Q, H] float32
+  after_mask: jax.Array  # [K, Q] bool
+
+
+def frames(prompts):
+  """Returns the `Frames` of (soft_prompt [P, H], 'prefix' or 'suffix') pairs."""
+  sides = []
+  for side in ('prefix', 'suffix'):
+    lengths = [len(x) if position == side else 0 for x, position in prompts]
+    stacked = np.zeros((len(prompts), max(lengths), prompts[0][0].shape[1]), np.float32)
+    for row, length, (soft_prompt, _) in zip(stacked, lengths, prompts, strict=True):
+      row[:length] = soft_prompt[:length]
+    sides += [stacked, np.arange(max(lengths)) < np.asarray(lengths)[:, None]]
+  return Frames(*sides)
+
+
+def surround(frames, embeds, attention_mask):
+  """Puts each row's own prompt around it.
+
+  Args:
+    frames: `Frames` of B prompts, one a row.
+    embeds: [B, T, H].
+    attention_mask: [B, T] bool.
+
+  Returns:
+    Embeddings [B, P + T + Q, H] in the dtype of `embeds`, and their mask.
+  """
+  parts = [
+    frames.before.astype(embeds.dtype),
+    embeds,
+    frames.after.astype(embeds.dtype),
+  ]
+  masks = [frames.before_mask, attention_mask, frames.after_mask]
+  return jnp.concatenate(parts, axis=1), jnp.concatenate(masks, axis=1)
+
+
 def nearest_tokens(soft_prompt, table, count):
   """Reads a soft prompt: the vocabulary's embeddings that point the same way.
 
@@ -84,4 +133,10 @@ def nearest_tokens(soft_prompt, table, count):
     norms[:, None] * table_norms, floor
   )  # [P, V]
   cosines, ids = jax.lax.top_k(cosines, count)
-  return ids, cosines, norms / jnp.mean(table_norms)
+  return ids, cosines, relative_norms(soft_prompt, table)
+
+
+def relative_norms(rows, table):
+  """Returns the norms of rows [P, H] as multiples of the table's mean norm, [P]."""
+  table_norms = jnp.linalg.norm(table.astype(jnp.float32), axis=1)  # [V]
+  return jnp.linalg.norm(rows, axis=1) / jnp.mean(table_norms)

@@ -7,6 +7,7 @@ import platform
 import jax
 
 ARMS = ('none', 'hard', 'soft')
+_VIRTUAL_TOKENS, _NEAREST = 10, 3  # shown in the terminal; results.json has all
 _PACKAGES = (
   'jaxprompt',
   'jax',
@@ -55,7 +56,9 @@ def arm(evaluation, seed):
 
 
 def best_epoch(epochs):
-  """Returns the epoch of the lowest validation loss, the first of equals."""
+  """Returns the epoch of the lowest validation loss, the first of equals; 0 of none."""
+  if not epochs:
+    return 0
   return min(epochs, key=lambda record: record['validation_loss'])['epoch']
 
 
@@ -80,6 +83,20 @@ def table(results, metric_names):
     f'parameters), best epoch {results["best_epoch"]}'
   )
   return f'{head}\n{aligned(rows)}'
+
+
+def nearest_table(results):
+  """Returns what the first virtual tokens are near to, as a text table."""
+  found = results['nearest_tokens']
+  rows = [['virtual token', 'nearest, with the cosine', 'norm', 'drift']]
+  for i, near in enumerate(found[:_VIRTUAL_TOKENS], 1):
+    pairs = list(zip(near['tokens'], near['cosines'], strict=True))[:_NEAREST]
+    words = '  '.join(f'{token!r} {cosine:.2f}' for token, cosine in pairs)
+    drift = f'{near["drift"]:.2f}' if 'drift' in near else ''
+    rows.append([str(i), words, f'{near["relative_norm"]:.2f}', drift])
+  more = len(found) - _VIRTUAL_TOKENS
+  rest = f'\nand {more} more in results.json' if more > 0 else ''
+  return aligned(rows) + rest
 
 
 def aligned(rows):

@@ -324,6 +324,21 @@ def train(config, workdir, termination):
     experiment = experiment_lib.build(config, layout, progress)
   soft_prompt = experiment_lib.initial_prompt(experiment)
   # Only now is the workdir this run's: one that could not begin leaves no claim.
+  _claim(workdir, config)
+  checkpoints = checkpoint.Checkpoints(
+    workdir / 'checkpoints', keep=config.checkpoint.keep
+  )
+  trainer = Trainer(experiment, soft_prompt, workdir, checkpoints, termination)
+  trainer.run()
+  best, initial = jax.device_get(
+    (trainer.state.best_prompt, trainer.state.initial_prompt)
+  )
+  return experiment_lib.compare(
+    experiment, best, trainer.place.epochs, workdir, initial
+  )
+
+
+def _claim(workdir, config):
   workdir_lib.write_json(
     workdir / 'config.json',
     {
@@ -331,14 +346,6 @@ def train(config, workdir, termination):
       'versions': results.versions(),
       'devices': results.devices(),
     },
-  )
-  checkpoints = checkpoint.Checkpoints(
-    workdir / 'checkpoints', keep=config.checkpoint.keep
-  )
-  trainer = Trainer(experiment, soft_prompt, workdir, checkpoints, termination)
-  trainer.run()
-  return experiment_lib.compare(
-    experiment, jax.device_get(trainer.state.best_prompt), trainer.place.epochs, workdir
   )
 
 
@@ -349,8 +356,34 @@ def evaluate_best(config, workdir, termination):
     UserError: if no epoch has been trained in the workdir.
   """
   soft_prompt, epochs = experiment_lib.best_prompt(workdir)
+  initial = checkpoint.read_initial(workdir / 'checkpoints')
+  experiment = _build(config, termination)
+  return experiment_lib.compare(experiment, soft_prompt, epochs, workdir, initial)
+
+
+def evaluate_given(config, workdir, termination):
+  """Compares the arms with the prompt that `prompt.init` names, as it is.
+
+  Arguments and result are those of `train`; no epoch is trained.
+
+  Raises:
+    UserError: if the workdir has a prompt of its own, or none is where it should be.
+  """
+  if checkpoint.read_best(workdir / 'checkpoints') is not None:
+    raise errors.UserError(
+      f'--workdir {str(workdir)!r} has a trained prompt of its own, whose results '
+      'would be lost; give another directory to measure --prompt in'
+    )
+  experiment = _build(config, termination)
+  given = experiment_lib.load_prompt(
+    experiment, workdir_lib.resolve(config.prompt.init), task=None, eval_config=None
+  )
+  _claim(workdir, config)
+  return experiment_lib.compare(experiment, given.soft_prompt, [], workdir)
+
+
+def _build(config, termination):
   with processes.together():
     layout = devices.layout(**config.parallel)
     progress = writer.show_progress(termination.check)
-    experiment = experiment_lib.build(config, layout, progress)
-  return experiment_lib.compare(experiment, soft_prompt, epochs, workdir)
+    return experiment_lib.build(config, layout, progress)

@@ -25,14 +25,18 @@ CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 @pytest.fixture(scope='session')
 def gpt2():
   """The functions, weights and tokenizer of a random GPT-2 (320 tokens, width 24)."""
-  lm, params, tokenizer = loading.load(str(CHECKPOINT), 'float32')
-  return lm, jax.device_put(params), tokenizer
+  return _load('gpt2')
 
 
 @pytest.fixture(scope='session', params=FAMILIES)
 def frozen(request):
   """The same of every family: the random Llama has 6 heads and 2 key-value heads."""
-  return loading.load(str(FIXTURES / request.param), 'float32')
+  return _load(request.param)
+
+
+def _load(name):
+  lm, params, tokenizer = loading.load(str(FIXTURES / name), 'float32')
+  return lm, jax.device_put(params), tokenizer
 
 
 @pytest.fixture

@@ -178,3 +178,120 @@ def test_cached_beams_equal_uncached_beams(frozen):
     expected = _uncached_beams(lm, params, prompt, row, 6, 3)
     np.testing.assert_array_equal(beams[i], expected, err_msg=f'row {i}')
   assert not np.array_equal(beams, greedy)
+
+
+def _each(lm, params, prompts, ids, mask, **settings):
+  """`generate_each` with its defaults: greedy, no limits below the most."""
+  defaults = {
+    'limits': np.full(len(ids), 6, np.int32),
+    'seeds': np.arange(len(ids), dtype=np.uint32),
+    'max_new_tokens': 6,
+    'beams': 1,
+    'sampling': None,
+    'eos_id': EOS,
+  }
+  frames = prompt.frames(prompts)
+  return _generate_each(
+    lm, params, frames, input_ids=ids, attention_mask=mask, **defaults | settings
+  )
+
+
+_SETTINGS = ('lm', 'max_new_tokens', 'beams', 'eos_id')
+_generate = jax.jit(decode.generate, static_argnames=(*_SETTINGS, 'position'))
+_generate_each = jax.jit(decode.generate_each, static_argnames=(*_SETTINGS, 'sampling'))
+
+
+def _check_many_prompts(lm, params, beams):
+  keys = jax.random.split(jax.random.key(5), 3)
+  prompts = [
+    (jax.random.normal(key, (length, lm.width)), position)
+    for key, length, position in zip(
+      keys, (5, 3, 2), ('prefix', 'suffix', 'prefix'), strict=True
+    )
+  ]
+  rows = [[7, 81, 300, 12, 45], [9, 200], [33, 4, 150, 6]]
+  ids, mask = data.pad(rows, 7, 3, pad_id=11)
+  found = _each(lm, params, prompts, ids, mask, beams=beams)
+  for i, (soft_prompt, position) in enumerate(prompts):
+    alone = _generate(
+      lm,
+      params,
+      soft_prompt,
+      ids[i : i + 1],
+      mask[i : i + 1],
+      position=position,
+      max_new_tokens=6,
+      beams=beams,
+      eos_id=EOS,
+    )
+    np.testing.assert_array_equal(found[i], alone[0], err_msg=f'row {i}')
+
+
+def test_rows_of_many_prompts_are_each_as_under_their_prompt_alone(frozen):
+  lm, params, _ = frozen
+  _check_many_prompts(lm, params, beams=1)
+
+
+def test_beams_of_many_prompts_are_each_as_under_their_prompt_alone(gpt2):
+  lm, params, _ = gpt2
+  _check_many_prompts(lm, params, beams=2)
+
+
+def test_a_row_stops_at_its_own_limit(gpt2):
+  lm, params, _ = gpt2
+  ids, mask = data.pad([[7, 81, 300, 12, 45]] * 3, 5, 3, pad_id=11)
+  none = [(np.zeros((0, lm.width)), 'prefix')] * 3
+  limited = _each(lm, params, none, ids, mask, limits=np.asarray([2, 6, 1]), eos_id=319)
+  assert [row.index(319) for row in limited.tolist() if 319 in row] == [2, 1]
+  np.testing.assert_array_equal(limited[0, :2], limited[1, :2])
+
+
+# Of the tokens 0 to 3 after any token. 9 is the end of text, so that none ends.
+SHARES = np.asarray([0.1, 0.4, 0.3, 0.2])
+
+
+@pytest.mark.parametrize(
+  'sampling, expected',
+  [
+    (decode.Sampling(1.0), SHARES),
+    (decode.Sampling(0.5), SHARES**2),
+    (decode.Sampling(1.0, top_k=2), [0, 0.4, 0.3, 0]),
+    (decode.Sampling(1.0, top_p=0.75), [0, 0.4, 0.3, 0.2]),
+    (decode.Sampling(1.0, top_p=0.69), [0, 0.4, 0.3, 0]),
+    (decode.Sampling(1.0, top_k=3, top_p=0.4), [0, 1, 0, 0]),
+  ],
+)
+def test_tokens_are_drawn_as_often_as_they_are_likely(sampling, expected):
+  lm = _markov_model(np.log(np.tile(SHARES, (4, 1))))
+  rows = 500
+  ids, mask = np.ones((rows, 1), np.int32), np.ones((rows, 1), bool)
+  none = [(np.zeros((0, 4)), 'prefix')] * rows
+  drawn = _each(lm, {}, none, ids, mask, sampling=sampling, eos_id=9)
+  found = np.bincount(np.ravel(drawn), minlength=4) / drawn.size
+  expected = np.asarray(expected) / np.sum(expected)
+  np.testing.assert_allclose(found, expected, atol=0.03)
+  assert not found[expected == 0].any()
+
+
+def test_what_is_drawn_for_a_row_depends_on_its_seed_alone(gpt2):
+  lm, params, _ = gpt2
+  rows = [[7, 81, 300, 12, 45], [9, 200], [9, 200], [9, 200]]
+  ids, mask = data.pad(rows, 5, 4, pad_id=11)
+  prompts = [(np.full((2, lm.width), 0.5), 'prefix')] * 4
+  sampling = decode.Sampling(1.0)
+  seeds = np.asarray([3, 8, 8, 4], np.uint32)
+  drawn = _each(lm, params, prompts, ids, mask, sampling=sampling, seeds=seeds)
+  np.testing.assert_array_equal(drawn[1], drawn[2])
+  assert not np.array_equal(drawn[1], drawn[3])
+  ids, mask = data.pad(rows[3:], 3, 1, pad_id=11)
+  alone = _each(
+    lm,
+    params,
+    prompts[3:],
+    ids,
+    mask,
+    sampling=sampling,
+    seeds=seeds[3:],
+    limits=np.asarray([6]),
+  )
+  np.testing.assert_array_equal(alone[0], drawn[3])

@@ -78,6 +78,18 @@ def test_results_hold_what_the_contract_says(finished, task):
       assert low <= arm[name] <= high
 
 
+def test_each_virtual_tokens_drift_is_from_where_training_began(finished, gpt2):
+  workdir, _ = finished['qa']
+  checkpoints = workdir_lib.resolve(workdir) / 'checkpoints'
+  change = checkpoint.read_best(checkpoints)[0] - checkpoint.read_initial(checkpoints)
+  lm, params, _ = gpt2
+  table = lm.embed(params, np.arange(lm.vocab_size))
+  expected = np.linalg.norm(change, axis=1) / np.linalg.norm(table, axis=1).mean()
+  found = json.loads((workdir / 'results.json').read_text())['nearest_tokens']
+  np.testing.assert_allclose([near['drift'] for near in found], expected, rtol=1e-5)
+  assert min(expected) > 0
+
+
 def _weights_in(path):
   with safetensors.safe_open(path, 'np') as f:
     return sum(f.get_tensor(name).size for name in f.keys())  # noqa: SIM118
@@ -137,7 +149,8 @@ def test_a_finished_run_only_prints_its_table_again(finished, capsys, monkeypatc
   _run('qa', workdir, data)
   printed = capsys.readouterr().out
   assert (workdir / 'results.json').read_text() == before
-  for word in ('none', 'hard', 'soft', 'squad_f1', '% Exact Match', 'loss'):
+  words = 'none', 'hard', 'soft', 'squad_f1', '% Exact Match', 'loss', 'virtual token'
+  for word in words:
     assert word in printed
   assert printed.endswith(f'report: {workdir / "report.html"}\n')
 

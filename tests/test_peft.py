@@ -1,18 +1,26 @@
 """PEFT's adapters: the files as PEFT writes them, and those it would refuse."""
 
+import functools
 import json
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from conftest import FAMILIES
+from conftest import FIXTURES
 from conftest import arguments
 from conftest import write_data
 
+from jaxprompt import batch as batch_lib
 from jaxprompt import checkpoint
+from jaxprompt import decode
 from jaxprompt import errors
 from jaxprompt import main
 from jaxprompt import peft
+from jaxprompt import steps
 from jaxprompt import workdir as workdir_lib
+from jaxprompt.lm import loading
 
 PROMPT = np.random.default_rng(0).normal(size=(3, 24)).astype(np.float32)
 
@@ -31,47 +39,126 @@ def _write(directory):
   return directory
 
 
+def _read(directory, **changes):
+  model = {'base': 'hub/gpt2', 'width': 24, 'blocks': 2, 'heads': 3}
+  return peft.read(directory, **model | changes)
+
+
 def test_an_adapter_comes_back_as_it_was_written(tmp_path):
-  np.testing.assert_array_equal(peft.read(_write(tmp_path / 'a')), PROMPT)
+  np.testing.assert_array_equal(_read(_write(tmp_path / 'a')), PROMPT)
 
 
-def test_the_files_are_those_that_peft_writes(tmp_path):
-  """By its 0.21.2: the keys, no final newline, and the tensor's file byte for byte."""
-  _write(tmp_path)
-  text = (tmp_path / 'adapter_config.json').read_text()
-  config = json.loads(text)
-  assert text == json.dumps(config, indent=2, sort_keys=True)
-  assert len(config) == 17
-  assert (config['num_virtual_tokens'], config['token_dim']) == (3, 24)
-  assert (config['num_layers'], config['num_attention_heads']) == (2, 3)
-  header = (
-    b'{"__metadata__":{"format":"pt"},"prompt_embeddings":'
-    b'{"dtype":"F32","shape":[3,24],"data_offsets":[0,288]}}'
+def _by_peft(family, lm):
+  """The soft prompt of the adapter that PEFT saved, and what PEFT computed with it."""
+  folder = FIXTURES / f'peft_{family}'
+  soft_prompt = peft.read(
+    folder, base=family, width=lm.width, blocks=lm.blocks, heads=lm.heads
   )
-  header += b' ' * (-len(header) % 8)
-  expected = len(header).to_bytes(8, 'little') + header + PROMPT.tobytes()
-  assert (tmp_path / 'adapter_model.safetensors').read_bytes() == expected
+  return soft_prompt, np.load(folder / 'outputs.npz')
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_the_files_are_byte_for_byte_those_that_peft_writes(tmp_path, family):
+  lm, _, _ = loading.load(str(FIXTURES / family), 'float32')
+  soft_prompt, _ = _by_peft(family, lm)
+  sizes = {'base': family, 'blocks': lm.blocks, 'heads': lm.heads}
+  peft.write(tmp_path, soft_prompt, **sizes, name='', task='', template='')
+  for name in (peft.CONFIG, peft.WEIGHTS):
+    expected = (FIXTURES / f'peft_{family}' / name).read_bytes()
+    assert (tmp_path / name).read_bytes() == expected
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_pefts_adapter_has_pefts_loss_and_greedy_text(family):
+  lm, params, tokenizer = loading.load(str(FIXTURES / family), 'float32')
+  params = jax.device_put(params)
+  soft_prompt, by_peft = _by_peft(family, lm)
+  ids, start = by_peft['input_ids'], int(by_peft['source_length'])
+  real, positions = np.ones(ids.shape, bool), np.arange(start, ids.shape[1])[None]
+  rows = batch_lib.Batch(ids, real, positions, np.ones(positions.shape, bool))
+  nats, count = jax.jit(steps.row_losses, static_argnums=0)(
+    lm, params, soft_prompt, rows
+  )
+  np.testing.assert_allclose(nats[0] / count[0], by_peft['loss'], rtol=1e-5)
+  generate = functools.partial(
+    decode.generate,
+    lm,
+    position='prefix',
+    max_new_tokens=by_peft['generated'].shape[1],
+    beams=1,
+    eos_id=tokenizer.eos_token_id,
+  )
+  found = jax.jit(generate)(params, soft_prompt, ids[:, :start], real[:, :start])
+  np.testing.assert_array_equal(found, by_peft['generated'])
 
 
 def _rewrite(directory, **arrays):
   safetensors.numpy.save_file(arrays, directory / peft.WEIGHTS)
 
 
+def _edit(directory, **fields):
+  config = json.loads((directory / peft.CONFIG).read_text())
+  (directory / peft.CONFIG).write_text(json.dumps({**config, **fields}))
+
+
 @pytest.mark.parametrize(
   'spoil, message',
   [
     (lambda d: (d / peft.CONFIG).write_text('{'), 'cannot be read'),
-    (lambda d: (d / peft.CONFIG).write_text('{"peft_type": "LORA"}'), "'LORA'; expec"),
+    (lambda d: (d / peft.CONFIG).write_text('[]'), 'cannot be read'),
+    (lambda d: _edit(d, peft_type='LORA'), "'LORA'; expected PROMPT_TUNING"),
+    (lambda d: _edit(d, task_type='SEQ_2_SEQ_LM'), "'SEQ_2_SEQ_LM'; expected CAUSAL"),
     (lambda d: (d / peft.WEIGHTS).unlink(), 'cannot be read'),
     (lambda d: (d / peft.WEIGHTS).write_bytes(b'torn'), 'cannot be read'),
     (lambda d: _rewrite(d, other=PROMPT), r'holds other \(3, 24\); expected'),
     (lambda d: _rewrite(d, prompt_embeddings=PROMPT[0]), 'expected prompt_embeddings'),
+    (lambda d: _rewrite(d, prompt_embeddings=PROMPT[:2]), r'expected .* \(3, 24\)'),
+    (lambda d: _rewrite(d, prompt_embeddings=PROMPT * np.inf), 'not finite'),
   ],
 )
 def test_an_adapter_that_is_none_is_refused(tmp_path, spoil, message):
   spoil(_write(tmp_path))
   with pytest.raises(errors.UserError, match=message):
-    peft.read(tmp_path)
+    _read(tmp_path)
+
+
+@pytest.mark.parametrize(
+  'model, message',
+  [
+    ({'width': 36}, "token_dim 24, the model 'hub/gpt2' has 36"),
+    ({'blocks': 6}, 'num_layers 2, the model .* has 6'),
+    ({'heads': 4}, 'num_attention_heads 3, the model .* has 4'),
+    ({'base': 'hub/other'}, "is of the model 'gpt2', not 'hub/other'"),
+  ],
+)
+def test_an_adapter_of_another_model_is_refused(tmp_path, model, message):
+  with pytest.raises(errors.UserError, match=message):
+    _read(_write(tmp_path), **model)
+
+
+def test_pefts_adapter_is_measured_and_predicts_the_same(tmp_path, capsys):
+  data, workdir = write_data(tmp_path / 'data', 'qa'), tmp_path / 'run'
+  adapter = f'--prompt={FIXTURES / "peft_gpt2"}'
+  given = [*arguments('qa', workdir, data, mode='eval'), adapter]
+  assert main.main(given) == 0
+  found = json.loads((workdir / 'results.json').read_text())
+  assert (found['prompt']['length'], found['best_epoch']) == (4, 0)
+  assert len({arm['loss'] for arm in found['test'].values()}) == 3
+  assert (workdir / 'report.html').exists()
+  config = [flag for flag in given if flag.startswith('--config')]
+  source, output = data / 'test.jsonl', tmp_path / 'out.jsonl'
+  files = [f'--input={source}', f'--output={output}']
+  argv = ['jaxprompt', '--mode=predict', *config, adapter, *files]
+  assert main.main(argv) == 0
+  lines = (workdir / 'predictions' / 'soft.jsonl').read_text().splitlines()
+  assert [json.loads(line)['prediction'] for line in lines] == [
+    json.loads(line)['prediction'] for line in output.read_text().splitlines()
+  ]
+  capsys.readouterr()
+  assert main.main([*given, '--prompt=b=b']) == 2
+  assert (
+    '--prompt is given 2 times; --mode=eval measures one' in capsys.readouterr().err
+  )
 
 
 def test_a_run_is_exported_and_its_adapter_starts_another(tmp_path, capsys):
@@ -81,7 +168,11 @@ def test_a_run_is_exported_and_its_adapter_starts_another(tmp_path, capsys):
   export = ['jaxprompt', '--mode=export', f'--output={adapter}']
   assert main.main([*export, f'--workdir={one}']) == 0
   best, _ = checkpoint.read_best(workdir_lib.resolve(one) / 'checkpoints')
-  np.testing.assert_array_equal(peft.read(adapter), best)
+  np.testing.assert_array_equal(_read(adapter), best)
+  before = arguments('qa', one, data, 'train.epochs=1', mode='eval')
+  before += [f'--prompt={adapter}']
+  assert main.main(before) == 2
+  assert 'belongs to a different config: prompt.init is' in capsys.readouterr().err
   again = (f'prompt.init={adapter}', 'train.learning_rate=0.0', 'train.epochs=1')
   assert main.main(arguments('qa', two, data, *again)) == 0
   copied, _ = checkpoint.read_best(workdir_lib.resolve(two) / 'checkpoints')

@@ -23,6 +23,18 @@ def run(tmp_path_factory):
   return workdir, [json.loads(line) for line in lines]
 
 
+@pytest.fixture(scope='module')
+def other(tmp_path_factory):
+  """The same of another task, position, prompt length and output length."""
+  workdir = tmp_path_factory.mktemp('other')
+  data = write_data(workdir / 'data', 'translation')
+  settings = ('prompt.position=suffix', 'prompt.length=5', 'eval.max_new_tokens=6')
+  given = arguments('translation', workdir, data, *settings, 'train.epochs=1')
+  assert main.main(given) == 0
+  lines = (workdir / 'data' / 'test.jsonl').read_text().splitlines()
+  return workdir, [json.loads(line) for line in lines]
+
+
 def _predict(workdir, source, output, *more):
   argv = ['jaxprompt', '--mode=predict', f'--workdir={workdir}', *more]
   return main.main([*argv, f'--input={source}', f'--output={output}'])
@@ -119,3 +131,91 @@ def test_an_input_that_cannot_be_read_is_named(run, tmp_path, capsys, source, me
   workdir, _ = run
   assert _predict(workdir, source, tmp_path / 'out') == 2
   assert message in capsys.readouterr().err
+
+
+def test_rows_of_different_prompts_are_each_as_in_their_own_run(run, other, tmp_path):
+  (one, one_rows), (two, two_rows) = run, other
+  rows, expected = [], []
+  for i in range(7):
+    rows += [
+      {**one_rows[i], 'prompt': 'questions'},
+      {**two_rows[i], 'prompt': 'german'},
+    ]
+    expected += [_expected(one)[i], {**_expected(two)[i], 'id': str(2 * i + 1)}]
+  rows += [one_rows[0], {**one_rows[1], 'prompt': 'poems'}]
+  (tmp_path / 'in.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  argv = ['jaxprompt', '--mode=predict', f'--input={tmp_path / "in.jsonl"}']
+  argv += [f'--prompt=questions={one}', f'--prompt=german={two}']
+  assert main.main([*argv, f'--output={tmp_path / "out.jsonl"}']) == 1
+  *answers, unnamed, unknown = _jsonl(tmp_path / 'out.jsonl')
+  assert answers == expected
+  names = 'expected one of questions, german'
+  assert unnamed['error'] == f'the column prompt is missing; {names}'
+  assert unknown['error'] == f"the column prompt is 'poems'; {names}"
+  # With a workdir, its own prompt is that of the rows that name none.
+  output = f'--output={tmp_path / "with.jsonl"}'
+  assert main.main([*argv, f'--workdir={one}', output]) == 1
+  assert _jsonl(tmp_path / 'with.jsonl')[-2] == _expected(one)[0]
+
+
+def test_an_adapter_and_a_run_share_a_batch(run, other, tmp_path):
+  (one, one_rows), (two, two_rows) = run, other
+  adapter = tmp_path / 'adapter'
+  export = ['jaxprompt', '--mode=export', f'--workdir={one}', f'--output={adapter}']
+  assert main.main(export) == 0
+  rows = [{**one_rows[0], 'prompt': 'qa'}, two_rows[0]]
+  (tmp_path / 'in.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  output = tmp_path / 'out.jsonl'
+  assert _predict(two, tmp_path / 'in.jsonl', output, f'--prompt=qa={adapter}') == 0
+  assert _jsonl(output)[1]['prediction'] == _expected(two)[0]['prediction']
+  longer = _jsonl(output)[0]['prediction']  # the config's tokens: an adapter has none
+  assert longer.startswith(_expected(one)[0]['prediction'])
+  argv = ['jaxprompt', '--mode=predict', f'--prompt={adapter}']
+  given = arguments('qa', one, one / 'data')
+  argv += [flag for flag in given if flag.startswith('--config')]
+  argv += [f'--input={tmp_path / "in.jsonl"}', f'--output={tmp_path / "alone.jsonl"}']
+  assert main.main(argv) == 1
+  assert _jsonl(tmp_path / 'alone.jsonl')[0] == _expected(one)[0]
+
+
+def test_what_is_drawn_depends_on_the_seed_and_the_rows_id(run, tmp_path):
+  workdir, rows = run
+  (tmp_path / 'in.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  (tmp_path / 'few.jsonl').write_text('\n'.join(map(json.dumps, rows[:2:-1])))
+  found = {}
+  for name, source, seed in (
+    ('one', 'in', 1),
+    ('again', 'in', 1),
+    ('few', 'few', 1),
+    ('other', 'in', 2),
+  ):
+    source, output = tmp_path / f'{source}.jsonl', tmp_path / f'{name}.out'
+    drawn = ('--temperature=1.5', '--top_k=50', f'--seed={seed}')
+    assert _predict(workdir, source, output, *drawn) == 0
+    found[name] = _jsonl(output)
+  assert found['one'] == found['again'] != found['other']
+  assert found['few'] == found['one'][:2:-1]
+
+
+@pytest.mark.parametrize(
+  'flags, message',
+  [
+    (['--temperature=-1'], '--temperature is -1.0; expected a number of at least 0'),
+    (['--temperature=1', '--top_p=0'], '--top_p is 0.0; expected a number above 0'),
+    (['--top_k=5'], 'of sampling, which is off; set --temperature'),
+    (['--prompt=a=x', '--prompt=a=y'], "another prompt has the name 'a'"),
+    (['--prompt=a='], "--prompt 'a=' has no path"),
+    (['--prompt=/nowhere'], "'/nowhere' holds no trained prompt; expected the workdir"),
+  ],
+)
+def test_flags_that_make_no_sense_are_named(run, tmp_path, capsys, flags, message):
+  workdir, rows = run
+  (tmp_path / 'in.jsonl').write_text(json.dumps(rows[0]))
+  assert _predict(workdir, tmp_path / 'in.jsonl', tmp_path / 'out', *flags) == 2
+  assert message in capsys.readouterr().err
+
+
+def test_adapters_alone_need_a_config(tmp_path, capsys):
+  argv = ['jaxprompt', '--mode=predict', f'--prompt={tmp_path}', '--input=-']
+  assert main.main([*argv, '--output=-']) == 2
+  assert '--config is missing; an adapter says nothing of' in capsys.readouterr().err

@@ -37,7 +37,10 @@ def test_every_other_command_runs(hub_root, tmp_path):
   assert {'train', 'eval', 'predict', 'export', 'report', 'compare'} == {
     (re.findall(r'--mode=(\w+)', command) or ['train'])[0] for command in commands
   }
-  (tmp_path / 'questions.jsonl').write_text(json.dumps(ROWS['qa'](1)) + '\n')
+  question = ROWS['qa'](1)
+  (tmp_path / 'questions.jsonl').write_text(json.dumps(question) + '\n')
+  named = {**question, 'prompt': 'questions'}
+  (tmp_path / 'rows.jsonl').write_text(json.dumps(named) + '\n')
   (tmp_path / 'configs').symlink_to(CONFIGS)
   short = [f'--config.{name}={value}' for name, value in SHORT.items()]
   with serve(hub_root) as hub:

@@ -103,13 +103,18 @@ def test_nearest_tokens_show_where_a_run_has_them(tmp_path):
   folder = workdirs.write_run(tmp_path / 'run')
   results = json.loads((folder / 'results.json').read_text())
   results['nearest_tokens'] = [
-    {'tokens': [' <b>', ' answer'], 'cosines': [0.9, 0.5], 'relative_norm': 1.25},
+    {
+      'tokens': [' <b>', ' answer'],
+      'cosines': [0.9, 0.5],
+      'relative_norm': 1.25,
+      'drift': 0.375,
+    },
     {'tokens': [' question', '\n'], 'cosines': [0.7, 0.6], 'relative_norm': 2.0},
   ]
   (folder / 'results.json').write_text(json.dumps(results))
   page = _page(folder)
   assert '<code> &lt;b&gt;</code> 0.900' in page
-  assert '1.250' in page
+  assert '1.250' in page and '0.375' in page
   assert 'Nearest vocabulary tokens' in page
 
 

@@ -177,7 +177,7 @@ def test_prompts_of_another_model_are_refused(workdir, other, capsys, tmp_path):
   line = _error(capsys, f'--workdir={workdir}', f'--prompt=[QUESTIONANSWERING]={other}')
   assert 'another prompt is called [QUESTIONANSWERING]' in line
   line = _error(capsys, f'--workdir={workdir}', '--prompt=big')
-  assert "--prompt 'big' has no workdir; expected NAME=WORKDIR" in line
+  assert "big' has no name here; expected NAME=WORKDIR" in line
 
 
 def test_a_taken_port_is_one_line_with_status_2(workdir, capsys):

@@ -74,29 +74,33 @@ class Layout(abc.ABC):
     return jax.tree.map(lambda x: self._place(x, PartitionSpec()), tree)
 
   def place_params(self, lm, params):
-    """Puts weights on the devices, shard by shard.
+    """Puts weights on the devices, shard by shard; arguments as `partition`."""
+    return jax.tree.map(self._place, params, self.partition(lm, params))
+
+  def partition(self, lm, params):
+    """Returns a tree of `PartitionSpec`s for a model's weights.
 
     Args:
-      lm: `base.LanguageModel`, whose `partition` says what is shared over `MODEL`.
-      params: its weights, in the host's memory.
+      lm: `base.LanguageModel`, whose own `partition` says what is shared over `MODEL`.
+      params: its weights, in the host's memory, or their shapes.
 
     Raises:
       UserError: if the model cannot be shared by so many devices.
     """
     size = self.mesh.shape[MODEL]
     if size == 1:
-      return self.replicate(params)
+      return jax.tree.map(lambda _: PartitionSpec(), params)
     if lm.partition is None:
       raise errors.UserError(
         f'parallel.model is {size}, but there are no rules to share a model of this '
         'family; use 1'
       )
-    if lm.heads % size:
+    if lm.width % size:
       raise errors.UserError(
-        f'parallel.model is {size}, which does not divide the {lm.heads} heads of the '
-        'model; use a divisor of them'
+        f'parallel.model is {size}, which does not divide the width of the model, '
+        f'{lm.width}; use a divisor of it, best one of its {lm.heads} heads too'
       )
-    return jax.tree.map(self._place, params, lm.partition(params, MODEL, size))
+    return lm.partition(params, MODEL, size)
 
   def share(self, indices, batch_size):
     """Returns those of a batch's row indices whose rows this process loads.
@@ -153,20 +157,34 @@ class _Mesh(Layout):
   def spread(self, function, donate_argnums=()):
     everywhere, rows = PartitionSpec(), PartitionSpec(DATA)
     shared = self.mesh.shape[MODEL] > 1
-    mapped = jax.shard_map(
-      function,
-      mesh=self.mesh,
-      in_specs=(everywhere, everywhere, rows),
-      out_specs=everywhere,
-      # Weights that are not shared leave the compiler nothing: the program is pmap's.
-      axis_names={DATA} if shared else {DATA, MODEL},
-      check_vma=False,  # which would sum a gradient by itself, and `pmap` does not
-    )
+    if shared and self.mesh.shape[DATA] == 1:
+      mapped = _named_alone(function)
+    else:
+      mapped = jax.shard_map(
+        function,
+        mesh=self.mesh,
+        in_specs=(everywhere, everywhere, rows),
+        out_specs=everywhere,
+        # Weights that are not shared leave the compiler nothing: the program is pmap's.
+        axis_names={DATA} if shared else {DATA, MODEL},
+        check_vma=False,  # which would sum a gradient by itself, and `pmap` does not
+      )
     return jax.jit(
       mapped,
       out_shardings=NamedSharding(self.mesh, everywhere),
       donate_argnums=donate_argnums,
     )
+
+
+def _named_alone(function):
+  """Gives a function the axis `DATA` by itself, of size one.
+
+  XLA's partitioner refuses to sum over a mesh's axis of one while it cuts another.
+  """
+  mapped = jax.vmap(
+    function, in_axes=(None, None, 0), out_axes=None, axis_name=DATA, axis_size=1
+  )
+  return lambda a, b, rows: mapped(a, b, jax.tree.map(lambda x: x[None], rows))
 
 
 class _Pmap(Layout):

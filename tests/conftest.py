@@ -16,6 +16,9 @@ from jaxprompt import batch as batch_lib
 from jaxprompt.lm import loading
 
 CHECKPOINT = pathlib.Path(__file__).parent / 'fixtures' / 'gpt2'
+# Settings of XLA for a test that starts processes with so many devices: programs that
+# run once need not be fast.
+DEVICES = '--xla_force_host_platform_device_count={} --xla_backend_optimization_level=0'
 CHROMIUM = pathlib.Path('/usr/bin/chromium')
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 

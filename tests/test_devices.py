@@ -3,6 +3,7 @@
 These tests hold for any number of devices, and are run again with more of them.
 """
 
+import dataclasses
 import functools
 import os
 import subprocess
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 import transformers
+from conftest import DEVICES
 
 from jaxprompt import data as data_lib
 from jaxprompt import decode
@@ -22,11 +24,13 @@ from jaxprompt import evaluate
 from jaxprompt import optim
 from jaxprompt import steps
 from jaxprompt.lm import gpt2 as gpt2_family
+from tools import step_traffic
 
 END = 14  # a token that the models below say early or late, or not at all
 COUNT = jax.device_count()
 LAYOUTS = [('jit', -1, 1), ('pmap', -1, 1)]
-SHARED = [('jit', -1, min(COUNT, 4))] if COUNT > 1 else []
+# Of the four heads below, eight devices cannot have some each; the width they cut.
+SHARED = [('jit', -1, size) for size in (4, 8) if COUNT == 8]
 
 
 def _one_device():
@@ -134,6 +138,7 @@ def _measure(layout, model, rows, beams):
   return *found[0], found[1]
 
 
+@pytest.mark.skipif(COUNT == 1, reason='the tests of whole runs are about one device')
 @pytest.mark.parametrize('vocab_size, beams', [(36, 2), (30, 1)])
 def test_evaluation_is_one_devices(rows, vocab_size, beams):
   model = _model(vocab_size)
@@ -157,7 +162,7 @@ def test_shared_weights_are_whole_on_no_device():
       for path, x in jax.tree_util.tree_leaves_with_path(params)
     )
     rest = sum(x.nbytes for x in jax.tree.leaves(params)) - whole
-    assert held < 1.05 * whole / size + rest
+    assert held < 1.1 * whole / size + rest
 
 
 @pytest.mark.parametrize(
@@ -182,9 +187,28 @@ def test_what_the_devices_cannot_divide_is_refused():
     devices.layout('pmap', -1, 2)
   with pytest.raises(errors.UserError, match=f'is 9, which the {COUNT} devices'):
     devices.layout('jit', -1, 1).check_divides(9)
-  if COUNT == 8:
-    with pytest.raises(errors.UserError, match='is 8, which does not divide the 4'):
-      devices.layout('jit', -1, 8).place_params(lm, params)
+  odd = dataclasses.replace(lm, width=15)
+  with pytest.raises(
+    errors.UserError, match=f'is {COUNT}, which does not divide the w'
+  ):
+    devices.layout('jit', 1, COUNT).place_params(odd, params)
+  unruled = dataclasses.replace(lm, partition=None)
+  with pytest.raises(
+    errors.UserError, match='no rules to share a model of this family'
+  ):
+    devices.layout('jit', 1, COUNT).place_params(unruled, params)
+
+
+@pytest.mark.skipif(COUNT == 1, reason='one device sends nothing')
+def test_a_step_sends_the_prompts_gradient_and_scalars():
+  lm, params = _model(36)
+  compiled = step_traffic.compile_step(
+    devices.layout('jit', -1, 1), lm, params, rows=16, prompt=3, tokens=9, targets=4
+  )
+  sent = step_traffic.collectives(compiled.as_text())
+  assert {operation for operation, _ in sent} == {'all-reduce'}
+  gradient, loss_count_and_tokens = 4 * 3 * lm.width, 4 * 3
+  assert sum(size for _, size in sent) == gradient + loss_count_and_tokens
 
 
 @pytest.mark.skipif(COUNT > 1, reason='it is what runs these tests on more devices')
@@ -194,7 +218,7 @@ def test_it_holds_for_two_and_eight_devices():
   runs = {
     count: subprocess.Popen(
       [*command, '-k', only[count]],
-      env=os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}'},
+      env=os.environ | {'XLA_FLAGS': DEVICES.format(count)},
       stdout=subprocess.PIPE,
       text=True,
     )

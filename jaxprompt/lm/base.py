@@ -20,7 +20,7 @@ class LanguageModel:
     logits: (params, hidden states [..., H]) -> [..., V] float32.
     partition: (params, axis, size) -> a tree like `params` of `PartitionSpec`s: what is
       cut over `size` devices along the mesh's axis of that name; `size` divides the
-      heads. None if the family has no rules: all weights are whole on every device.
+      width. None if the family has no rules: all weights are whole on every device.
   """
 
   embed: Callable[..., jax.Array]

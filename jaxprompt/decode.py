@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxprompt import model
+from jaxprompt import prompt
 
 
 @jax.tree_util.register_dataclass
@@ -24,7 +25,7 @@ class State:
   Rows may come in copies, as beams do: B here counts them.
   """
 
-  cache: tuple  # keys and values of every block, each [B, heads, S, H / heads]
+  cache: tuple  # keys and values of every block, each [B, G, S, D]
   mask: jax.Array  # [B, S] bool: the slots that hold a real token
   positions: jax.Array  # [B] int32: the next token's position id
   slot: jax.Array  # [] int32: the next token's slot
@@ -102,21 +103,22 @@ def prefill(
     The logits of the first new token, [B, V] float32, and the `State` of
     B * copies rows, with room for `max_new_tokens`.
   """
-  before = None
   if position == 'suffix':
-    before = model.context(lm, params, input_ids, attention_mask)
-    input_ids, attention_mask = input_ids[:, :0], attention_mask[:, :0]
-  hidden, keys_values, mask = model.hidden_states(
-    lm, params, soft_prompt, input_ids, attention_mask, before
+    before = model.source_context(lm, params, input_ids, attention_mask)
+    none = input_ids[:, :0]
+    embeds, mask = prompt.prepend(soft_prompt, lm.embed(params, none), none > 0)
+  else:
+    before = model.prompt_context(lm, params, soft_prompt)
+    embeds, mask = lm.embed(params, input_ids), attention_mask
+  length = mask.shape[1]
+  last = length - 1 - jnp.argmax(mask[:, ::-1], axis=-1)  # [B]: the last real token
+  hidden, (keys_values, mask) = model.hidden_states(
+    lm, params, embeds, mask, before, last[:, None]
   )
-  length = hidden.shape[1]
-  own = mask[:, -length:]  # without the context's
-  last = length - 1 - jnp.argmax(own[:, ::-1], axis=-1)  # [B]: the last real token
-  at_last = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]  # [B, H]
-  logits = lm.logits(params, at_last)
+  logits = lm.logits(params, hidden[:, 0])
 
   slot = mask.shape[1]  # the first new one
-  # Room for the new tokens: [B, heads, P + T + new, H / heads].
+  # Room for the new tokens: [B, G, P + T + new, D].
   room = [(0, 0), (0, 0), (0, max_new_tokens), (0, 0)]
   cache = jax.tree.map(
     lambda x: jnp.repeat(jnp.pad(x, room), copies, axis=0), keys_values
@@ -134,9 +136,9 @@ def advance(lm, params, state, tokens):
     params,
     embeds,
     state.positions[:, None],
-    mask[:, None],  # [B, 1, S]
-    state.cache,
-    state.slot,
+    mask,
+    cache=state.cache,
+    cache_index=state.slot,
   )
   state = State(cache, mask, state.positions + 1, state.slot + 1)
   return lm.logits(params, hidden[:, 0]), state

@@ -8,18 +8,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxprompt import prompt
 
 
 class Context(NamedTuple):
-  """A source that has been run, and that prompt and target look back at.
+  """What has been run already, and the tokens that follow look back at."""
 
-  No prompt stands before it, so it depends on the frozen weights alone: it is not
-  differentiated, and can be kept from epoch to epoch.
-  """
-
-  keys_values: tuple  # of every block, each [B, heads, S, H / heads]
+  keys_values: tuple  # of every block, each [B, G, S, D]; B may be 1: all rows share it
   mask: jax.Array  # [B, S] bool
 
 
@@ -32,76 +29,137 @@ def position_ids(attention_mask):
   return jnp.maximum(jnp.cumsum(attention_mask, axis=-1) - 1, 0)
 
 
-def causal_mask(attention_mask):
-  """Returns [B, T, T]: query t may look at real key s when s is not after t."""
-  length = attention_mask.shape[-1]
-  return jnp.tril(jnp.ones((length, length), bool)) & attention_mask[:, None, :]
-
-
-def context(lm, params, source_ids, source_mask):
-  """Runs a source that stands before the prompt, [B, S]; returns its `Context`."""
-  no_prompt = jnp.zeros((0, lm.width))
-  _, keys_values, mask = hidden_states(lm, params, no_prompt, source_ids, source_mask)
-  return Context(keys_values, mask)
-
-
-def hidden_states(lm, params, soft_prompt, input_ids, attention_mask, before=None):
-  """Runs prompt and tokens through the frozen blocks.
+def hidden_states(lm, params, embeds, attention_mask, before=None, outputs=None):
+  """Runs embeddings through the frozen blocks.
 
   Args:
     lm: `base.LanguageModel`.
     params: its weights.
-    soft_prompt: [P, H].
-    input_ids: [B, T]; T may be 0.
+    embeds: [B, T, H].
     attention_mask: [B, T] bool.
-    before: `Context` of S tokens that stand before the prompt, or None: then S is 0.
+    before: the `Context` of S tokens that stand before these, or None: then S is 0.
+    outputs: positions of T whose hidden states are wanted, [B, N]; or None for all.
 
   Returns:
-    Hidden states [B, P + T, H]; the keys and values of every block and their mask,
-    over all S + P + T tokens.
+    Hidden states [B, N, H] or [B, T, H], and the `Context` of all S + T tokens.
   """
-  embeds = lm.embed(params, input_ids)  # [B, T, H]
-  embeds, mask = prompt.prepend(soft_prompt, embeds, attention_mask)  # [B, P + T, H]
-  positions, visible = position_ids(mask), causal_mask(mask)
-  if before is None:
-    return *lm.hidden_states(params, embeds, positions, visible), mask
-  batch, source = before.mask.shape
-  length = mask.shape[1]
-  positions += jnp.sum(before.mask, axis=1, keepdims=True)
-  visible_before = jnp.broadcast_to(before.mask[:, None], (batch, length, source))
-  visible = jnp.concatenate([visible_before, visible], axis=2)  # [B, P + T, S + P + T]
-  room = [(0, 0), (0, 0), (0, length), (0, 0)]
-  cache = jax.tree.map(
-    lambda x: jnp.pad(x.astype(embeds.dtype), room), before.keys_values
-  )
+  positions, mask, cache = position_ids(attention_mask), attention_mask, None
+  if before is not None:
+    rows = embeds.shape[0]
+
+    def every_row(x):
+      return jnp.broadcast_to(x, (rows, *x.shape[1:]))
+
+    positions += jnp.sum(before.mask, axis=1, keepdims=True)
+    mask = jnp.concatenate([every_row(before.mask), mask], axis=1)  # [B, S + T]
+    cache = jax.tree.map(
+      lambda x: every_row(x).astype(embeds.dtype), before.keys_values
+    )
   hidden, keys_values = lm.hidden_states(
-    params, embeds, positions, visible, cache, source
+    params, embeds, positions, mask, outputs, cache
   )
-  return hidden, keys_values, jnp.concatenate([before.mask, mask], axis=1)
+  return hidden, Context(keys_values, mask)
 
 
-def target_logits(lm, params, soft_prompt, batch, before=None):
-  """Returns the logits that predict the target tokens alone, [B, N, V] float32.
+def source_context(lm, params, source_ids, source_mask):
+  """Runs a source that stands before the prompt, [B, S]; returns its `Context`.
 
-  The head over the whole sequence would be the largest array of the program and
-  most of it unused. A target token is predicted by the token before it; the newline
-  after the source makes sure that there is one even without a prompt.
+  It depends on the frozen weights alone: it is not differentiated, and can be kept
+  from epoch to epoch.
+  """
+  return hidden_states(lm, params, lm.embed(params, source_ids), source_mask)[1]
+
+
+def prompt_context(lm, params, soft_prompt):
+  """Runs a prompt that stands before the source, [P, H]; returns its `Context`.
+
+  Nothing stands before it, so it is the same for all rows and is run once for them. A
+  prompt of no rows is None.
+  """
+  length = soft_prompt.shape[0]
+  if length == 0:
+    return None
+  dtype = lm.embed(params, jnp.zeros(1, jnp.int32)).dtype
+  embeds = soft_prompt[None].astype(dtype)  # [1, P, H]
+  return hidden_states(lm, params, embeds, jnp.ones((1, length), bool))[1]
+
+
+def target_hidden(lm, params, soft_prompt, batch, source=None):
+  """Returns the hidden states that predict the target tokens alone, [B, N, H].
+
+  A target token is predicted by the token before it; the newline after the source
+  makes sure that there is one even without a prompt.
 
   Args:
-    lm, params, soft_prompt: see `hidden_states`.
+    lm, params: see `hidden_states`.
+    soft_prompt: [P, H].
     batch: `batch.Batch`.
-    before: the `Context` of the batch's source apart; computed here if it is None.
+    source: the `Context` of the batch's source apart; computed here if it is None.
   """
-  if before is None and batch.source_ids is not None:
-    before = context(lm, params, batch.source_ids, batch.source_mask)
-  hidden, _, _ = hidden_states(
-    lm, params, soft_prompt, batch.input_ids, batch.attention_mask, before
-  )
-  predictors = soft_prompt.shape[0] + batch.target_positions - 1  # [B, N]
-  at_target = jnp.take_along_axis(hidden, predictors[..., None], axis=1)  # [B, N, H]
-  return lm.logits(params, at_target)
+  embeds, mask = lm.embed(params, batch.input_ids), batch.attention_mask
+  outputs = batch.target_positions - 1
+  if batch.source_ids is None:
+    before = prompt_context(lm, params, soft_prompt)
+  else:
+    before = source or source_context(lm, params, batch.source_ids, batch.source_mask)
+    embeds, mask = prompt.prepend(soft_prompt, embeds, mask)  # [B, P + T, H]
+    outputs += soft_prompt.shape[0]
+  return hidden_states(lm, params, embeds, mask, before, outputs)[0]
 
 
 def target_ids(batch):
   """Returns the token ids at the target positions, [B, N]."""
   return jnp.take_along_axis(batch.input_ids, batch.target_positions, axis=1)
+
+
+# The head over all targets would be the largest array of the program.
+_HEAD_TOKENS = 256  # tokens the head is applied to at once
+
+
+def token_losses(lm, params, hidden, ids):
+  """Returns the negative log-likelihood of each token, in nats.
+
+  The logits of some columns exist at a time. Their gradient with respect to the hidden
+  states is formed with them, so that the backward pass needs no logits.
+
+  Args:
+    lm, params: see `hidden_states`.
+    hidden: the hidden states before the tokens, [B, N, H].
+    ids: the tokens, [B, N].
+
+  Returns:
+    [B, N] float32.
+  """
+  rows, length = ids.shape
+  parts = -(-rows * length // _HEAD_TOKENS)
+  columns = -(-length // parts)
+
+  def split(x):  # [B, N, ...] -> [parts, B, columns, ...]
+    pads = [(0, 0), (0, -length % columns), *[(0, 0)] * (x.ndim - 2)]
+    x = jnp.pad(x, pads)
+    return x.reshape(rows, -1, columns, *x.shape[2:]).swapaxes(0, 1)
+
+  split_ids = split(ids)
+
+  def part_losses(hidden, ids):  # [B, columns, H], [B, columns] -> [B, columns]
+    return optax.softmax_cross_entropy_with_integer_labels(
+      lm.logits(params, hidden), ids
+    )
+
+  @jax.custom_vjp
+  def losses(hidden):
+    return jax.lax.map(lambda part: part_losses(*part), (hidden, split_ids))
+
+  def forward(hidden):
+    def part(arguments):
+      hidden, ids = arguments
+      losses, pull = jax.vjp(lambda hidden: part_losses(hidden, ids), hidden)
+      return losses, pull(jnp.ones_like(losses))[0]  # the tokens are independent
+
+    return jax.lax.map(part, (hidden, split_ids))
+
+  def backward(gradients, cotangents):
+    return (gradients * cotangents[..., None].astype(gradients.dtype),)
+
+  losses.defvjp(forward, backward)
+  return losses(split(hidden)).swapaxes(0, 1).reshape(rows, -1)[:, :length]

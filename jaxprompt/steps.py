@@ -42,29 +42,27 @@ def init_state(soft_prompt, params, tx):
   )
 
 
-def row_losses(lm, params, soft_prompt, batch, context=None):
+def row_losses(lm, params, soft_prompt, batch, source=None):
   """Sums the negative log-likelihood of each row's target tokens.
 
-  Args: see `model.target_logits`.
+  Args: see `model.target_hidden`.
 
   Returns:
     nats [B] float32 and the number of target tokens [B] float32; a padding row has
     zero of both.
   """
-  logits = model.target_logits(lm, params, soft_prompt, batch, context)  # [B, N, V]
-  losses = optax.softmax_cross_entropy_with_integer_labels(
-    logits, model.target_ids(batch)
-  )
+  hidden = model.target_hidden(lm, params, soft_prompt, batch, source)  # [B, N, H]
+  losses = model.token_losses(lm, params, hidden, model.target_ids(batch))
   mask = batch.loss_mask.astype(jnp.float32)  # [B, N]
   return jnp.sum(losses * mask, axis=-1), jnp.sum(mask, axis=-1)
 
 
-def _sums(lm, params, soft_prompt, batch, context):
-  losses, counts = row_losses(lm, params, soft_prompt, batch, context)
+def _sums(lm, params, soft_prompt, batch, source):
+  losses, counts = row_losses(lm, params, soft_prompt, batch, source)
   return jnp.sum(losses), jnp.sum(counts)
 
 
-def prompt_gradient(lm, params, soft_prompt, batch, accumulate, context=None):
+def prompt_gradient(lm, params, soft_prompt, batch, accumulate, source=None):
   """Sums loss and gradient over `accumulate` micro-batches, cut from the batch's rows.
 
   Only the prompt is differentiated: no gradient of the weights is ever formed. Sums,
@@ -77,10 +75,10 @@ def prompt_gradient(lm, params, soft_prompt, batch, accumulate, context=None):
     lambda prompt, rows: _sums(lm, params, prompt, *rows), has_aux=True
   )
   if accumulate == 1:
-    return value_and_grad(soft_prompt, (batch, context))
+    return value_and_grad(soft_prompt, (batch, source))
   micros = jax.tree.map(
     lambda x: x.reshape(accumulate, x.shape[0] // accumulate, *x.shape[1:]),
-    (batch, context),
+    (batch, source),
   )
 
   def add(total, micro):
@@ -101,7 +99,7 @@ def _tokens(batch, length):
 
 
 def train_step(
-  lm, tx, accumulate, state, params, batch, context=None, *, axis_name=None
+  lm, tx, accumulate, state, params, batch, source=None, *, axis_name=None
 ):
   """Takes one optimiser step.
 
@@ -110,7 +108,7 @@ def train_step(
     state: `TrainState`; may be donated.
     params: the frozen weights; read, never copied or returned.
     batch: `Batch` of the step's rows, or of a device's share of them.
-    context: `model.Context` of its source apart, if that has been computed.
+    source: `model.Context` of its source apart, if that has been computed.
     axis_name: of the devices that share the rows, if there are others. What they send
       each other is the sums: of the loss, the tokens and the prompt's gradient.
 
@@ -119,7 +117,7 @@ def train_step(
     `grad_norm` of the prompt before clipping, `prompt_drift` from the initial prompt
     (both L2 norms), and `tokens`, the real ones (prompt, source, target).
   """
-  sums = prompt_gradient(lm, params, state.soft_prompt, batch, accumulate, context)
+  sums = prompt_gradient(lm, params, state.soft_prompt, batch, accumulate, source)
   sums = (*sums, _tokens(batch, len(state.soft_prompt)))
   if axis_name is not None:
     sums = jax.lax.psum(sums, axis_name)

@@ -5,6 +5,7 @@ Of several processes, the first one writes; the others read what it has written.
 
 import contextlib
 import fcntl
+import importlib.util
 import json
 import os
 import uuid
@@ -16,9 +17,21 @@ from jaxprompt import processes
 
 
 def resolve(path):
-  """Returns the epath of a workdir; Orbax takes absolute ones only."""
-  path = epath.Path(path).expanduser()
-  return path if _is_remote(path) else epath.Path(os.path.abspath(path))
+  """Returns the epath of a workdir; Orbax takes absolute ones only.
+
+  Raises:
+    UserError: for an address that cannot be used.
+  """
+  scheme, separator, _ = os.fspath(path).partition('://')
+  if not separator:
+    return epath.Path(os.path.abspath(epath.Path(path).expanduser()))
+  if scheme != 'gs':
+    raise errors.UserError(
+      f'{str(path)!r} is of no known kind; expected gs://BUCKET/...'
+    )
+  if not importlib.util.find_spec('gcsfs'):
+    raise errors.UserError(f"{str(path)!r} needs gcsfs: pip install 'jaxprompt[gcs]'")
+  return epath.Path(path)
 
 
 def _is_remote(path):
@@ -43,6 +56,13 @@ def open_workdir(path):
     raise errors.UserError(
       f'--workdir {str(path)!r} cannot be written ({e.strerror or e}); expected a '
       'directory of yours'
+    ) from e
+  except Exception as e:  # an object store's own
+    if not _is_remote(workdir):
+      raise
+    raise errors.UserError(
+      f'--workdir {str(path)!r} cannot be written ({e}); expected a bucket of yours, '
+      'and a login: gcloud auth application-default login'
     ) from e
   return workdir
 
@@ -107,8 +127,11 @@ def write(path, text):
     return
   temporary = path.parent / f'.{path.name}.{os.getpid()}'
   try:
-    temporary.write_text(text)
-    temporary.replace(path)
+    if _is_remote(path):  # object stores have no half-written files
+      path.write_text(text)
+    else:
+      temporary.write_text(text)
+      temporary.replace(path)
   except OSError as e:
     raise errors.UserError(
       f'{path} cannot be written ({e.strerror or e}); make room or choose another place'

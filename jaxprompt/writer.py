@@ -39,7 +39,8 @@ class Writer:
       path = epath.Path(os.devnull)
     path.write_text(''.join(kept))
     self.lines = len(kept)
-    self._file = path.open('a')
+    remote = '://' in os.fspath(path)
+    self._file = _Rewritten(path, kept) if remote else path.open('a')
     self._tensorboard = tensorboardX.SummaryWriter(
       str(workdir / 'tensorboard'),
       purge_step=step + 1 if step else None,
@@ -60,6 +61,21 @@ class Writer:
   def close(self):
     self._file.close()
     self._tensorboard.close()
+
+
+class _Rewritten:
+  """A file of an object store, which cannot append: every flush writes it whole."""
+
+  def __init__(self, path, lines):
+    self._path, self._lines = path, list(lines)
+
+  def write(self, line):
+    self._lines.append(line)
+
+  def flush(self):
+    self._path.write_text(''.join(self._lines))
+
+  close = flush
 
 
 class Progress:

@@ -1,4 +1,4 @@
-"""Fixtures that test files share: the tiny checkpoint, and rows of the tasks."""
+"""Fixtures that test files share: the tiny checkpoints, and rows of the tasks."""
 
 import json
 import os
@@ -15,7 +15,9 @@ from playwright import sync_api
 from jaxprompt import batch as batch_lib
 from jaxprompt.lm import loading
 
-CHECKPOINT = pathlib.Path(__file__).parent / 'fixtures' / 'gpt2'
+FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
+CHECKPOINT = FIXTURES / 'gpt2'
+FAMILIES = ('gpt2', 'llama')  # by their checkpoint in FIXTURES
 # Settings of XLA for a test that starts processes with so many devices: programs that
 # run once need not be fast.
 DEVICES = '--xla_force_host_platform_device_count={} --xla_backend_optimization_level=0'
@@ -28,6 +30,12 @@ def gpt2():
   """The functions, weights and tokenizer of a random GPT-2 (320 tokens, width 24)."""
   lm, params, tokenizer = loading.load(str(CHECKPOINT), 'float32')
   return lm, jax.device_put(params), tokenizer
+
+
+@pytest.fixture(scope='session', params=FAMILIES)
+def frozen(request):
+  """The same of every family: the random Llama has 6 heads and 2 key-value heads."""
+  return loading.load(str(FIXTURES / request.param), 'float32')
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from jaxprompt import data
 from jaxprompt import decode
 from jaxprompt import model
+from jaxprompt import prompt
 from jaxprompt.lm import base
 
 EOS = 0
@@ -18,8 +19,9 @@ EOS = 0
 
 @functools.partial(jax.jit, static_argnums=0)
 def _log_probs(lm, params, soft_prompt, ids, mask):
-  hidden, _, _ = model.hidden_states(lm, params, soft_prompt, ids, mask)
-  last = soft_prompt.shape[0] + jnp.sum(mask) - 1
+  embeds, mask = prompt.prepend(soft_prompt, lm.embed(params, ids), mask)
+  hidden, _ = model.hidden_states(lm, params, embeds, mask)
+  last = jnp.sum(mask) - 1
   return jax.nn.log_softmax(lm.logits(params, hidden[0, last]))
 
 
@@ -38,17 +40,17 @@ def _uncached_greedy(lm, params, soft_prompt, ids, new_tokens):
 
 
 @pytest.fixture(scope='module')
-def generate(gpt2):
+def generate(frozen):
   """Greedy generation of six tokens, compiled once per shape."""
-  lm, params, _ = gpt2
+  lm, params, _ = frozen
   run = functools.partial(decode.generate, lm, max_new_tokens=6, beams=1, eos_id=EOS)
   return functools.partial(jax.jit(run, static_argnames='position'), params)
 
 
 def test_cached_decoding_equals_uncached_for_rows_of_different_lengths(
-  gpt2, soft_prompt, generate
+  frozen, soft_prompt, generate
 ):
-  lm, params, _ = gpt2
+  lm, params, _ = frozen
   rows = [[7, 81, 300, 12, 45], [9, 200], [33, 4, 150, 6]]
   for side in ('left', 'right'):
     ids, mask = np.full((3, 5), 11, np.int32), np.zeros((3, 5), bool)
@@ -62,9 +64,9 @@ def test_cached_decoding_equals_uncached_for_rows_of_different_lengths(
 
 
 def test_a_suffix_prompt_decodes_as_that_prompt_placed_after_the_source_by_hand(
-  gpt2, generate
+  frozen, generate
 ):
-  lm, params, _ = gpt2
+  lm, params, _ = frozen
   rows, prompt_ids = [[7, 81, 300, 12, 45], [9, 200]], [17, 250, 3]
   soft_prompt = lm.embed(params, jnp.asarray(prompt_ids))
   ids, mask = data.pad(rows, 5, 2, pad_id=11)
@@ -75,8 +77,8 @@ def test_a_suffix_prompt_decodes_as_that_prompt_placed_after_the_source_by_hand(
     np.testing.assert_array_equal(out[i], expected, err_msg=f'row {i}')
 
 
-def test_a_row_ends_at_the_end_of_text_and_a_padding_row_at_once(gpt2, generate):
-  lm, params, _ = gpt2
+def test_a_row_ends_at_the_end_of_text_and_a_padding_row_at_once(frozen, generate):
+  lm, params, _ = frozen
   ids = np.asarray([[7, 81, 300], [1, 1, 1]], np.int32)
   mask = np.asarray([[True] * 3, [False] * 3])
   prompt = jnp.zeros((2, lm.width))
@@ -99,9 +101,12 @@ def _markov_model(log_probs):
   """A model whose next token depends on the last alone, by a table [V, V]."""
   vocab = len(log_probs)
 
-  def hidden_states(params, embeds, position_ids, mask, cache=None, cache_index=0):
-    length = embeds.shape[1] if cache is None else cache[0][0].shape[2]
-    entry = jnp.zeros((embeds.shape[0], 1, length, 1))
+  def hidden_states(
+    params, embeds, position_ids, mask, outputs=None, cache=None, cache_index=None
+  ):
+    entry = jnp.zeros((embeds.shape[0], 1, mask.shape[1], 1))
+    if outputs is not None:
+      embeds = jnp.take_along_axis(embeds, outputs[:, :, None], axis=1)
     return embeds, ((entry, entry),)
 
   return base.LanguageModel(
@@ -158,8 +163,8 @@ def _uncached_beams(lm, params, soft_prompt, source, new_tokens, beams):
   return best + [EOS] * (new_tokens - len(best))
 
 
-def test_cached_beams_equal_uncached_beams(gpt2):
-  lm, params, _ = gpt2
+def test_cached_beams_equal_uncached_beams(frozen):
+  lm, params, _ = frozen
   rng = np.random.default_rng(3)
   prompt = jnp.zeros((0, lm.width))
   rows = [rng.integers(1, 320, length).tolist() for length in (5, 3, 5, 4, 2, 5)]

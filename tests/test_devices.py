@@ -24,12 +24,13 @@ from jaxprompt import evaluate
 from jaxprompt import optim
 from jaxprompt import steps
 from jaxprompt.lm import gpt2 as gpt2_family
+from jaxprompt.lm import llama as llama_family
 from tools import step_traffic
 
 END = 14  # a token that the models below say early or late, or not at all
 COUNT = jax.device_count()
 LAYOUTS = [('jit', -1, 1), ('pmap', -1, 1)]
-# Of the four heads below, eight devices cannot have some each; the width they cut.
+# Of the four heads of the models below, eight devices cannot have some each; the width they cut.
 SHARED = [('jit', -1, size) for size in (4, 8) if COUNT == 8]
 
 
@@ -38,20 +39,40 @@ def _one_device():
   return devices.MODES['jit'](mesh)
 
 
-@functools.cache
-def _model(vocab_size):
-  """Returns a random GPT-2 of four heads."""
+def _gpt2():
   config = transformers.GPT2Config(
-    vocab_size=vocab_size, n_embd=16, n_layer=1, n_head=4, n_positions=48
+    vocab_size=36, n_embd=16, n_layer=1, n_head=4, n_positions=48
   )
   stock = transformers.FlaxGPT2LMHeadModel(config, _do_init=False)
-  rng = np.random.default_rng(1)
-  # Large weights, so that rows differ and end at different tokens.
-  params = jax.tree.map(
-    lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32),
-    dict(stock.params_shape_tree),
+  return gpt2_family.from_config(config, np.float32), stock.params_shape_tree
+
+
+def _llama():
+  config = transformers.LlamaConfig(
+    vocab_size=30,
+    hidden_size=16,
+    intermediate_size=40,
+    num_hidden_layers=1,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=48,
   )
-  return gpt2_family.from_config(config, np.float32), params
+  stock = transformers.FlaxLlamaForCausalLM(config, _do_init=False)
+  return llama_family.from_config(config, np.float32), stock.params_shape_tree
+
+
+# Four heads each. Four devices divide the vocabulary of one, and not the other's.
+FAMILIES = {'gpt2': _gpt2, 'llama': _llama}
+
+
+@functools.cache
+def _model(family):
+  """Returns a random model, with weights so large that its rows differ and end."""
+  lm, shapes = FAMILIES[family]()
+  rng = np.random.default_rng(1)
+  return lm, jax.tree.map(
+    lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32), dict(shapes)
+  )
 
 
 @pytest.fixture(scope='module')
@@ -86,12 +107,11 @@ def _train(layout, model, rows, accumulate=1, position='prefix'):
   return np.asarray(state.soft_prompt), scalars
 
 
-# A vocabulary that 4 divide is cut by tokens; one that they do not, by the width.
 @pytest.mark.parametrize(
-  'vocab_size, accumulate, position', [(36, 1, 'prefix'), (30, 2, 'suffix')]
+  'family, accumulate, position', [('gpt2', 1, 'prefix'), ('llama', 2, 'suffix')]
 )
-def test_training_is_one_devices(rows, vocab_size, accumulate, position):
-  model = _model(vocab_size)
+def test_training_is_one_devices(rows, family, accumulate, position):
+  model = _model(family)
   prompt, scalars = _train(_one_device(), model, rows, accumulate, position)
   for each in LAYOUTS + SHARED:
     layout = devices.layout(*each)
@@ -139,9 +159,9 @@ def _measure(layout, model, rows, beams):
 
 
 @pytest.mark.skipif(COUNT == 1, reason='the tests of whole runs are about one device')
-@pytest.mark.parametrize('vocab_size, beams', [(36, 2), (30, 1)])
-def test_evaluation_is_one_devices(rows, vocab_size, beams):
-  model = _model(vocab_size)
+@pytest.mark.parametrize('family, beams', [('gpt2', 2), ('llama', 1)])
+def test_evaluation_is_one_devices(rows, family, beams):
+  model = _model(family)
   nats, counts, outputs = _measure(_one_device(), model, rows, beams)
   assert len({len(output) for output in outputs}) > 1
   for each in LAYOUTS + SHARED:
@@ -152,7 +172,7 @@ def test_evaluation_is_one_devices(rows, vocab_size, beams):
 
 
 def test_shared_weights_are_whole_on_no_device():
-  lm, params = _model(36)
+  lm, params = _model('gpt2')
   for mode, data, size in SHARED:
     placed = devices.layout(mode, data, size).place_params(lm, params)
     held = sum(x.addressable_data(0).nbytes for x in jax.tree.leaves(placed))
@@ -182,7 +202,7 @@ def test_sizes_that_do_not_make_the_devices_are_refused(sizes, message):
 
 @pytest.mark.skipif(COUNT == 1, reason='one device divides everything')
 def test_what_the_devices_cannot_divide_is_refused():
-  lm, params = _model(36)
+  lm, params = _model('gpt2')
   with pytest.raises(errors.UserError, match='shares no weights; use jit'):
     devices.layout('pmap', -1, 2)
   with pytest.raises(errors.UserError, match=f'is 9, which the {COUNT} devices'):
@@ -201,7 +221,7 @@ def test_what_the_devices_cannot_divide_is_refused():
 
 @pytest.mark.skipif(COUNT == 1, reason='one device sends nothing')
 def test_a_step_sends_the_prompts_gradient_and_scalars():
-  lm, params = _model(36)
+  lm, params = _model('gpt2')
   compiled = step_traffic.compile_step(
     devices.layout('jit', -1, 1), lm, params, rows=16, prompt=3, tokens=9, targets=4
   )

@@ -11,6 +11,7 @@ from hub import serve
 from test_download import SHORT
 
 from jaxprompt import config as config_lib
+from jaxprompt import main
 from jaxprompt import workdir
 
 ROOT = CONFIGS.parent
@@ -55,6 +56,22 @@ def test_every_other_command_runs(hub_root, tmp_path):
         check=False,
       )
       assert done.returncode == 0, f'{command}\n{done.stderr}'
+
+
+def test_the_page_on_scaling_uses_flags_that_there_are(monkeypatch):
+  """Read, not run: its commands want many devices."""
+  monkeypatch.chdir(ROOT)
+  page = (ROOT / 'docs' / 'scaling.md').read_text()
+  commands = [
+    [word for word in line.split() if word.startswith(('--config', '--workdir='))]
+    for line in page.replace('\\\n', ' ').splitlines()
+    if ' --config=' in line
+  ]
+  assert len(commands) == 7
+  for flags in commands:
+    main._parse(['jaxprompt', *flags])
+  for path in re.findall(r'\]\((\.\./.+?)\)', page):
+    assert (ROOT / 'docs' / path).exists(), path
 
 
 def test_the_table_of_fields_is_the_configs():

@@ -1,11 +1,12 @@
-"""Makes tests/fixtures/gpt2: a tiny random GPT-2, and what PyTorch computes with it.
+"""Makes tests/fixtures/NAME: a tiny random model, and what PyTorch computes with it.
 
 The tests compare with the stored values, so that they need no torch. To make them
 anew, in an environment with torch, transformers, tokenizers and numpy:
 
-  python tools/make_torch_fixture.py tests/fixtures/gpt2
+  python tools/make_torch_fixture.py gpt2 tests/fixtures/gpt2
 """
 
+import functools
 import json
 import pathlib
 import sys
@@ -41,8 +42,7 @@ def write_tokenizer(folder):
   return bpe.token_to_id('<|endoftext|>')
 
 
-def write_model(folder, eos_id):
-  torch.manual_seed(0)
+def make_gpt2(eos_id):
   config = transformers.GPT2Config(
     vocab_size=VOCAB,
     n_positions=POSITIONS,
@@ -52,14 +52,46 @@ def write_model(folder, eos_id):
     bos_token_id=eos_id,
     eos_token_id=eos_id,
   )
-  model = transformers.GPT2LMHeadModel(config).eval()
+  return transformers.GPT2LMHeadModel(config)
+
+
+def make_llama(eos_id, *, heads, key_value_heads, tied):
+  config = transformers.LlamaConfig(
+    vocab_size=VOCAB,
+    max_position_embeddings=POSITIONS,
+    hidden_size=WIDTH,
+    intermediate_size=40,
+    num_hidden_layers=BLOCKS,
+    num_attention_heads=heads,
+    num_key_value_heads=key_value_heads,
+    rope_parameters={'rope_type': 'default', 'rope_theta': 500.0},
+    tie_word_embeddings=tied,
+    bos_token_id=eos_id,
+    eos_token_id=eos_id,
+  )
+  return transformers.LlamaForCausalLM(config)
+
+
+MODELS = {
+  'gpt2': make_gpt2,
+  'llama': functools.partial(make_llama, heads=6, key_value_heads=2, tied=True),
+  'llama_untied': functools.partial(make_llama, heads=3, key_value_heads=3, tied=False),
+}
+
+
+def write_model(name, folder, eos_id):
+  torch.manual_seed(0)
+  model = MODELS[name](eos_id).eval()
   with torch.no_grad():
-    for name, weight in model.named_parameters():
-      # Far from GPT-2's small start, where every logit is about the same, and with
+    for parameter, weight in model.named_parameters():
+      # Far from the small start, where every logit is about the same, and with
       # biases and norms that a swapped or forgotten weight would show in.
-      shift = 1.0 if 'ln_' in name and name.endswith('weight') else 0.0
-      weight.copy_(shift + 0.25 * torch.randn(weight.shape))
+      is_norm = parameter.endswith('weight') and (
+        'ln_' in parameter or 'norm' in parameter
+      )
+      weight.copy_(float(is_norm) + 0.25 * torch.randn(weight.shape))
   model.save_pretrained(folder, safe_serialization=True)
+  (folder / 'generation_config.json').unlink()
   return model
 
 
@@ -71,7 +103,7 @@ def compute(model):
   prompt = torch.randn(prompt_length, WIDTH, generator=generator)
   prompt.requires_grad_(True)
   embeds = torch.cat(
-    [prompt.expand(rows, -1, -1), model.transformer.wte(ids)], dim=1
+    [prompt.expand(rows, -1, -1), model.get_input_embeddings()(ids)], dim=1
   )  # [B, P + T, H]
   logits = model(inputs_embeds=embeds).logits  # [B, P + T, V]
   at_target = logits[:, prompt_length + source - 1 : -1]
@@ -90,15 +122,15 @@ def compute(model):
   }
 
 
-def main(folder):
+def main(name, folder):
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   eos_id = write_tokenizer(folder)
-  model = write_model(folder, eos_id)
+  model = write_model(name, folder, eos_id)
   np.savez_compressed(folder / 'torch_outputs.npz', **compute(model))
 
 
 if __name__ == '__main__':
-  if len(sys.argv) != 2:
+  if len(sys.argv) != 3 or sys.argv[1] not in MODELS:
     sys.exit(__doc__)
-  main(sys.argv[1])
+  main(*sys.argv[1:])

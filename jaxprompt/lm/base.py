@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+from jax.sharding import PartitionSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,11 +13,15 @@ class LanguageModel:
 
   Functions:
     embed: (params, ids [...]) -> embeddings [..., H] in `dtype`.
-    hidden_states: (params, embeds [B, T, H], position_ids [B, T], mask [B, T, S],
-      cache=None, cache_index=0) -> (final hidden states [B, T, H], keys and values).
-      Without a cache S is T and the keys and values are those of these T tokens.
-      With one, they are written into its slots from `cache_index` on, and S is the
-      cache's length. The mask is True where a query may look at a key.
+    hidden_states: (params, embeds [B, T, H], position_ids [B, T], mask [B, S],
+      outputs=None, cache=None, cache_index=None) -> (final hidden states, keys and
+      values of every block, each [B, G, S, D] with G the heads that have their own).
+      The mask is True at the keys of real tokens; a token sees those up to its own.
+      `outputs` [B, N] names the positions of T whose hidden states are wanted: those
+      returned are [B, N, H], else [B, T, H]. With a cache, its keys and values stand
+      before the new ones, which come after them (S = slots of the cache + T), or, with
+      a `cache_index`, are written over the slots from there on: T is then 1, S the
+      cache's length, and the mask is False at the slots after.
     logits: (params, hidden states [..., H]) -> [..., V] float32.
     partition: (params, axis, size) -> a tree like `params` of `PartitionSpec`s: what is
       cut over `size` devices along the mesh's axis of that name; `size` divides the
@@ -32,3 +37,15 @@ class LanguageModel:
   heads: int
   max_positions: int
   partition: Callable[..., dict] | None = None
+
+
+def cut(axis, size, x, *dimensions):
+  """Returns the `PartitionSpec` that cuts a weight over the mesh's axis of that name.
+
+  The first of the dimensions that `size` divides is cut; if there is none, the weight
+  is whole everywhere. For an embedding table: the vocabulary, else the width.
+  """
+  for dimension in dimensions:
+    if x.shape[dimension] % size == 0:
+      return PartitionSpec(*[None] * dimension, axis)
+  return PartitionSpec()

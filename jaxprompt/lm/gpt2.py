@@ -11,12 +11,14 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import transformers
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 from transformers.models.gpt2 import modeling_flax_gpt2
 
 from jaxprompt import errors
+from jaxprompt.lm import attention
 from jaxprompt.lm import base
 
 
@@ -38,10 +40,22 @@ def load(path, config, dtype):
       '(scale_attn_by_inverse_layer_idx, or no scale_attn_weights), which the Flax '
       'GPT-2 does not honour; use a checkpoint with the stock scaling'
     )
-  model = transformers.FlaxGPT2LMHeadModel.from_pretrained(
-    path, config=config, dtype=dtype
-  )
+  model = _Checkpoint.from_pretrained(path, config=config, dtype=dtype)
   return from_config(config, dtype), model.params
+
+
+class _Checkpoint(transformers.FlaxGPT2LMHeadModel):
+  """The stock model, without the random weights that a checkpoint's would replace.
+
+  Drawing them takes longer than reading the file, and as much memory again. What a
+  checkpoint lacks is still told, and is an error to our caller.
+  """
+
+  def init_weights(self, rng, input_shape, params=None):
+    shapes = jax.eval_shape(
+      lambda rng: super(_Checkpoint, self).init_weights(rng, input_shape), rng
+    )
+    return jax.tree.map(lambda x: np.broadcast_to(x.dtype.type(), x.shape), shapes)
 
 
 def from_config(config, dtype):
@@ -61,24 +75,20 @@ def from_config(config, dtype):
   )
 
 
-# Megatron-LM's cut (arXiv:1909.08053): a block's first products by their outputs, its
-# second ones by their inputs. Flax's GPT-2 keeps its kernels as [outputs, inputs].
-_CUT_BY_OUTPUTS = ('c_attn', 'c_fc')
-
-
 def _partition(params, axis, size):
+  """Cuts as Megatron-LM does (arXiv:1909.08053); Flax's kernels here are [out, in]."""
+  cut = functools.partial(base.cut, axis, size)
+
   def spec(path, x):
     names = [key.key for key in path]
-    if 'wte' in names or 'lm_head' in names:
-      by_rows, by_columns = PartitionSpec(axis), PartitionSpec(None, axis)
-      # A vocabulary that is no multiple, and 50257 seldom is, stays: the width is cut.
-      if 'wte' in names:  # [V, H]
-        return by_columns if x.shape[0] % size else by_rows
-      return by_rows if x.shape[1] % size else by_columns  # [H, V]
-    if any(name in names for name in _CUT_BY_OUTPUTS):
-      return PartitionSpec(axis)  # kernel and bias
-    if 'c_proj' in names and names[-1] == 'kernel':
-      return PartitionSpec(None, axis)
+    if 'wte' in names:
+      return cut(x, 0, 1)  # [V, H]
+    if 'lm_head' in names:
+      return cut(x, 1, 0)  # [H, V]
+    if 'c_attn' in names or 'c_fc' in names:  # a block's first products: by the outputs
+      return cut(x, 0)
+    if 'c_proj' in names and names[-1] == 'kernel':  # its second: by the inputs
+      return cut(x, 1)
     return PartitionSpec()
 
   return jax.tree_util.tree_map_with_path(spec, params)
@@ -89,14 +99,29 @@ def _embed(params, ids):
 
 
 def _hidden_states(
-  block, final_norm, params, embeds, position_ids, mask, cache=None, cache_index=0
+  block,
+  final_norm,
+  params,
+  embeds,
+  position_ids,
+  mask,
+  outputs=None,
+  cache=None,
+  cache_index=None,
 ):
   params = params['transformer']
   x = embeds + params['wpe']['embedding'][position_ids]  # [B, T, H]
+  last = len(params['h']) - 1
   new_cache = []
-  for i in range(len(params['h'])):
+  for i in range(last + 1):
     x, keys_values = _apply_block(
-      block, params['h'][str(i)], x, mask, cache and cache[i], cache_index
+      block,
+      params['h'][str(i)],
+      x,
+      mask,
+      outputs if i == last else None,
+      cache and cache[i],
+      cache_index,
     )
     new_cache.append(keys_values)
   return final_norm.apply({'params': params['ln_f']}, x), tuple(new_cache)
@@ -109,35 +134,21 @@ def _hidden_states(
   static_argnums=0,
   policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 )
-def _apply_block(block, params, x, mask, cache, cache_index):
-  return block.apply({'params': params}, x, mask, cache, cache_index, method=_block)
+def _apply_block(block, params, *args):
+  return block.apply({'params': params}, *args, method=_block)
 
 
-def _block(block, x, mask, cache, cache_index):
+def _block(block, x, mask, outputs, cache, cache_index):
   batch, length, width = x.shape
   heads = block.attn.num_heads
   qkv = block.attn.c_attn(block.ln_1(x))  # [B, T, 3H]
   qkv = qkv.reshape(batch, length, 3, heads, width // heads)
   query, key, value = qkv.transpose(2, 0, 3, 1, 4)  # each [B, heads, T, H / heads]
-  if cache is not None:
-    at = (0, 0, cache_index, 0)
-    key = jax.lax.dynamic_update_slice(cache[0], key, at)  # [B, heads, S, H / heads]
-    value = jax.lax.dynamic_update_slice(cache[1], value, at)
-  x = x + block.attn.c_proj(_attend(query, key, value, mask))
+  key, value = attention.extend(cache, key, value, cache_index)
+  x, query, slots = attention.select(x, query, outputs, key.shape[2], cache_index)
+  x = x + block.attn.c_proj(attention.attend(query, key, value, mask, slots))
   x = x + block.mlp(block.ln_2(x))
   return x, (key, value)
-
-
-def _attend(query, key, value, mask):
-  """Softmax attention, the softmax in float32; returns [B, T, H]."""
-  batch, heads, length, head_width = query.shape
-  scores = jnp.einsum('bhtd,bhsd->bhts', query, key, preferred_element_type=jnp.float32)
-  scores = scores / head_width**0.5
-  # A finite minimum: a padded query that sees no key gets a mean, not NaN.
-  scores = jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min)
-  weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)  # [B, heads, T, S]
-  out = jnp.einsum('bhts,bhsd->bthd', weights, value)
-  return out.reshape(batch, length, heads * head_width)
 
 
 def _logits(params, hidden):

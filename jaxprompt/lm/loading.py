@@ -13,14 +13,12 @@ from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt import hub
 from jaxprompt.lm import gpt2
+from jaxprompt.lm import llama
+from jaxprompt.lm import weights
 
-FAMILIES = {'gpt2': gpt2.load}
+FAMILIES = {'gpt2': gpt2.load, 'llama': llama.load}
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 _PICKLED = ('pytorch_model.bin', 'pytorch_model.bin.index.json')
-_CONVERT = (
-  'convert it where torch is installed: transformers.AutoModelForCausalLM.'
-  'from_pretrained(PATH).save_pretrained(PATH, safe_serialization=True)'
-)
 
 
 def load(path, dtype):
@@ -79,11 +77,11 @@ def _check_directory(folder):
       'with config.json, weights and tokenizer'
     )
   names = {file.name for file in folder.iterdir()}
-  weights = [name for name in names if name.endswith(('.safetensors', '.msgpack'))]
-  if not weights and names.intersection(_PICKLED):
+  safe = [name for name in names if name.endswith(('.safetensors', '.msgpack'))]
+  if not safe and names.intersection(_PICKLED):
     raise errors.UserError(
       f'model.path {str(folder)!r} holds pickled weights alone, which can run code '
-      f'when they are read; {_CONVERT}'
+      f'when they are read; {weights.CONVERT}'
     )
 
 
@@ -107,7 +105,7 @@ def _complete_weights(path):
   except OSError as e:
     if 'from_pt=True' in str(e):
       raise errors.UserError(
-        f'model.path {path!r} holds pickled weights alone; {_CONVERT}'
+        f'model.path {path!r} holds pickled weights alone; {weights.CONVERT}'
       ) from e
     raise
   except Exception as e:
@@ -133,7 +131,9 @@ def _check_tokenizer(path, tokenizer, vocab_size, eos_token_id):
       f'model.path {path!r} has no fast tokenizer; save one there with '
       'transformers.AutoTokenizer (tokenizer.json)'
     )
-  if len(tokenizer) > vocab_size or tokenizer.eos_token_id != eos_token_id:
+  # Chat models list several ends of text; the one that ours is must be among them.
+  ends = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
+  if len(tokenizer) > vocab_size or tokenizer.eos_token_id not in ends:
     raise errors.UserError(
       f'model.path {path!r} has a tokenizer of {len(tokenizer)} tokens with end of '
       f'text {tokenizer.eos_token_id}, a model of {vocab_size} with {eos_token_id}; '

@@ -1,0 +1,145 @@
+"""Trains and compares on a real model and real data, and prints the README's tables.
+
+For each task, a few learning rates are tried on a part of the training rows, and the
+one with the best validation loss is taken. With it, a prompt before the source
+(prefix) and one after it (suffix) are trained. The test rows are looked at only by
+these two runs. Everything goes through the command that users run, so a stopped
+call goes on where it was when it is given again.
+
+  python benchmarks/evidence.py MODEL_DIR DATA_DIR OUTPUT_DIR [--tasks=qa,...]
+
+DATA_DIR holds a directory for each task, as `data.path` takes it. The tables are
+written to OUTPUT_DIR/TASK/table.md.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[1]
+LEARNING_RATES = (0.03, 0.1)
+COMMON = {
+  'prompt.length': 20,
+  'train.batch_size': 8,
+  'train.epochs': 2,
+  'train.warmup': 5,
+  'data.train_size': 240,
+  'data.validation_size': 64,
+  'data.test_size': 64,
+  'eval.batch_size': 16,
+  'checkpoint.every_steps': 20,
+}
+TRIAL = {
+  'train.epochs': 1,
+  'data.train_size': 120,
+  'data.test_size': 8,
+  'eval.max_new_tokens': 1,
+}
+TASKS = {
+  'translation': {
+    'data.max_source_tokens': 64,
+    'data.max_target_tokens': 64,
+    'eval.max_new_tokens': 48,
+  },
+  'qa': {
+    'data.max_source_tokens': 224,
+    'data.max_target_tokens': 24,
+    'eval.max_new_tokens': 24,
+  },
+  'summarization': {
+    'data.max_source_tokens': 256,
+    'data.max_target_tokens': 96,
+    'eval.max_new_tokens': 64,
+  },
+}
+METRICS = {'translation': 'bleu', 'qa': 'squad_f1', 'summarization': 'rougeL'}
+
+
+def run(task, workdir, fields):
+  """Trains, or goes on; returns results.json's content."""
+  flags = [f'--config.{name}={value}' for name, value in fields.items()]
+  command = [sys.executable, '-m', 'jaxprompt.main']
+  command += [f'--config={ROOT}/configs/{task}.py', f'--workdir={workdir}', *flags]
+  path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+  subprocess.run(command, check=True, env={**os.environ, 'PYTHONPATH': path})
+  return json.loads((workdir / 'results.json').read_text())
+
+
+def best_loss(results):
+  return min(epoch['validation_loss'] for epoch in results['epochs'])
+
+
+def row(name, arm, metric):
+  """Returns a line of the table: loss and metric with their 95% intervals."""
+  cells = [name]
+  for figure in ('loss', metric, 'token_match'):
+    low, high = arm['ci95'][figure]
+    cells.append(f'{arm[figure]:.2f} [{low:.2f}, {high:.2f}]')
+  return f'| {" | ".join(cells)} |'
+
+
+def table(task, trials, prefix, suffix):
+  """Returns the Markdown of a task: what was found, and how."""
+  metric = METRICS[task]
+  losses = ', '.join(f'{best_loss(found):.3f} at {lr}' for lr, found in trials.items())
+  config, versions = prefix['config'], prefix['versions']
+  seconds = {
+    name: sum(epoch['seconds'] for epoch in found['epochs'])
+    for name, found in (('prefix', prefix), ('suffix', suffix))
+  }
+  lines = [
+    f'| {task} | test loss | {metric} | token_match |',
+    '|---|---|---|---|',
+    *(row(name, prefix['test'][name], metric) for name in ('none', 'hard')),
+    row('soft, prefix', prefix['test']['soft'], metric),
+    row('soft, suffix', suffix['test']['soft'], metric),
+    '',
+    f'{prefix["data"]["train"]["rows"]} training rows, {config["train"]["epochs"]} '
+    f'epochs of batches of {config["train"]["batch_size"]}, '
+    f'{prefix["prompt"]["parameters"]} trained parameters, seed {config["seed"]}, '
+    f'{prefix["test"]["soft"]["examples"]} test rows; training took '
+    f'{seconds["prefix"]:.0f} s as prefix, {seconds["suffix"]:.0f} s as suffix (jax '
+    f'{versions["jax"]}). Learning rate {config["train"]["learning_rate"]}, by the '
+    f'validation loss of short trials: {losses}.',
+  ]
+  return '\n'.join(lines) + '\n'
+
+
+def measure(task, model, data, output):
+  """Runs all that a task's table needs; returns the table."""
+  fields = COMMON | TASKS[task]
+  fields |= {'model.path': model, 'data.path': data / task, 'data.subset': ''}
+  trials = {
+    lr: run(task, output / f'trial-{lr}', fields | TRIAL | {'train.learning_rate': lr})
+    for lr in LEARNING_RATES
+  }
+  fields['train.learning_rate'] = min(trials, key=lambda lr: best_loss(trials[lr]))
+  prefix, suffix = (
+    run(task, output / position, fields | {'prompt.position': position})
+    for position in ('prefix', 'suffix')
+  )
+  return table(task, trials, prefix, suffix)
+
+
+def main():
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('model', type=pathlib.Path)
+  parser.add_argument('data', type=pathlib.Path)
+  parser.add_argument('output', type=pathlib.Path)
+  parser.add_argument('--tasks', default=','.join(TASKS))
+  args = parser.parse_args()
+  for task in args.tasks.split(','):
+    output = args.output / task
+    output.mkdir(parents=True, exist_ok=True)
+    found = measure(task, args.model.resolve(), args.data.resolve(), output)
+    (output / 'table.md').write_text(found)
+    print(found)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,209 @@
+"""Llama from embeddings, by walking the submodules of `FlaxLlamaForCausalLM`.
+
+As with GPT-2, the blocks' projections, norms and MLPs are transformers' own, and only
+the attention between them is written out. The stock attention could not be used even
+with ids: it turns by 10,000 whatever the checkpoint's `rope_theta` is, and the stock
+head is never tied to the embeddings.
+"""
+
+import copy
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import transformers
+from jax.sharding import PartitionSpec
+from transformers.models.llama import modeling_flax_llama
+
+from jaxprompt import errors
+from jaxprompt.lm import attention
+from jaxprompt.lm import base
+from jaxprompt.lm import weights
+
+
+def load(path, config, dtype):
+  """Reads a checkpoint; arguments and results are those of `gpt2.load`.
+
+  Raises:
+    UserError: if the checkpoint asks for what is not honoured here.
+  """
+  config = _checked(path, config)
+  return from_config(config, dtype), weights.read(path, _shapes(config))
+
+
+def _checked(path, config):
+  """Returns the `LlamaConfig` of a config.json."""
+  # transformers 5 writes rope_theta into rope_parameters, where 4 does not look.
+  rope = config.get('rope_parameters') or config.get('rope_scaling') or {}
+  theta = rope.get('rope_theta', config.get('rope_theta', 10000.0))
+  config = transformers.LlamaConfig.from_dict(
+    {**config, 'rope_theta': theta, 'rope_scaling': None}
+  )
+  heads, width = config.num_attention_heads, config.hidden_size
+  refused = {
+    'rope scaling': rope.get('rope_type', rope.get('type', 'default')) != 'default',
+    'a rope over a part of each head': rope.get('partial_rotary_factor', 1.0) != 1.0,
+    'attention_bias': config.attention_bias,
+    'mlp_bias': config.mlp_bias,
+    'a head_dim that is not hidden_size / heads': config.head_dim * heads != width,
+    'heads that are no multiple of the key-value heads': (
+      heads % config.num_key_value_heads
+    ),
+    f'hidden_act {config.hidden_act!r}': (
+      config.hidden_act not in modeling_flax_llama.ACT2FN
+    ),
+  }
+  found = [name for name, is_so in refused.items() if is_so]
+  if found:
+    raise errors.UserError(
+      f'model.path {path!r} has {" and ".join(found)}, which the Flax Llama does not '
+      'honour; use a checkpoint without'
+    )
+  return config
+
+
+def _shapes(config):
+  """Returns the shapes of the weights; a tied head has none of its own."""
+  module = modeling_flax_llama.FlaxLlamaForCausalLMModule(_without_tables(config))
+  ids = jnp.zeros((1, 1), jnp.int32)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), ids, ids, ids)['params']
+  if config.tie_word_embeddings:
+    del shapes['lm_head']
+  return shapes
+
+
+def _without_tables(config):
+  """Returns the config for stock modules whose masks and rope tables are not used.
+
+  They hold all positions by all positions, for every block.
+  """
+  config = copy.copy(config)
+  config.max_position_embeddings = 2 * config.head_dim  # fewer cannot be traced
+  return config
+
+
+def from_config(config, dtype):
+  """Returns the `base.LanguageModel` of a `LlamaConfig`; weights apart."""
+  stock = _without_tables(config)
+  block = modeling_flax_llama.FlaxLlamaDecoderLayer(stock, dtype=dtype)
+  final_norm = modeling_flax_llama.FlaxLlamaRMSNorm(stock, dtype=dtype)
+  frequencies = config.rope_theta ** -(
+    np.arange(0, config.head_dim, 2, dtype=np.float32) / config.head_dim
+  )  # [D / 2]
+  return base.LanguageModel(
+    embed=_embed,
+    hidden_states=functools.partial(_hidden_states, block, final_norm, frequencies),
+    logits=_logits,
+    vocab_size=config.vocab_size,
+    width=config.hidden_size,
+    blocks=config.num_hidden_layers,
+    heads=config.num_attention_heads,
+    max_positions=config.max_position_embeddings,
+    partition=_partition,
+  )
+
+
+def _partition(params, axis, size):
+  """Cuts as Megatron-LM does (arXiv:1909.08053); kernels are [in, out]."""
+  cut = functools.partial(base.cut, axis, size)
+
+  def spec(path, x):
+    names = [key.key for key in path]
+    if 'embed_tokens' in names:
+      return cut(x, 0, 1)  # [V, H]
+    if 'lm_head' in names:
+      return cut(x, 1, 0)  # [H, V]
+    if (
+      'o_proj' in names or 'down_proj' in names
+    ):  # a block's second products: by inputs
+      return cut(x, 0)
+    if x.ndim == 2:  # its first: by outputs
+      return cut(x, 1)
+    return PartitionSpec()
+
+  return jax.tree_util.tree_map_with_path(spec, params)
+
+
+def _embed(params, ids):
+  return params['model']['embed_tokens']['embedding'][ids]
+
+
+def _hidden_states(
+  block,
+  final_norm,
+  frequencies,
+  params,
+  embeds,
+  position_ids,
+  mask,
+  outputs=None,
+  cache=None,
+  cache_index=None,
+):
+  params = params['model']
+  angles = position_ids[..., None] * frequencies  # [B, T, D / 2] float32
+  x = embeds  # [B, T, H]
+  last = len(params['layers']) - 1
+  new_cache = []
+  for i in range(last + 1):
+    x, keys_values = _apply_block(
+      block,
+      params['layers'][str(i)],
+      x,
+      angles,
+      mask,
+      outputs if i == last else None,
+      cache and cache[i],
+      cache_index,
+    )
+    new_cache.append(keys_values)
+  return final_norm.apply({'params': params['norm']}, x), tuple(new_cache)
+
+
+# What the backward pass keeps: see gpt2.py.
+@functools.partial(
+  jax.checkpoint,
+  static_argnums=0,
+  policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+)
+def _apply_block(block, params, *args):
+  return block.apply({'params': params}, *args, method=_block)
+
+
+def _block(block, x, angles, mask, outputs, cache, cache_index):
+  own = block.self_attn
+  normed = block.input_layernorm(x)  # [B, T, H]
+
+  def split(projected, heads):  # [B, T, heads * D] -> [B, heads, T, D]
+    return projected.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
+
+  query = _turn(split(own.q_proj(normed), own.num_heads), angles)
+  key = _turn(split(own.k_proj(normed), own.num_key_value_heads), angles)
+  value = split(own.v_proj(normed), own.num_key_value_heads)
+  key, value = attention.extend(cache, key, value, cache_index)
+  x, query, slots = attention.select(x, query, outputs, key.shape[2], cache_index)
+  x = x + own.o_proj(attention.attend(query, key, value, mask, slots))
+  x = x + block.mlp(block.post_attention_layernorm(x))
+  return x, (key, value)
+
+
+def _turn(x, angles):
+  """Turns [B, heads, T, D] by the positions' angles [B, T, D / 2], in float32.
+
+  Su et al. 2021 (arXiv:2104.09864); a pair is a place of the head's first half and
+  the same place of its second.
+  """
+  cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]  # [B, 1, T, D / 2]
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  turned = [first * cos - second * sin, second * cos + first * sin]
+  return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+def _logits(params, hidden):
+  """The head, the embeddings themselves if it is tied to them."""
+  if 'lm_head' in params:
+    table = params['lm_head']['kernel'].T  # [V, H]
+  else:
+    table = params['model']['embed_tokens']['embedding']
+  return jnp.einsum('...h,vh->...v', hidden, table, preferred_element_type=jnp.float32)

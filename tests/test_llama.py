@@ -1,0 +1,136 @@
+"""The Llama family's door: where weights may be, and what is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.flax
+from conftest import FIXTURES
+from hub import serve
+
+from jaxprompt import errors
+from jaxprompt import model
+from jaxprompt.lm import loading
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """A copy of the tied checkpoint to edit."""
+  return shutil.copytree(FIXTURES / 'llama', tmp_path / 'models' / 'llama')
+
+
+def _edit(folder, **fields):
+  config = json.loads((folder / 'config.json').read_text())
+  (folder / 'config.json').write_text(json.dumps({**config, **fields}))
+
+
+def _logits(folder):
+  lm, params, _ = loading.load(str(folder), 'float32')
+  ids = jnp.asarray([[7, 81, 300, 12, 45]])
+  embeds = lm.embed(params, ids)
+  hidden, _ = model.hidden_states(lm, params, embeds, jnp.ones(ids.shape, bool))
+  return lm.logits(params, hidden)
+
+
+def test_rope_theta_is_read_where_either_release_of_transformers_writes_it(folder):
+  expected = _logits(folder)
+  _edit(folder, rope_parameters=None, rope_theta=500.0)
+  np.testing.assert_array_equal(_logits(folder), expected)
+  _edit(folder, rope_theta=10000.0)
+  assert not np.allclose(_logits(folder), expected, atol=1e-3)
+
+
+def test_a_tied_head_is_the_embeddings_even_if_a_checkpoint_stores_another(folder):
+  expected = _logits(folder)
+  file = folder / 'model.safetensors'
+  arrays = safetensors.flax.load_file(file)
+  safetensors.flax.save_file({**arrays, 'lm_head.weight': jnp.ones((320, 24))}, file)
+  np.testing.assert_array_equal(_logits(folder), expected)
+  _edit(folder, tie_word_embeddings=False)
+  assert not np.allclose(_logits(folder), expected, atol=1e-3)
+
+
+def _into_shards(folder):
+  """Stores the weights as large checkpoints do: bfloat16, in several files."""
+  arrays = safetensors.flax.load_file(folder / 'model.safetensors')
+  (folder / 'model.safetensors').unlink()
+  names = sorted(arrays)
+  places = {}
+  for i in range(2):
+    shard, chosen = f'model-0000{i + 1}-of-00002.safetensors', names[i::2]
+    rounded = {name: arrays[name].astype(jnp.bfloat16) for name in chosen}
+    safetensors.flax.save_file(rounded, folder / shard, metadata={'format': 'pt'})
+    places |= dict.fromkeys(chosen, shard)
+  index = {'metadata': {}, 'weight_map': places}
+  (folder / 'model.safetensors.index.json').write_text(json.dumps(index))
+
+
+def test_weights_in_shards_and_in_bfloat16_are_the_same_rounded(folder):
+  _, whole, _ = loading.load(str(folder), 'bfloat16')
+  _into_shards(folder)
+  _, sharded, _ = loading.load(str(folder), 'float32')
+  jax.tree.map(np.testing.assert_array_equal, sharded, whole)
+  assert {leaf.dtype for leaf in jax.tree.leaves(sharded)} == {jnp.dtype('float32')}
+
+
+def test_shards_come_from_the_hub_and_then_from_its_cache(folder, tmp_path):
+  _into_shards(folder)
+  script = "from jaxprompt.lm import loading; loading.load('llama', 'float32')"
+  with serve(tmp_path) as hub:
+    environment = hub.environment(tmp_path / 'home')
+    subprocess.run([sys.executable, '-c', script], env=environment, check=True)
+  offline = {**environment, 'HF_HUB_OFFLINE': '1'}
+  subprocess.run([sys.executable, '-c', script], env=offline, check=True)
+
+
+def test_the_tokenizers_end_of_text_may_be_one_of_several(folder):
+  _edit(folder, eos_token_id=[5, 0])
+  loading.load(str(folder), 'float32')
+  _edit(folder, eos_token_id=[5, 6])
+  with pytest.raises(errors.UserError, match="put the model's own tokenizer there"):
+    loading.load(str(folder), 'float32')
+
+
+@pytest.mark.parametrize(
+  'fields, message',
+  [
+    ({'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}}, 'has rope scaling,'),
+    (
+      {'rope_parameters': None, 'rope_scaling': {'type': 'linear', 'factor': 2.0}},
+      'has rope scaling, which the Flax Llama does not honour',
+    ),
+    ({'rope_parameters': {'partial_rotary_factor': 0.5}}, 'a part of each head'),
+    ({'attention_bias': True, 'mlp_bias': True}, 'attention_bias and mlp_bias,'),
+    ({'head_dim': 8}, 'a head_dim that is not hidden_size / heads'),
+    ({'num_key_value_heads': 4}, 'no multiple of the key-value heads'),
+    ({'hidden_act': 'xielu'}, "hidden_act 'xielu'"),
+    (
+      {'num_hidden_layers': 3},
+      r'lacks weights that .*: model.layers.2.input_layernorm',
+    ),
+    ({'tie_word_embeddings': False}, 'lacks weights that .*: lm_head.weight; get'),
+    ({'intermediate_size': 41}, r'has model.layers.0.mlp.down_proj.weight of shape'),
+  ],
+)
+def test_what_cannot_be_honoured_is_refused(folder, fields, message):
+  _edit(folder, **fields)
+  with pytest.raises(errors.UserError, match=message):
+    loading.load(str(folder), 'float32')
+
+
+@pytest.mark.parametrize(
+  'name, message',
+  [
+    ('pytorch_model.bin', 'holds pickled weights alone'),
+    ('flax.safetensors', 'has neither model.safetensors nor model.safetensors.index'),
+  ],
+)
+def test_weights_that_are_no_safetensors_are_refused(folder, name, message):
+  (folder / 'model.safetensors').rename(folder / name)
+  with pytest.raises(errors.UserError, match=message):
+    loading.load(str(folder), 'float32')

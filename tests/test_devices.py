@@ -27,10 +27,11 @@ from jaxprompt.lm import gpt2 as gpt2_family
 from jaxprompt.lm import llama as llama_family
 from tools import step_traffic
 
-END = 14  # a token that the models below say early or late, or not at all
+# For each of the models below, a token that it says early or late, or not at all.
+ENDS = {'gpt2': 14, 'llama': 22}
 COUNT = jax.device_count()
 LAYOUTS = [('jit', -1, 1), ('pmap', -1, 1)]
-# Of the four heads of the models below, eight devices cannot have some each; the width they cut.
+# Eight devices cannot have some each of the four heads; they do cut the width.
 SHARED = [('jit', -1, size) for size in (4, 8) if COUNT == 8]
 
 
@@ -122,9 +123,9 @@ def test_training_is_one_devices(rows, family, accumulate, position):
       np.testing.assert_allclose(got['loss'], expected['loss'], rtol=1e-6)
 
 
-def _measure(layout, model, rows, beams):
+def _measure(layout, family, rows, beams):
   """Returns what an evaluation computes: nats, counts, output ids."""
-  lm, params = model
+  (lm, params), end = _model(family), ENDS[family]
 
   def generate(params, prompt, rows):
     return decode.generate(
@@ -135,13 +136,13 @@ def _measure(layout, model, rows, beams):
       position='prefix',
       max_new_tokens=5,
       beams=beams,
-      eos_id=END,
+      eos_id=end,
       axis_name=devices.DATA,
     )
 
   evaluator = evaluate.Evaluator(
     task=None,
-    tokenizer=types.SimpleNamespace(eos_token_id=END),
+    tokenizer=types.SimpleNamespace(eos_token_id=end),
     layout=layout,
     params=layout.place_params(lm, params),
     row_losses=layout.gather(functools.partial(steps.row_losses, lm)),
@@ -161,11 +162,10 @@ def _measure(layout, model, rows, beams):
 @pytest.mark.skipif(COUNT == 1, reason='the tests of whole runs are about one device')
 @pytest.mark.parametrize('family, beams', [('gpt2', 2), ('llama', 1)])
 def test_evaluation_is_one_devices(rows, family, beams):
-  model = _model(family)
-  nats, counts, outputs = _measure(_one_device(), model, rows, beams)
+  nats, counts, outputs = _measure(_one_device(), family, rows, beams)
   assert len({len(output) for output in outputs}) > 1
   for each in LAYOUTS + SHARED:
-    found = _measure(devices.layout(*each), model, rows, beams)
+    found = _measure(devices.layout(*each), family, rows, beams)
     np.testing.assert_allclose(found[0], nats, rtol=1e-5, err_msg=str(each))
     np.testing.assert_array_equal(found[1], counts)
     assert found[2] == outputs, each

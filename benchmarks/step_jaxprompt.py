@@ -19,6 +19,7 @@ from jaxprompt.lm import loading
 def main(model, inputs):
   inputs = np.load(inputs)
   lm, params, _ = loading.load(model, 'float32')
+  params = jax.device_put(params)
   ids = inputs['ids'].astype(np.int32)
   rows, length = ids.shape
   positions = np.arange(inputs['source'], length, dtype=np.int32)

@@ -91,29 +91,33 @@ class Layout(abc.ABC):
     return jax.tree.map(lambda x: self._place(x, PartitionSpec()), tree)
 
   def place_params(self, lm, params):
-    """Puts weights on the devices, shard by shard.
+    """Puts weights on the devices, shard by shard; arguments as `partition`."""
+    return jax.tree.map(self._place, params, self.partition(lm, params))
+
+  def partition(self, lm, params):
+    """Returns a tree of `PartitionSpec`s for a model's weights.
 
     Args:
-      lm: `base.LanguageModel`, whose `partition` says what is shared over `MODEL`.
-      params: its weights, in the host's memory.
+      lm: `base.LanguageModel`, whose own `partition` says what is shared over `MODEL`.
+      params: its weights, in the host's memory, or their shapes.
 
     Raises:
       UserError: if the model cannot be shared by so many devices.
     """
     size = self.mesh.shape[MODEL]
     if size == 1:
-      return self.replicate(params)
+      return jax.tree.map(lambda _: PartitionSpec(), params)
     if lm.partition is None:
       raise errors.UserError(
         f'parallel.model is {size}, but there are no rules to share a model of this '
         'family; use 1'
       )
-    if lm.heads % size:
+    if lm.width % size:
       raise errors.UserError(
-        f'parallel.model is {size}, which does not divide the {lm.heads} heads of the '
-        'model; use a divisor of them'
+        f'parallel.model is {size}, which does not divide the width of the model, '
+        f'{lm.width}; use a divisor of it, best one of its {lm.heads} heads too'
       )
-    return jax.tree.map(self._place, params, lm.partition(params, MODEL, size))
+    return lm.partition(params, MODEL, size)
 
   def share(self, indices, batch_size):
     """Returns those of a batch's row indices whose rows this process loads.
@@ -186,6 +190,8 @@ class _Mesh(Layout):
 
   def _map(self, function, in_specs, out_specs):
     shared = self.mesh.shape[MODEL] > 1
+    if shared and self.mesh.shape[DATA] == 1:
+      return _named_alone(function, in_specs, out_specs)
     return jax.shard_map(
       function,
       mesh=self.mesh,
@@ -203,6 +209,28 @@ class _Mesh(Layout):
       donate_argnums=donate_argnums,
       compiler_options=_COMPILER_OPTIONS.get(jax.default_backend()),
     )
+
+
+def _named_alone(function, in_specs, out_specs):
+  """Gives a function the axis `DATA` by itself, of size one.
+
+  XLA's partitioner refuses to sum over a mesh's axis of one while it cuts another.
+  """
+  in_axes = tuple(0 if spec == PartitionSpec(DATA) else None for spec in in_specs)
+  out_axes = 0 if out_specs == PartitionSpec(DATA) else None
+  mapped = jax.vmap(
+    function, in_axes=in_axes, out_axes=out_axes, axis_name=DATA, axis_size=1
+  )
+
+  def alone(*args):
+    args = [
+      args[i] if axis is None else jax.tree.map(lambda x: x[None], args[i])
+      for i, axis in enumerate(in_axes)
+    ]
+    found = mapped(*args)
+    return found if out_axes is None else jax.tree.map(lambda x: x[0], found)
+
+  return alone
 
 
 class _Pmap(Layout):

@@ -1,6 +1,7 @@
 """The command: flags, one call, and what a user sees of an error.
 
 python -m jaxprompt.main --config=configs/qa.py[:PRESET] --workdir=DIR [--mode=eval]
+  [--distributed]
 python -m jaxprompt.main --mode=eval --config=... --workdir=DIR --prompt=DIR
 python -m jaxprompt.main --mode=predict [--workdir=DIR] [--prompt=[NAME=]DIR ...]
   --input=FILE --output=FILE [--temperature=1 --top_k=50 --top_p=0.9 --seed=0]

@@ -18,6 +18,9 @@ from jaxprompt.lm import loading
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
 CHECKPOINT = FIXTURES / 'gpt2'
 FAMILIES = ('gpt2', 'llama')  # by their checkpoint in FIXTURES
+# Settings of XLA for a test that starts processes with so many devices: programs that
+# run once need not be fast.
+DEVICES = '--xla_force_host_platform_device_count={} --xla_backend_optimization_level=0'
 CHROMIUM = pathlib.Path('/usr/bin/chromium')
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 

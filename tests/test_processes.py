@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import DEVICES
 from conftest import arguments
 from conftest import write_data
 
@@ -21,12 +22,12 @@ SECONDS = 120
 SETTINGS = ('train.epochs=12', 'checkpoint.every_steps=2', 'train.learning_rate=0.01')
 
 
-def _start(commands, devices=2):
+def _start(commands):
   """Starts processes of one run that have two devices each."""
   with socket.create_server(('127.0.0.1', 0)) as server:
     port = server.getsockname()[1]
   shared = {
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    'XLA_FLAGS': DEVICES.format(2),
     'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}',
     'JAX_NUM_PROCESSES': str(len(commands)),
   }

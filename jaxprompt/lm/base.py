@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+from jax.sharding import PartitionSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class LanguageModel:
     logits: (params, hidden states [..., H]) -> [..., V] float32.
     partition: (params, axis, size) -> a tree like `params` of `PartitionSpec`s: what is
       cut over `size` devices along the mesh's axis of that name; `size` divides the
-      heads. None if the family has no rules: all weights are whole on every device.
+      width. None if the family has no rules: all weights are whole on every device.
   """
 
   embed: Callable[..., jax.Array]
@@ -36,3 +37,15 @@ class LanguageModel:
   heads: int
   max_positions: int
   partition: Callable[..., dict] | None = None
+
+
+def cut(axis, size, x, *dimensions):
+  """Returns the `PartitionSpec` that cuts a weight over the mesh's axis of that name.
+
+  The first of the dimensions that `size` divides is cut; if there is none, the weight
+  is whole everywhere. For an embedding table: the vocabulary, else the width.
+  """
+  for dimension in dimensions:
+    if x.shape[dimension] % size == 0:
+      return PartitionSpec(*[None] * dimension, axis)
+  return PartitionSpec()

@@ -75,24 +75,20 @@ def from_config(config, dtype):
   )
 
 
-# Megatron-LM's cut (arXiv:1909.08053): a block's first products by their outputs, its
-# second ones by their inputs. Flax's GPT-2 keeps its kernels as [outputs, inputs].
-_CUT_BY_OUTPUTS = ('c_attn', 'c_fc')
-
-
 def _partition(params, axis, size):
+  """Cuts as Megatron-LM does (arXiv:1909.08053); Flax's kernels here are [out, in]."""
+  cut = functools.partial(base.cut, axis, size)
+
   def spec(path, x):
     names = [key.key for key in path]
-    if 'wte' in names or 'lm_head' in names:
-      by_rows, by_columns = PartitionSpec(axis), PartitionSpec(None, axis)
-      # A vocabulary that is no multiple, and 50257 seldom is, stays: the width is cut.
-      if 'wte' in names:  # [V, H]
-        return by_columns if x.shape[0] % size else by_rows
-      return by_rows if x.shape[1] % size else by_columns  # [H, V]
-    if any(name in names for name in _CUT_BY_OUTPUTS):
-      return PartitionSpec(axis)  # kernel and bias
-    if 'c_proj' in names and names[-1] == 'kernel':
-      return PartitionSpec(None, axis)
+    if 'wte' in names:
+      return cut(x, 0, 1)  # [V, H]
+    if 'lm_head' in names:
+      return cut(x, 1, 0)  # [H, V]
+    if 'c_attn' in names or 'c_fc' in names:  # a block's first products: by the outputs
+      return cut(x, 0)
+    if 'c_proj' in names and names[-1] == 'kernel':  # its second: by the inputs
+      return cut(x, 1)
     return PartitionSpec()
 
   return jax.tree_util.tree_map_with_path(spec, params)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import transformers
+from jax.sharding import PartitionSpec
 from transformers.models.llama import modeling_flax_llama
 
 from jaxprompt import errors
@@ -99,7 +100,29 @@ def from_config(config, dtype):
     blocks=config.num_hidden_layers,
     heads=config.num_attention_heads,
     max_positions=config.max_position_embeddings,
+    partition=_partition,
   )
+
+
+def _partition(params, axis, size):
+  """Cuts as Megatron-LM does (arXiv:1909.08053); kernels are [in, out]."""
+  cut = functools.partial(base.cut, axis, size)
+
+  def spec(path, x):
+    names = [key.key for key in path]
+    if 'embed_tokens' in names:
+      return cut(x, 0, 1)  # [V, H]
+    if 'lm_head' in names:
+      return cut(x, 1, 0)  # [H, V]
+    if (
+      'o_proj' in names or 'down_proj' in names
+    ):  # a block's second products: by inputs
+      return cut(x, 0)
+    if x.ndim == 2:  # its first: by outputs
+      return cut(x, 1)
+    return PartitionSpec()
+
+  return jax.tree_util.tree_map_with_path(spec, params)
 
 
 def _embed(params, ids):

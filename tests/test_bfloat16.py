@@ -1,0 +1,51 @@
+"""bfloat16: weights and compute alone; what is trained and measured stays float32."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import CHECKPOINT
+
+from jaxprompt import data
+from jaxprompt import embedded
+from jaxprompt import optim
+from jaxprompt import prompt
+from jaxprompt import sources
+from jaxprompt import steps
+from jaxprompt import tasks
+from jaxprompt.lm import loading
+
+
+def test_bfloat16_leaves_the_loss_of_every_task_within_one_percent():
+  """On the embedded model and data, with the hard text as soft prompt."""
+  losses = {}
+  for dtype in loading.DTYPES:
+    lm, params, tokenizer = loading.load('tiny', dtype)
+    row_losses = jax.jit(functools.partial(steps.row_losses, lm))
+    for name, task in tasks.TASKS.items():
+      split = sources.read(embedded.data_path('tiny', name), '')['test']
+      rows = data.load(
+        tokenizer, task, split, size=24, max_source_tokens=96, max_target_tokens=30
+      ).rows
+      batch = data.collate(rows, (128, 31), 24, tokenizer.eos_token_id, 'prefix')
+      text_ids, _ = data.encode(tokenizer, task.hard_prompt)
+      table = lm.embed(params, np.arange(lm.vocab_size))
+      soft_prompt = prompt.from_text(jnp.asarray(table), 12, text_ids=text_ids)
+      nats, counts = row_losses(params, soft_prompt, batch)
+      losses[name, dtype] = float(jnp.sum(nats) / jnp.sum(counts))
+  for name in tasks.TASKS:
+    close = pytest.approx(losses[name, 'float32'], rel=0.01)
+    assert losses[name, 'bfloat16'] == close, name
+
+
+def test_in_bfloat16_the_prompt_and_its_moments_stay_float32(batch):
+  lm, params, _ = loading.load(str(CHECKPOINT), 'bfloat16')
+  tx = optim.prompt_only(0.1, clip_norm=1.0)
+  state = steps.init_state(jnp.ones((5, 24)), params, tx)
+  before = jax.tree.map(lambda x: x.dtype, state)
+  step = functools.partial(steps.train_step, lm, tx, 1)
+  state, scalars = jax.eval_shape(step, state, params, batch)
+  assert jax.tree.map(lambda x: x.dtype, state) == before
+  assert state.soft_prompt.dtype == scalars['loss'].dtype == jnp.float32

@@ -170,7 +170,7 @@ def give_up(error):
     traceback.print_exception(error)
   _end(
     f'process {jax.process_index()} stopped: '
-    + ('another process has ended or cannot be reached ' if lost else '')
-    + f'({reason:.200}); start all processes again to go on',
+    + ('' if lost else 'by the error above, or because ')
+    + f'another process has ended ({reason:.200}); start all again to go on',
     status=1,
   )

@@ -1,7 +1,7 @@
 """The command: flags, one call, and what a user sees of an error.
 
 python -m jaxprompt.main --config=configs/qa.py[:PRESET] --workdir=DIR [--mode=eval]
-python -m jaxprompt.main --mode=sweep --config=... --workdir=DIR --config.sweep...
+python -m jaxprompt.main --mode=sweep --config=... --workdir=DIR --config.sweep.seed=0,1
 python -m jaxprompt.main --mode=report --workdir=DIR
 python -m jaxprompt.main --mode=compare DIR DIR ... --output=FILE
 python -m jaxprompt.main --mode=serve --workdir=DIR [--prompt=NAME=DIR ...]
@@ -245,7 +245,7 @@ def _config(values):
 
 
 def _checked_config(values):
-  """Returns the config that --config and its overrides ask for."""
+  """Returns the checked config, `sweep` and all, that the flags ask for."""
   config = _required(values, 'config')
   path = values['config'].config_filename.partition(':')[0]
   if not pathlib.Path(path).is_file():  # the flag itself tells only when it is used

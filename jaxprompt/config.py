@@ -64,6 +64,13 @@ def default(task):
   c.parallel.mode = 'jit'  # how devices are used: jit (over a mesh) or pmap
   c.parallel.data = -1  # devices that share a batch; -1 = all that are left
   c.parallel.model = 1  # devices that share the weights; -1 = all that are left
+
+  # Of --mode=sweep: values separated by commas; '' = the one that the field itself has.
+  c.sweep = config_dict.ConfigDict()
+  c.sweep.length = ''  # of prompt.length
+  c.sweep.seed = ''  # of seed
+  c.sweep.init = ''  # of prompt.init
+  c.sweep.learning_rate = ''  # of train.learning_rate
   return c
 
 
@@ -158,11 +165,79 @@ CHECKS = {
 }
 
 
+# The fields that a sweep gives several values, by their names in it. The first varies
+# slowest from run to run.
+SWEPT = {
+  'length': 'prompt.length',
+  'seed': 'seed',
+  'init': 'prompt.init',
+  'learning_rate': 'train.learning_rate',
+}
+
+
+def value(config, field):
+  """Returns the value of 'section.field'."""
+  for part in field.split('.'):
+    config = config[part]
+  return config
+
+
 def check(config):
   """Raises `UserError` for the first field whose value cannot be used."""
   for field, (good, expected) in CHECKS.items():
-    value = config
-    for part in field.split('.'):
-      value = value[part]
-    if not good(value):
-      raise errors.UserError(f'{field} is {value!r}; expected {expected}')
+    found = value(config, field)
+    if not good(found):
+      raise errors.UserError(f'{field} is {found!r}; expected {expected}')
+
+
+def run(config, **values):
+  """Returns the config of one run of a sweep: it has no `sweep`.
+
+  Args:
+    config: from `default`.
+    values: by the names of `SWEPT`; what is missing stays as it is.
+  """
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    del config.sweep
+  config.update_from_flattened_dict(
+    {SWEPT[name]: chosen for name, chosen in values.items()}
+  )
+  return config
+
+
+def single_run(config):
+  """Returns the config of a run by itself.
+
+  Raises:
+    UserError: if it asks for a sweep.
+  """
+  for name, values in config.sweep.items():
+    if values:
+      raise errors.UserError(
+        f'sweep.{name} is {values!r}, which only --mode=sweep reads; add it, or set '
+        f'{SWEPT[name]}'
+      )
+  return run(config)
+
+
+def swept(config, name):
+  """Returns the values that a field of `SWEPT` has in the runs of a sweep, in order.
+
+  Raises:
+    UserError: if they cannot be read, or used.
+  """
+  text, own = config.sweep[name], value(config, SWEPT[name])
+  if not text:
+    return [own]
+  good, expected = CHECKS[SWEPT[name]]
+  try:
+    values = [type(own)(part.strip()) for part in text.split(',')]
+  except ValueError:
+    values = []
+  if not values or not all(map(good, values)) or len(set(values)) < len(values):
+    raise errors.UserError(
+      f'sweep.{name} is {text!r}; expected values separated by commas, all different, '
+      f'each {expected}'
+    )
+  return values

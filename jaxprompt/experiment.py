@@ -403,9 +403,7 @@ def compare(experiment, soft_prompt, epochs, workdir, initial_prompt=None):
     'task': config.task,
     'model': config.model.path,
     'model_parameters': sum(x.size for x in jax.tree.leaves(experiment.params)),
-    'config': config.to_dict(),
-    'versions': results.versions(),
-    'devices': results.devices(),
+    **results.setting(config),
     'signatures': experiment.task.signatures(),
     'data': _data_summary(experiment),
     'prompt': {

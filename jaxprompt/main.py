@@ -5,6 +5,7 @@ python -m jaxprompt.main --config=configs/qa.py[:PRESET] --workdir=DIR [--mode=e
 python -m jaxprompt.main --mode=eval --config=... --workdir=DIR --prompt=DIR
 python -m jaxprompt.main --mode=predict [--workdir=DIR] [--prompt=[NAME=]DIR ...]
   --input=FILE --output=FILE [--temperature=1 --top_k=50 --top_p=0.9 --seed=0]
+python -m jaxprompt.main --mode=sweep --config=... --workdir=DIR --config.sweep.seed=0,1
 python -m jaxprompt.main --mode=report --workdir=DIR
 python -m jaxprompt.main --mode=compare DIR DIR ... --output=FILE
 python -m jaxprompt.main --mode=serve --workdir=DIR [--prompt=NAME=DIR ...]
@@ -33,6 +34,7 @@ from jaxprompt import processes
 from jaxprompt import report
 from jaxprompt import results
 from jaxprompt import serve
+from jaxprompt import sweep
 from jaxprompt import tasks
 from jaxprompt import train
 from jaxprompt import workdir as workdir_lib
@@ -90,6 +92,18 @@ def _measure(function, values, config):
       logging.getLogger('jaxprompt').setLevel(logging.ERROR)
     processes.check_same(_identity(config))
   termination = train.Termination()
+  with _held_workdir(path, config) as workdir:
+    found = function(config, workdir, termination)
+    if processes.is_first():
+      print(results.table(found, tasks.TASKS[config.task].metrics))
+      print(results.nearest_table(found))
+      _print_paths(workdir)
+  return 0
+
+
+@contextlib.contextmanager
+def _held_workdir(path, config):
+  """Opens and locks the workdir that is this config's alone; gives its epath."""
   with contextlib.ExitStack() as stack:
     with processes.together():
       workdir = workdir_lib.open_workdir(path)
@@ -97,15 +111,14 @@ def _measure(function, values, config):
     workdir_lib.check_shared(workdir)
     with processes.together():
       workdir_lib.check_config(workdir, config.to_dict(), free=_FREE)
-    found = function(config, workdir, termination)
-    if not processes.is_first():
-      return 0
-    page = _written_report(workdir)
-  print(results.table(found, tasks.TASKS[config.task].metrics))
-  print(results.nearest_table(found))
+    yield workdir
+
+
+def _print_paths(workdir):
+  """Prints where the results of a finished run are."""
+  page = _written_report(workdir)
   print(f'results: {workdir / "results.json"}')
   print(f'report: {page}')
-  return 0
 
 
 def _identity(config):
@@ -115,6 +128,17 @@ def _identity(config):
     **{name: repr(value) for name, value in fields.items()},
     **{f'the version of {name}': v for name, v in results.versions().items()},
   }
+
+
+def _sweep(values, _):
+  config, path = _checked_config(values), _required(values, 'workdir')
+  termination = train.Termination()
+  with _held_workdir(path, config) as workdir:
+    found = sweep.sweep(config, workdir, termination)
+    print(sweep.table(found))
+    print(f'sweep: {workdir / sweep.FILE}')
+    _print_paths(workdir / sweep.BEST)
+  return 0
 
 
 def _predict(values, _):
@@ -255,6 +279,7 @@ def _serve(values, _):
 MODES = {
   'train': _train,
   'eval': _eval,
+  'sweep': _sweep,
   'predict': _predict,
   'export': _export,
   'report': _report,
@@ -311,7 +336,12 @@ def _required(values, name):
 
 
 def _config(values):
-  """Returns the checked config that --config and its overrides ask for."""
+  """Returns the checked config of one run."""
+  return config_lib.single_run(_checked_config(values))
+
+
+def _checked_config(values):
+  """Returns the checked config, `sweep` and all, that the flags ask for."""
   config = _required(values, 'config')
   path = values['config'].config_filename.partition(':')[0]
   if not pathlib.Path(path).is_file():  # the flag itself tells only when it is used
@@ -328,6 +358,11 @@ def _trained_run(values):
   """
   workdir = workdir_lib.resolve(_required(values, 'workdir'))
   stored = workdir_lib.read_config(workdir)['config']
+  if 'sweep' in stored:
+    raise errors.UserError(
+      f'--workdir {str(workdir)!r} is that of a sweep; use the best of its runs, '
+      f'{str(workdir / sweep.BEST)!r}, or another in {str(workdir / "runs")!r}'
+    )
   if values.config is None:
     config = config_dict.ConfigDict(stored)
     config.parallel = config_lib.default(config.task).parallel

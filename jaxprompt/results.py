@@ -37,6 +37,11 @@ def devices():
   ]
 
 
+def setting(config):
+  """Returns what config.json holds: the config, and what it runs with."""
+  return {'config': config.to_dict(), 'versions': versions(), 'devices': devices()}
+
+
 def arm(evaluation, seed):
   """Returns one arm's entry of results.json.
 

@@ -76,6 +76,15 @@ class Place:
   epochs: list = dataclasses.field(default_factory=list)  # records of those finished
 
 
+def epoch_scalars(record):
+  """Returns what metrics.jsonl says of an epoch, from its record in results.json."""
+  return {
+    name if name.startswith(('epoch', 'validation_')) else f'epoch_{name}': value
+    for name, value in record.items()
+    if name != 'step'
+  }
+
+
 class Trainer:
   """One run's training: its state, its place, and the files that follow it."""
 
@@ -280,16 +289,7 @@ class Trainer:
     zero = np.zeros((), np.float32)
     state = dataclasses.replace(state, loss_sum=zero, loss_count=zero)
     self.state = self._layout.replicate(state)
-    self._writer.write(
-      self.step,
-      {
-        'epoch': place.epoch,
-        'epoch_train_loss': record['train_loss'],
-        **{k: v for k, v in record.items() if k.startswith('validation_')},
-        'epoch_seconds': record['seconds'],
-        'epoch_tokens_per_second': record['tokens_per_second'],
-      },
-    )
+    self._writer.write(self.step, epoch_scalars(record))
     log.info(
       'epoch %d/%d: %s',
       place.epoch,
@@ -324,7 +324,7 @@ def train(config, workdir, termination):
     experiment = experiment_lib.build(config, layout, progress)
   soft_prompt = experiment_lib.initial_prompt(experiment)
   # Only now is the workdir this run's: one that could not begin leaves no claim.
-  _claim(workdir, config)
+  workdir_lib.write_json(workdir / 'config.json', results.setting(config))
   checkpoints = checkpoint.Checkpoints(
     workdir / 'checkpoints', keep=config.checkpoint.keep
   )
@@ -335,17 +335,6 @@ def train(config, workdir, termination):
   )
   return experiment_lib.compare(
     experiment, best, trainer.place.epochs, workdir, initial
-  )
-
-
-def _claim(workdir, config):
-  workdir_lib.write_json(
-    workdir / 'config.json',
-    {
-      'config': config.to_dict(),
-      'versions': results.versions(),
-      'devices': results.devices(),
-    },
   )
 
 
@@ -378,7 +367,7 @@ def evaluate_given(config, workdir, termination):
   given = experiment_lib.load_prompt(
     experiment, workdir_lib.resolve(config.prompt.init), task=None, eval_config=None
   )
-  _claim(workdir, config)
+  workdir_lib.write_json(workdir / 'config.json', results.setting(config))
   return experiment_lib.compare(experiment, given.soft_prompt, [], workdir)
 
 

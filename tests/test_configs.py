@@ -18,7 +18,8 @@ FIELDS = {
   'train.accumulate', 'train.clip_norm', 'train.learning_rate', 'train.schedule',
   'train.warmup', 'eval.batch_size', 'eval.max_new_tokens', 'eval.beams',
   'checkpoint.every_steps', 'checkpoint.keep', 'parallel.mode', 'parallel.data',
-  'parallel.model', 'task', 'seed',
+  'parallel.model', 'sweep.length', 'sweep.seed', 'sweep.init', 'sweep.learning_rate',
+  'task', 'seed',
 }  # fmt: skip
 
 

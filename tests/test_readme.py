@@ -34,7 +34,7 @@ def test_the_two_commands_stand_on_a_line_each():
 def test_every_other_command_runs(hub_root, tmp_path):
   """As a user pastes them, one after the other, with a hub and few rows."""
   commands = _commands()
-  assert {'train', 'eval', 'predict', 'export', 'report', 'compare'} == {
+  assert {'train', 'eval', 'sweep', 'predict', 'export', 'report', 'compare'} == {
     (re.findall(r'--mode=(\w+)', command) or ['train'])[0] for command in commands
   }
   question = ROWS['qa'](1)

@@ -1,0 +1,203 @@
+"""Sweeps: every run of one is the run by itself, and its best can be used."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from conftest import arguments
+from conftest import write_data
+from etils import epath
+from jax.experimental.compilation_cache import compilation_cache
+
+from jaxprompt import checkpoint
+from jaxprompt import config as config_lib
+from jaxprompt import devices
+from jaxprompt import experiment as experiment_lib
+from jaxprompt import main
+from jaxprompt import sweep
+from jaxprompt import train
+
+# A learning rate that no run survives is one of them: it must not touch the others.
+VALUES = {'seed': '0,1', 'init': 'random,text', 'learning_rate': '0.01,0.03,1e30'}
+# Runs by themselves: where each stands in the sweep. Of one learning rate, they share
+# their compiled program, the larger part of the test's time.
+SINGLE = {
+  1: {'seed': 0, 'prompt.init': 'random', 'train.learning_rate': 0.03},
+  10: {'seed': 1, 'prompt.init': 'text', 'train.learning_rate': 0.03},
+}
+
+
+def _arguments(workdir, data, values):
+  overrides = [f'sweep.{name}={value}' for name, value in values.items()]
+  return arguments('summarization', workdir, data, *overrides, mode='sweep')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _compiled_once(tmp_path_factory):
+  """Keeps compiled programs, as the command does: the tests here share most of them."""
+  names = ('jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs')
+  before = {name: getattr(jax.config, name) for name in names}
+  compilation_cache.reset_cache()
+  jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('xla')))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  yield
+  compilation_cache.reset_cache()
+  for name, value in before.items():
+    jax.config.update(name, value)
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """The workdir of a sweep, its data, and the content of sweep.json."""
+  root = epath.Path(tmp_path_factory.mktemp('sweep'))
+  # Batches of two shapes, which the two seeds put in two orders.
+  data = write_data(root / 'data', 'summarization', sizes=(35, 5, 7))
+  workdir = root / 'sweep'
+  assert main.main(_arguments(workdir, data, VALUES)) == 0
+  return workdir, data, json.loads((workdir / 'sweep.json').read_text())
+
+
+def _best_prompt(workdir):
+  return experiment_lib.best_prompt(workdir)[0]
+
+
+def test_every_run_is_the_run_by_itself(finished, tmp_path):
+  workdir, data, found = finished
+  values, _ = main._parse(_arguments(tmp_path, data, {}))
+  config = config_lib.single_run(values.config)
+  layout = devices.layout(**config.parallel)
+  experiment = experiment_lib.build(config, layout, lambda batches, _: batches)
+  for i, overrides in SINGLE.items():
+    config.update_from_flattened_dict(overrides)
+    own = epath.Path(tmp_path / str(i))
+    trainer = train.Trainer(
+      experiment,
+      experiment_lib.initial_prompt(experiment),
+      own,
+      checkpoint.Checkpoints(own / 'checkpoints', keep=1),
+      train.Termination(),
+    )
+    trainer.run()
+    best = _best_prompt(workdir / 'runs' / str(i))
+    np.testing.assert_allclose(best, _best_prompt(own), rtol=0, atol=1e-6)
+    records = zip(found['runs'][i]['epochs'], trainer.place.epochs, strict=True)
+    for record, alone in records:
+      assert (record['epoch'], record['step']) == (alone['epoch'], alone['step'])
+      for name in ('train_loss', 'validation_loss'):
+        assert record[name] == pytest.approx(alone[name], abs=1e-6)
+
+
+def test_a_run_that_diverges_is_told_and_leaves_the_others_alone(finished):
+  workdir, _, found = finished
+  for run in found['runs']:
+    lost = run['train.learning_rate'] == 1e30
+    assert run['diverged'] == lost
+    assert len(run['epochs']) == (0 if lost else 2)
+    assert (workdir / 'runs' / str(run['run'])).exists() == (not lost)
+
+
+def test_the_best_is_the_run_of_the_lowest_validation_loss(finished):
+  workdir, _, found = finished
+  losses = {
+    run['run']: min(record['validation_loss'] for record in run['epochs'])
+    for run in found['runs']
+    if not run['diverged']
+  }
+  assert found['best'] == min(losses, key=losses.get)
+  best = found['runs'][found['best']]
+  results = json.loads((workdir / 'best' / 'results.json').read_text())
+  assert results['epochs'] == best['epochs']
+  for field in ('seed', 'prompt.init', 'train.learning_rate'):
+    assert config_lib.value(results['config'], field) == best[field]
+  np.testing.assert_array_equal(
+    _best_prompt(workdir / 'best'), _best_prompt(workdir / 'runs' / str(found['best']))
+  )
+
+
+def test_the_best_is_a_workdir_like_any_other(finished, tmp_path):
+  workdir, _, _ = finished
+  argv = ['jaxprompt', '--mode=export', f'--workdir={workdir / "best"}']
+  assert main.main([*argv, f'--output={tmp_path / "adapter"}']) == 0
+  assert (tmp_path / 'adapter' / 'adapter_model.safetensors').exists()
+  assert 'Loss while training' in (workdir / 'best' / 'report.html').read_text()
+
+
+def test_a_finished_sweep_only_prints_its_table_again(finished, capsys, monkeypatch):
+  workdir, data, found = finished
+  monkeypatch.setattr(experiment_lib, 'build', None)  # what computes would need it
+  assert main.main(_arguments(workdir, data, VALUES)) == 0
+  _, head, *rows = capsys.readouterr().out.splitlines()
+  assert head.split()[:5] == [
+    'run', 'prompt.length', 'seed', 'prompt.init', 'train.learning_rate',
+  ]  # fmt: skip
+  numbers = [int(row.split()[0]) for row in rows[:12]]
+  assert numbers[0] == found['best']
+  assert sorted(numbers) == list(range(12))
+  assert [row.split()[-1] for row in rows[8:12]] == ['diverged'] * 4
+
+
+def test_a_sweep_goes_on_after_its_last_saved_epoch(finished, tmp_path, monkeypatch):
+  workdir, data, found = finished
+  shutil.copytree(workdir, tmp_path / 'sweep')
+  (tmp_path / 'sweep' / 'sweep.json').unlink()
+  (last,) = (tmp_path / 'sweep' / 'groups' / '3').glob('18')
+  shutil.rmtree(last)
+  shutil.rmtree(tmp_path / 'sweep' / 'runs')
+  monkeypatch.setattr(experiment_lib, 'compare', lambda *_: None)
+  assert main.main(_arguments(tmp_path / 'sweep', data, VALUES)) == 0
+  again = json.loads((tmp_path / 'sweep' / 'sweep.json').read_text())
+  for run, before in zip(again['runs'], found['runs'], strict=True):
+    for record, expected in zip(run['epochs'], before['epochs'], strict=True):
+      for name in ('step', 'train_loss', 'validation_loss'):
+        assert record[name] == expected[name]
+
+
+def test_runs_of_one_length_and_then_of_one_seed_stand_together(tmp_path):
+  values, _ = main._parse(
+    _arguments(tmp_path, tmp_path, {'length': '4,7', 'seed': '5,3', 'init': 'vocab'})
+  )
+  runs = sweep.grid(values.config)
+  assert [(run.prompt.length, run.seed) for run in runs] == [
+    (4, 5), (4, 3), (7, 5), (7, 3),
+  ]  # fmt: skip
+  assert {run.prompt.init for run in runs} == {'vocab'}
+  assert {run.train.learning_rate for run in runs} == {0.05}
+
+
+ERRORS = {
+  'learning_rate=0.1,fast': "sweep.learning_rate is '0.1,fast'; expected values",
+  'learning_rate=-0.1': 'each a number of at least 0',
+  'learning_rate=0.1,nan': "sweep.learning_rate is '0.1,nan'",
+  'learning_rate=0.1,0.10': 'all different',
+  'seed=,': "sweep.seed is ','",
+  'seed=1.5': 'each a number from 0 to 2**32 - 1',
+  'init=text,,vocab': 'each a text that is not blank',
+  'init=text,/nowhere': "prompt.init '/nowhere' holds no trained prompt",
+  'length=3,0': 'each a number of at least 1',
+  'length=3,150': 'prompt.length (150) + data.max_source_tokens',
+  'learning_rate=': '--mode=sweep has nothing to sweep; give values to one or more of',
+}
+
+
+def _error(capsys, argv):
+  assert main.main(argv) == 2
+  return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize('values', ERRORS)
+def test_bad_values_are_one_line_with_status_2(finished, tmp_path, capsys, values):
+  _, data, _ = finished
+  argv = _arguments(tmp_path / 'sweep', data, dict([values.split('=')]))
+  assert ERRORS[values] in _error(capsys, argv)
+  assert not (tmp_path / 'sweep' / 'config.json').exists()
+
+
+def test_other_modes_refuse_a_sweeps_values_and_workdir(finished, tmp_path, capsys):
+  workdir, data, _ = finished
+  argv = _arguments(tmp_path, data, {'seed': '0,1'})
+  argv[3] = '--mode=train'
+  assert "sweep.seed is '0,1', which only --mode=sweep reads" in _error(capsys, argv)
+  argv = ['jaxprompt', '--mode=export', f'--workdir={workdir}', '--output=adapter']
+  assert 'is that of a sweep; use the best of its runs' in _error(capsys, argv)

@@ -38,11 +38,11 @@ def peer_python(folder):
 
 
 class Worker:
-  """A process that has loaded the model and takes a step for every line it is sent."""
+  """A process that has loaded the model and does what every line it is sent asks."""
 
-  def __init__(self, python, script, model, inputs):
+  def __init__(self, python, script, *arguments):
     self._process = subprocess.Popen(
-      [python, HERE / script, model, inputs],
+      [python, HERE / script, *arguments],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
@@ -52,9 +52,9 @@ class Worker:
   def _read(self):
     return json.loads(self._process.stdout.readline())
 
-  def step(self):
-    """Returns {'seconds': wall time of one step, 'loss': nats per target token}."""
-    self._process.stdin.write('step\n')
+  def ask(self, kind):
+    """Returns what the script measures of one turn, its wall time as `seconds`."""
+    self._process.stdin.write(f'{kind}\n')
     self._process.stdin.flush()
     return self._read()
 
@@ -91,8 +91,8 @@ def main():
     )
     ours = Worker(sys.executable, 'step_jaxprompt.py', args.model, inputs)
     peft = Worker(python, 'step_peft.py', args.model, inputs)
-    first = ours.step(), peft.step()  # compilation and warm-up, not counted
-    pairs = [(ours.step(), peft.step()) for _ in range(args.rounds)]
+    first = ours.ask('step'), peft.ask('step')  # compilation and warm-up, not counted
+    pairs = [(ours.ask('step'), peft.ask('step')) for _ in range(args.rounds)]
     peaks = ours.close(), peft.close()
   seconds = [[step['seconds'] for step in side] for side in zip(*pairs, strict=True)]
   drift = max(abs(a['loss'] - b['loss']) for a, b in [first, *pairs])

@@ -1,0 +1,115 @@
+"""The other side of epoch.py: PEFT's prompt tuning, as its documentation uses it."""
+
+import json
+import resource
+import sys
+import time
+
+import numpy as np
+import peft
+import torch
+import transformers
+
+PROMPT, NEW_TOKENS, GENERATED_BATCHES = 20, 32, 2
+
+
+def pad(rows, value, side='right'):
+  """Pads lists of ids to the longest; returns [B, T]."""
+  longest = max(map(len, rows))
+  room = [[value] * (longest - len(row)) for row in rows]
+  if side == 'left':
+    return torch.tensor([gap + row for gap, row in zip(room, rows, strict=True)])
+  return torch.tensor([row + gap for gap, row in zip(room, rows, strict=True)])
+
+
+class Side:
+  """The tuned model, and how far training is."""
+
+  def __init__(self, model, file, batch_size, batches):
+    found = np.load(file)
+    self._sources, self._targets = (
+      [
+        ids.tolist()
+        for ids in np.split(
+          found[f'{name}_ids'], np.cumsum(found[f'{name}_lengths'])[:-1]
+        )
+      ]
+      for name in ('source', 'target')
+    )
+    self._eos_id = int(found['eos_id'])
+    self._batch_size, self._batches = batch_size, batches
+    base = transformers.GPT2LMHeadModel.from_pretrained(model)
+    prompt = base.transformer.wte(torch.arange(PROMPT)).detach().clone()
+    config = peft.PromptTuningConfig(
+      task_type=peft.TaskType.CAUSAL_LM, num_virtual_tokens=PROMPT
+    )
+    self._tuned = peft.get_peft_model(base, config)
+    self._trained = [w for w in self._tuned.parameters() if w.requires_grad]
+    with torch.no_grad():
+      self._trained[0].copy_(prompt)
+    # .train() would turn on the frozen model's dropout, which the other side has not.
+    self._tuned.eval()
+    self._optimizer = torch.optim.AdamW(self._trained, lr=0.01, weight_decay=0.0)
+    self._order = np.random.default_rng(0).permutation(len(self._sources))
+    self._next = 0
+
+  def warm_up(self):
+    self._take(1)
+    return {'tokens': 0}
+
+  def train(self):
+    began = time.perf_counter()
+    tokens = self._take(self._batches)
+    return {'seconds': time.perf_counter() - began, 'tokens': tokens}
+
+  def _take(self, batches):
+    """Trains on the next batches; returns their real tokens."""
+    tokens = 0
+    for _ in range(batches):
+      chosen = self._order[self._next : self._next + self._batch_size]
+      self._next += self._batch_size
+      sources = [self._sources[i] for i in chosen]
+      targets = [self._targets[i] for i in chosen]
+      ids = [a + b for a, b in zip(sources, targets, strict=True)]
+      labels = [[-100] * len(a) + b for a, b in zip(sources, targets, strict=True)]
+      loss = self._tuned(
+        input_ids=pad(ids, self._eos_id),
+        attention_mask=pad([[1] * len(row) for row in ids], 0),
+        labels=pad(labels, -100),
+      ).loss
+      loss.backward()
+      torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
+      self._optimizer.step()
+      self._optimizer.zero_grad()
+      tokens += sum(map(len, ids))
+    return tokens
+
+  def generate(self):
+    began = time.perf_counter()
+    for start in range(GENERATED_BATCHES):
+      rows = self._sources[start * self._batch_size : (start + 1) * self._batch_size]
+      with torch.no_grad():
+        self._tuned.generate(
+          input_ids=pad(rows, self._eos_id, 'left'),
+          attention_mask=pad([[1] * len(row) for row in rows], 0, 'left'),
+          max_new_tokens=NEW_TOKENS,
+          min_new_tokens=NEW_TOKENS,
+          do_sample=False,
+          pad_token_id=self._eos_id,
+        )
+    seconds = time.perf_counter() - began
+    tokens = GENERATED_BATCHES * self._batch_size * NEW_TOKENS
+    return {'seconds': seconds, 'tokens': tokens}
+
+
+def main(model, file, batch_size, batches, _):
+  side = Side(model, file, int(batch_size), int(batches))
+  print(json.dumps('ready'), flush=True)
+  for line in sys.stdin:
+    print(json.dumps(getattr(side, line.strip())()), flush=True)
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+  print(json.dumps(peak), flush=True)
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])

@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxprompt import checkpoint
 from jaxprompt import config as config_lib
+from jaxprompt import contexts
 from jaxprompt import data
 from jaxprompt import devices
 from jaxprompt import errors
@@ -59,12 +60,15 @@ def grid(config):
   ]
 
 
-def train_step(lm, tx_of, accumulate, states, shared, batches, *, axis_name=None):
+def train_step(
+  lm, tx_of, accumulate, context_dtype, states, shared, batches, *, axis_name=None
+):
   """Takes one optimiser step of every run of a group.
 
   Args:
     lm, accumulate, axis_name: see `steps.train_step`.
     tx_of: the masked optimiser as a function of the peak learning rate.
+    context_dtype: see `contexts.compute`.
     states: a `steps.TrainState` whose arrays are [seeds, runs, ...].
     shared: the frozen weights, and the peak learning rates, [seeds, runs].
     batches: a `Batch` whose arrays are [B, seeds, ...]: runs of one seed see the same
@@ -75,13 +79,19 @@ def train_step(lm, tx_of, accumulate, states, shared, batches, *, axis_name=None
   """
   params, peaks = shared
 
-  def one_run(state, peak, batch):
-    tx = tx_of(peak)
+  def one_run(state, peak, batch, source):
     return steps.train_step(
-      lm, tx, accumulate, state, params, batch, axis_name=axis_name
+      lm, tx_of(peak), accumulate, state, params, batch, source, axis_name=axis_name
     )
 
-  one_seed = jax.vmap(one_run, in_axes=(0, 0, None))
+  def one_seed(states, peaks, batch):
+    source = None
+    if batch.source_ids is not None:
+      rows = batch.source_ids, batch.source_mask
+      source = contexts.compute(lm, context_dtype, params, rows)
+    runs = jax.vmap(one_run, in_axes=(0, 0, None, None))
+    return runs(states, peaks, batch, source)
+
   return jax.vmap(one_seed, in_axes=(0, 0, 1))(states, peaks, batches)
 
 
@@ -131,6 +141,7 @@ class Group:
       experiment.lm,
       self._optimiser,
       config.train.accumulate,
+      config.train.context_dtype,
       axis_name=devices.DATA,
     )
     self._train_step = experiment.layout.spread(step, donate_argnums=0)

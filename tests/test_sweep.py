@@ -1,5 +1,7 @@
 """Sweeps: every run of one is the run by itself, and its best can be used."""
 
+import dataclasses
+import functools
 import json
 import shutil
 
@@ -13,9 +15,12 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from jaxprompt import checkpoint
 from jaxprompt import config as config_lib
+from jaxprompt import contexts
 from jaxprompt import devices
 from jaxprompt import experiment as experiment_lib
 from jaxprompt import main
+from jaxprompt import optim
+from jaxprompt import steps
 from jaxprompt import sweep
 from jaxprompt import train
 
@@ -87,6 +92,42 @@ def test_every_run_is_the_run_by_itself(finished, tmp_path):
       assert (record['epoch'], record['step']) == (alone['epoch'], alone['step'])
       for name in ('train_loss', 'validation_loss'):
         assert record[name] == pytest.approx(alone[name], abs=1e-6)
+
+
+def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch):
+  """Their sources too are in the precision that the run by itself keeps them in."""
+  lm, params, _ = gpt2
+  rng = np.random.default_rng(0)
+  batch = dataclasses.replace(
+    batch,
+    source_ids=rng.integers(1, 320, (3, 6)).astype(np.int32),
+    source_mask=np.arange(6) < np.array([[4], [6], [0]]),
+  )
+  peaks = np.float32([[0.01, 0.02], [0.03, 0.04]])  # [seeds, runs]
+  prompts = rng.normal(size=(2, 2, 5, 24)).astype(np.float32)
+  batches = jax.tree.map(lambda x: np.stack([x, x[::-1]], axis=1), batch)
+
+  def tx_of(peak):
+    return optim.prompt_only(peak, clip_norm=1.0)
+
+  def state(prompt):
+    return steps.init_state(prompt, params, tx_of(0.1))
+
+  def alone(state, peak, batch):
+    rows = batch.source_ids, batch.source_mask
+    source = contexts.compute(lm, 'bfloat16', params, rows)
+    return steps.train_step(lm, tx_of(peak), 1, state, params, batch, source)
+
+  step = functools.partial(sweep.train_step, lm, tx_of, 1, 'bfloat16')
+  states = jax.vmap(jax.vmap(state))(prompts)
+  together, scalars = jax.jit(step)(states, (params, peaks), batches)
+  alone = jax.jit(alone)
+  for at in np.ndindex(2, 2):
+    own = jax.tree.map(lambda x, seed=at[0]: x[:, seed], batches)
+    expected, expected_scalars = alone(state(prompts[at]), peaks[at], own)
+    found = together.soft_prompt[at]
+    np.testing.assert_allclose(found, expected.soft_prompt, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(scalars['loss'][at], expected_scalars['loss'], rtol=1e-6)
 
 
 def test_a_run_that_diverges_is_told_and_leaves_the_others_alone(finished):

@@ -83,6 +83,8 @@ def local(tmp_path):
         GRACE_SECONDS=str(grace),
         **{f'ACTION_{i}': action for i, action in enumerate(actions)},
       ),
+      # In a background job SIGINT is ignored, and no trap undoes that.
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,

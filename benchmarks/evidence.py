@@ -19,6 +19,8 @@ import pathlib
 import subprocess
 import sys
 
+from jaxprompt import tasks
+
 ROOT = pathlib.Path(__file__).parents[1]
 LEARNING_RATES = (0.03, 0.1)
 COMMON = {
@@ -55,7 +57,6 @@ TASKS = {
     'eval.max_new_tokens': 64,
   },
 }
-METRICS = {'translation': 'bleu', 'qa': 'squad_f1', 'summarization': 'rougeL'}
 
 
 def run(task, workdir, fields):
@@ -83,7 +84,7 @@ def row(name, arm, metric):
 
 def table(task, trials, prefix, suffix):
   """Returns the Markdown of a task: what was found, and how."""
-  metric = METRICS[task]
+  metric = tasks.TASKS[task].metrics[0]
   losses = ', '.join(f'{best_loss(found):.3f} at {lr}' for lr, found in trials.items())
   config, versions = prefix['config'], prefix['versions']
   seconds = {

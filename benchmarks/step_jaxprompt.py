@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprompt import batch as batch_lib
+from jaxprompt import devices
 from jaxprompt import optim
 from jaxprompt import steps
 from jaxprompt.lm import loading
@@ -19,7 +20,7 @@ from jaxprompt.lm import loading
 def main(model, inputs):
   inputs = np.load(inputs)
   lm, params, _ = loading.load(model, 'float32')
-  params = jax.device_put(params)
+  layout = devices.layout('jit', -1, 1)
   ids = inputs['ids'].astype(np.int32)
   rows, length = ids.shape
   positions = np.arange(inputs['source'], length, dtype=np.int32)
@@ -31,12 +32,14 @@ def main(model, inputs):
   )
   tx = optim.prompt_only(0.01, clip_norm=1.0)
   prompt = lm.embed(params, jnp.asarray(inputs['prompt_ids']))
-  state = steps.init_state(prompt, params, tx)
-  step = jax.jit(functools.partial(steps.train_step, lm, tx, 1), donate_argnums=0)
+  state = layout.replicate(jax.device_get(steps.init_state(prompt, params, tx)))
+  params = layout.place_params(lm, params)
+  step = functools.partial(steps.train_step, lm, tx, 1, axis_name=devices.DATA)
+  step = layout.spread(step, donate_argnums=0)
   print(json.dumps('ready'), flush=True)
   for _ in sys.stdin:
     began = time.perf_counter()
-    state, scalars = step(state, params, batch)
+    state, scalars = step(state, params, layout.place_rows(batch))
     loss = float(scalars['loss'])
     seconds = time.perf_counter() - began
     print(json.dumps({'seconds': seconds, 'loss': loss}), flush=True)

@@ -82,22 +82,9 @@ def generate(
     max_new_tokens=max_new_tokens,
     copies=beams,
   )
-  step = functools.partial(advance, lm, params)
-  padding = ~jnp.any(attention_mask, axis=-1)  # [B]
-  if beams > 1:
-    return _beam_search(
-      logits, state, step, padding, max_new_tokens, beams, eos_id, axis_name
-    )
-  return _one_by_one(
-    logits,
-    state,
-    step,
-    padding,
-    max_new_tokens,
-    eos_id,
-    axis_name,
-    limits=max_new_tokens,
-    choose=_likeliest,
+  search = _search(beams, max_new_tokens, _likeliest)
+  return _go_on(
+    search, lm, params, logits, state, attention_mask, max_new_tokens, eos_id, axis_name
   )
 
 
@@ -129,26 +116,29 @@ def generate_each(
   embeds = lm.embed(params, input_ids)
   embeds, mask = prompt.surround(frames, embeds, attention_mask)
   logits, state = _begin(lm, params, embeds, mask, None, max_new_tokens, beams)
-  step = functools.partial(advance, lm, params)
-  padding = ~jnp.any(attention_mask, axis=-1)  # [B]
-  if beams > 1:
-    return _beam_search(
-      logits, state, step, padding, max_new_tokens, beams, eos_id, axis_name
-    )
   choose = _likeliest
   if sampling:
     choose = functools.partial(_draw, sampling, jax.vmap(jax.random.key)(seeds))
-  return _one_by_one(
-    logits,
-    state,
-    step,
-    padding,
-    max_new_tokens,
-    eos_id,
-    axis_name,
-    limits=limits,
-    choose=choose,
+  search = _search(beams, limits, choose)
+  return _go_on(
+    search, lm, params, logits, state, attention_mask, max_new_tokens, eos_id, axis_name
   )
+
+
+def _search(beams, limits, choose):
+  """Returns how to search: by beams, or choosing one token after the other."""
+  if beams > 1:
+    return functools.partial(_beam_search, beams=beams)
+  return functools.partial(_one_by_one, limits=limits, choose=choose)
+
+
+def _go_on(
+  search, lm, params, logits, state, attention_mask, max_new_tokens, eos_id, axis_name
+):
+  """Generates from a prefilled state; a row with no real token ends at once."""
+  step = functools.partial(advance, lm, params)
+  padding = ~jnp.any(attention_mask, axis=-1)  # [B]
+  return search(logits, state, step, padding, max_new_tokens, eos_id, axis_name)
 
 
 def prefill(
@@ -175,8 +165,8 @@ def prefill(
     none = input_ids[:, :0]
     embeds, mask = prompt.prepend(soft_prompt, lm.embed(params, none), none > 0)
   else:
-    before = model.prompt_context(lm, params, soft_prompt)
     embeds, mask = lm.embed(params, input_ids), attention_mask
+    before = model.prompt_context(lm, params, soft_prompt, embeds.dtype)
   return _begin(lm, params, embeds, mask, before, max_new_tokens, copies)
 
 
@@ -269,7 +259,7 @@ def _one_by_one(
 
 
 def _beam_search(
-  logits, state, step, padding, max_new_tokens, beams, eos_id, axis_name
+  logits, state, step, padding, max_new_tokens, eos_id, axis_name, *, beams
 ):
   """Keeps the `beams` likeliest unfinished continuations, and as many finished ones.
 

@@ -42,7 +42,8 @@ from jaxprompt import writer
 
 log = logging.getLogger('jaxprompt.main')  # __name__ is __main__
 
-_FREE = ('parallel',)  # how a run goes on, not what it is
+# How a run goes on, not what it is.
+_FREE = frozenset({'parallel', 'train.context_cache_gb'})
 _CACHE = pathlib.Path('~/.cache/jaxprompt/xla')
 
 
@@ -368,7 +369,7 @@ def _trained_run(values):
     config.parallel = config_lib.default(config.task).parallel
     return config, workdir
   config = _config(values)
-  workdir_lib.check_config(workdir, config.to_dict(), free=('eval', *_FREE))
+  workdir_lib.check_config(workdir, config.to_dict(), free=_FREE | {'eval'})
   return config, workdir
 
 

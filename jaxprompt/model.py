@@ -70,16 +70,15 @@ def source_context(lm, params, source_ids, source_mask):
   return hidden_states(lm, params, lm.embed(params, source_ids), source_mask)[1]
 
 
-def prompt_context(lm, params, soft_prompt):
+def prompt_context(lm, params, soft_prompt, dtype):
   """Runs a prompt that stands before the source, [P, H]; returns its `Context`.
 
   Nothing stands before it, so it is the same for all rows and is run once for them. A
-  prompt of no rows is None.
+  prompt of no rows is None. `dtype` is that of the tokens' embeddings.
   """
   length = soft_prompt.shape[0]
   if length == 0:
     return None
-  dtype = lm.embed(params, jnp.zeros(1, jnp.int32)).dtype
   embeds = soft_prompt[None].astype(dtype)  # [1, P, H]
   return hidden_states(lm, params, embeds, jnp.ones((1, length), bool))[1]
 
@@ -99,7 +98,7 @@ def target_hidden(lm, params, soft_prompt, batch, source=None):
   embeds, mask = lm.embed(params, batch.input_ids), batch.attention_mask
   outputs = batch.target_positions - 1
   if batch.source_ids is None:
-    before = prompt_context(lm, params, soft_prompt)
+    before = prompt_context(lm, params, soft_prompt, embeds.dtype)
   else:
     before = source or source_context(lm, params, batch.source_ids, batch.source_mask)
     embeds, mask = prompt.prepend(soft_prompt, embeds, mask)  # [B, P + T, H]

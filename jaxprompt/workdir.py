@@ -199,13 +199,13 @@ def read_config(workdir):
   return stored
 
 
-def check_config(workdir, config, free=()):
+def check_config(workdir, config, free=frozenset()):
   """Checks that the workdir is new or of the same config.
 
   Args:
     workdir: an epath.
     config: the resolved config, a nested dict.
-    free: names of sections that may differ.
+    free: names of sections, or of fields, that may differ.
 
   Raises:
     UserError: names the fields that differ.
@@ -217,7 +217,8 @@ def check_config(workdir, config, free=()):
   differing = [
     f'{name} is {now.get(name)!r}, was {before.get(name)!r}'
     for name in sorted(before.keys() | now.keys())
-    if before.get(name) != now.get(name) and name.split('.')[0] not in free
+    if before.get(name) != now.get(name)
+    and free.isdisjoint((name, name.partition('.')[0]))
   ]
   if differing:
     raise errors.UserError(

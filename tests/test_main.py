@@ -208,6 +208,14 @@ def test_a_trained_prompt_starts_another_run(finished, tmp_path, capsys):
   assert 'is a prompt of 3 tokens of width 24, expected 4 of width 24' in line
 
 
+def test_a_run_goes_on_with_other_devices_and_another_budget(finished, capsys):
+  workdir, data = finished['qa']
+  _run('qa', workdir, data, 'parallel.mode=pmap', 'train.context_cache_gb=0')
+  assert 'best epoch' in capsys.readouterr().out
+  argv = arguments('qa', workdir, data, 'train.context_dtype=bfloat16')
+  assert "train.context_dtype is 'bfloat16', was 'float32'" in _error(capsys, argv)
+
+
 @pytest.mark.parametrize('init', ['vocab', 'random'])
 def test_other_initialisers_train_too(finished, tmp_path, init):
   _, data = finished['qa']

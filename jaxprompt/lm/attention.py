@@ -37,27 +37,24 @@ def extend(cache, key, value, cache_index):
   )
 
 
-def select(x, query, outputs, keys, cache_index):
+def select(x, query, outputs, keys):
   """Keeps the tokens whose output a block is wanted for, and says what they may see.
 
   Args:
     x: the residual stream, [B, T, H].
     query: [B, heads, T, D].
     outputs: [B, N] int32, positions of T; or None: all.
-    keys: S, the number of keys.
-    cache_index: the slot of the only token, or None: the tokens are the last T of S.
+    keys: S, the number of keys, of which the last T are these tokens'.
 
   Returns:
     x, query and the `slots` of `attend`.
   """
-  if outputs is not None:
-    slots = outputs + keys - x.shape[1]
-    x = jnp.take_along_axis(x, outputs[:, :, None], axis=1)  # [B, N, H]
-    query = jnp.take_along_axis(query, outputs[:, None, :, None], axis=2)
-    return x, query, slots
-  if cache_index is not None:
-    return x, query, jnp.full(x.shape[:2], keys)  # all that the mask shows
-  return x, query, None
+  if outputs is None:
+    return x, query, None
+  slots = outputs + keys - x.shape[1]
+  x = jnp.take_along_axis(x, outputs[:, :, None], axis=1)  # [B, N, H]
+  query = jnp.take_along_axis(query, outputs[:, None, :, None], axis=2)
+  return x, query, slots
 
 
 def attend(query, key, value, mask, slots=None):
@@ -68,7 +65,8 @@ def attend(query, key, value, mask, slots=None):
     key, value: [B, G, S, D]; each serves heads / G heads that follow each other.
     mask: [B, S] bool: the keys that hold a real token.
     slots: [B, T] int32: the last key that each query may see; or None: the queries are
-      those of the last T keys, and none sees beyond its own.
+      those of the last T keys, and none sees beyond its own. One query sees all that
+      the mask shows, wherever its own key was written.
 
   Returns:
     [B, T, heads * D].

@@ -10,7 +10,6 @@ Dropout is never active: the model is frozen and deterministic.
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import transformers
 from flax import linen as nn
@@ -20,6 +19,7 @@ from transformers.models.gpt2 import modeling_flax_gpt2
 from jaxprompt import errors
 from jaxprompt.lm import attention
 from jaxprompt.lm import base
+from jaxprompt.lm import blocks
 
 
 def load(path, config, dtype):
@@ -111,31 +111,17 @@ def _hidden_states(
 ):
   params = params['transformer']
   x = embeds + params['wpe']['embedding'][position_ids]  # [B, T, H]
-  last = len(params['h']) - 1
-  new_cache = []
-  for i in range(last + 1):
-    x, keys_values = _apply_block(
-      block,
-      params['h'][str(i)],
-      x,
-      mask,
-      outputs if i == last else None,
-      cache and cache[i],
-      cache_index,
-    )
-    new_cache.append(keys_values)
-  return final_norm.apply({'params': params['ln_f']}, x), tuple(new_cache)
-
-
-# The backward pass keeps the outputs of the weights' matrix products and computes the
-# rest again (attention weights, GELU, norms): a fifth less memory at the same speed.
-@functools.partial(
-  jax.checkpoint,
-  static_argnums=0,
-  policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-)
-def _apply_block(block, params, *args):
-  return block.apply({'params': params}, *args, method=_block)
+  x, keys_values = blocks.run(
+    block,
+    _block,
+    params['h'],
+    x,
+    mask,
+    outputs=outputs,
+    cache=cache,
+    cache_index=cache_index,
+  )
+  return final_norm.apply({'params': params['ln_f']}, x), keys_values
 
 
 def _block(block, x, mask, outputs, cache, cache_index):
@@ -145,16 +131,11 @@ def _block(block, x, mask, outputs, cache, cache_index):
   qkv = qkv.reshape(batch, length, 3, heads, width // heads)
   query, key, value = qkv.transpose(2, 0, 3, 1, 4)  # each [B, heads, T, H / heads]
   key, value = attention.extend(cache, key, value, cache_index)
-  x, query, slots = attention.select(x, query, outputs, key.shape[2], cache_index)
+  x, query, slots = attention.select(x, query, outputs, key.shape[2])
   x = x + block.attn.c_proj(attention.attend(query, key, value, mask, slots))
   x = x + block.mlp(block.ln_2(x))
   return x, (key, value)
 
 
 def _logits(params, hidden):
-  """The head, tied to the embeddings unless the checkpoint has one of its own."""
-  if 'lm_head' in params:
-    table = params['lm_head']['kernel'].T  # [V, H]
-  else:
-    table = params['transformer']['wte']['embedding']
-  return jnp.einsum('...h,vh->...v', hidden, table, preferred_element_type=jnp.float32)
+  return blocks.logits(params, params['transformer']['wte']['embedding'], hidden)

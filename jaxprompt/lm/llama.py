@@ -19,6 +19,7 @@ from transformers.models.llama import modeling_flax_llama
 from jaxprompt import errors
 from jaxprompt.lm import attention
 from jaxprompt.lm import base
+from jaxprompt.lm import blocks
 from jaxprompt.lm import weights
 
 
@@ -114,12 +115,10 @@ def _partition(params, axis, size):
       return cut(x, 0, 1)  # [V, H]
     if 'lm_head' in names:
       return cut(x, 1, 0)  # [H, V]
-    if (
-      'o_proj' in names or 'down_proj' in names
-    ):  # a block's second products: by inputs
-      return cut(x, 0)
-    if x.ndim == 2:  # its first: by outputs
-      return cut(x, 1)
+    if 'o_proj' in names or 'down_proj' in names:
+      return cut(x, 0)  # a block's second products: by the inputs
+    if x.ndim == 2:
+      return cut(x, 1)  # its first: by the outputs
     return PartitionSpec()
 
   return jax.tree_util.tree_map_with_path(spec, params)
@@ -143,32 +142,18 @@ def _hidden_states(
 ):
   params = params['model']
   angles = position_ids[..., None] * frequencies  # [B, T, D / 2] float32
-  x = embeds  # [B, T, H]
-  last = len(params['layers']) - 1
-  new_cache = []
-  for i in range(last + 1):
-    x, keys_values = _apply_block(
-      block,
-      params['layers'][str(i)],
-      x,
-      angles,
-      mask,
-      outputs if i == last else None,
-      cache and cache[i],
-      cache_index,
-    )
-    new_cache.append(keys_values)
-  return final_norm.apply({'params': params['norm']}, x), tuple(new_cache)
-
-
-# What the backward pass keeps: see gpt2.py.
-@functools.partial(
-  jax.checkpoint,
-  static_argnums=0,
-  policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-)
-def _apply_block(block, params, *args):
-  return block.apply({'params': params}, *args, method=_block)
+  x, keys_values = blocks.run(
+    block,
+    _block,
+    params['layers'],
+    embeds,
+    angles,
+    mask,
+    outputs=outputs,
+    cache=cache,
+    cache_index=cache_index,
+  )
+  return final_norm.apply({'params': params['norm']}, x), keys_values
 
 
 def _block(block, x, angles, mask, outputs, cache, cache_index):
@@ -182,7 +167,7 @@ def _block(block, x, angles, mask, outputs, cache, cache_index):
   key = _turn(split(own.k_proj(normed), own.num_key_value_heads), angles)
   value = split(own.v_proj(normed), own.num_key_value_heads)
   key, value = attention.extend(cache, key, value, cache_index)
-  x, query, slots = attention.select(x, query, outputs, key.shape[2], cache_index)
+  x, query, slots = attention.select(x, query, outputs, key.shape[2])
   x = x + own.o_proj(attention.attend(query, key, value, mask, slots))
   x = x + block.mlp(block.post_attention_layernorm(x))
   return x, (key, value)
@@ -201,9 +186,4 @@ def _turn(x, angles):
 
 
 def _logits(params, hidden):
-  """The head, the embeddings themselves if it is tied to them."""
-  if 'lm_head' in params:
-    table = params['lm_head']['kernel'].T  # [V, H]
-  else:
-    table = params['model']['embed_tokens']['embedding']
-  return jnp.einsum('...h,vh->...v', hidden, table, preferred_element_type=jnp.float32)
+  return blocks.logits(params, params['model']['embed_tokens']['embedding'], hidden)

@@ -23,7 +23,7 @@ import sys
 import tempfile
 
 import numpy as np
-import step as step_lib
+import worker
 
 from jaxprompt import data
 from jaxprompt import sources
@@ -69,13 +69,13 @@ def main():
   parser.add_argument('--rounds', type=int, default=3)
   parser.add_argument('--output', type=pathlib.Path)
   args = parser.parse_args()
-  python = step_lib.peer_python(args.peer)
+  python = worker.peer_python(args.peer)
   with tempfile.TemporaryDirectory() as folder:
     rows = pathlib.Path(folder) / 'rows.npz'
     write_rows(str(args.model), args.data, args.task, rows)
     options = [args.model, rows, str(args.batch), str(args.batches), args.position]
-    ours = step_lib.Worker(sys.executable, 'epoch_jaxprompt.py', *options)
-    peft = step_lib.Worker(python, 'epoch_peft.py', *options)
+    ours = worker.Worker(sys.executable, 'epoch_jaxprompt.py', *options)
+    peft = worker.Worker(python, 'epoch_peft.py', *options)
     for kind in ('warm_up', 'generate'):
       _ = ours.ask(kind), peft.ask(kind)
     found = {
@@ -98,8 +98,8 @@ def main():
       'ratios': ratios,
     }
     print(
-      f'{kind}: jaxprompt {step_lib.summary(speeds[0])}, PEFT '
-      f'{step_lib.summary(speeds[1])}, jaxprompt / PEFT {step_lib.summary(ratios)}'
+      f'{kind}: jaxprompt {worker.summary(speeds[0])}, PEFT '
+      f'{worker.summary(speeds[1])}, jaxprompt / PEFT {worker.summary(ratios)}'
     )
   print(f'peak: jaxprompt {peaks[0]:.2f} GB, PEFT {peaks[1]:.2f} GB')
   if args.output:

@@ -1,13 +1,12 @@
 """One side of epoch.py: jaxprompt's buckets, train step, contexts and generation."""
 
-import json
-import resource
 import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import worker
 
 from jaxprompt import contexts
 from jaxprompt import data
@@ -127,11 +126,8 @@ class Side:
 
 def main(model, file, batch_size, batches, position):
   side = Side(model, file, int(batch_size), int(batches), position)
-  print(json.dumps('ready'), flush=True)
-  for line in sys.stdin:
-    print(json.dumps(getattr(side, line.strip())()), flush=True)
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-  print(json.dumps(peak), flush=True)
+  turns = ('warm_up', 'train', 'generate')
+  worker.answer({turn: getattr(side, turn) for turn in turns})
 
 
 if __name__ == '__main__':

@@ -1,7 +1,5 @@
 """The other side of epoch.py: PEFT's prompt tuning, as its documentation uses it."""
 
-import json
-import resource
 import sys
 import time
 
@@ -9,6 +7,7 @@ import numpy as np
 import peft
 import torch
 import transformers
+import worker
 
 PROMPT, NEW_TOKENS, GENERATED_BATCHES = 20, 32, 2
 
@@ -104,11 +103,8 @@ class Side:
 
 def main(model, file, batch_size, batches, _):
   side = Side(model, file, int(batch_size), int(batches))
-  print(json.dumps('ready'), flush=True)
-  for line in sys.stdin:
-    print(json.dumps(getattr(side, line.strip())()), flush=True)
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-  print(json.dumps(peak), flush=True)
+  turns = ('warm_up', 'train', 'generate')
+  worker.answer({turn: getattr(side, turn) for turn in turns})
 
 
 if __name__ == '__main__':

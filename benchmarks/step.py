@@ -14,61 +14,13 @@ is made there if it does not exist (CPU torch, transformers, peft).
 import argparse
 import json
 import pathlib
-import statistics
-import subprocess
 import sys
 import tempfile
 
 import numpy as np
+import worker
 
-HERE = pathlib.Path(__file__).parent
 ROWS, SOURCE, TARGET, PROMPT = 8, 224, 32, 20
-
-
-def peer_python(folder):
-  """Returns the interpreter of the peer's environment, which is made if missing."""
-  python = folder / 'bin' / 'python'
-  if not python.exists():
-    subprocess.run([sys.executable, '-m', 'venv', folder], check=True)
-    requirements = HERE / 'peer-requirements.txt'
-    subprocess.run(
-      [python, '-m', 'pip', 'install', '-q', '-r', requirements], check=True
-    )
-  return python
-
-
-class Worker:
-  """A process that has loaded the model and does what every line it is sent asks."""
-
-  def __init__(self, python, script, *arguments):
-    self._process = subprocess.Popen(
-      [python, HERE / script, *arguments],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-    )
-    assert self._read() == 'ready'
-
-  def _read(self):
-    return json.loads(self._process.stdout.readline())
-
-  def ask(self, kind):
-    """Returns what the script measures of one turn, its wall time as `seconds`."""
-    self._process.stdin.write(f'{kind}\n')
-    self._process.stdin.flush()
-    return self._read()
-
-  def close(self):
-    """Ends the process; returns its peak memory in GB."""
-    self._process.stdin.close()
-    peak = self._read()
-    self._process.wait()
-    return peak
-
-
-def summary(values):
-  low, high = min(values), max(values)
-  return f'{statistics.median(values):.3f} [{low:.3f}, {high:.3f}]'
 
 
 def main():
@@ -80,7 +32,7 @@ def main():
   parser.add_argument('--rounds', type=int, default=8)
   args = parser.parse_args()
   vocab = json.loads((args.model / 'config.json').read_text())['vocab_size']
-  python = peer_python(args.peer)
+  python = worker.peer_python(args.peer)
   with tempfile.TemporaryDirectory() as folder:
     inputs = pathlib.Path(folder) / 'inputs.npz'
     np.savez(
@@ -89,18 +41,18 @@ def main():
       source=SOURCE,
       prompt_ids=np.arange(PROMPT),
     )
-    ours = Worker(sys.executable, 'step_jaxprompt.py', args.model, inputs)
-    peft = Worker(python, 'step_peft.py', args.model, inputs)
+    ours = worker.Worker(sys.executable, 'step_jaxprompt.py', args.model, inputs)
+    peft = worker.Worker(python, 'step_peft.py', args.model, inputs)
     first = ours.ask('step'), peft.ask('step')  # compilation and warm-up, not counted
     pairs = [(ours.ask('step'), peft.ask('step')) for _ in range(args.rounds)]
     peaks = ours.close(), peft.close()
   seconds = [[step['seconds'] for step in side] for side in zip(*pairs, strict=True)]
   drift = max(abs(a['loss'] - b['loss']) for a, b in [first, *pairs])
   print(f'{len(pairs)} steps each, in turn; median [least, most]')
-  print(f'jaxprompt  {summary(seconds[0])} s a step, peak {peaks[0]:.2f} GB')
-  print(f'PEFT       {summary(seconds[1])} s a step, peak {peaks[1]:.2f} GB')
+  print(f'jaxprompt  {worker.summary(seconds[0])} s a step, peak {peaks[0]:.2f} GB')
+  print(f'PEFT       {worker.summary(seconds[1])} s a step, peak {peaks[1]:.2f} GB')
   ratios = [b / a for a, b in zip(*seconds, strict=True)]
-  print(f'PEFT / jaxprompt, pair by pair: {summary(ratios)}')
+  print(f'PEFT / jaxprompt, pair by pair: {worker.summary(ratios)}')
   print(f'largest difference of the losses: {drift:.1e} nats')
 
 

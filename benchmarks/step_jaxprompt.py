@@ -1,14 +1,13 @@
 """One side of step.py: jaxprompt's jitted train step."""
 
 import functools
-import json
-import resource
 import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import worker
 
 from jaxprompt import batch as batch_lib
 from jaxprompt import devices
@@ -36,15 +35,15 @@ def main(model, inputs):
   params = layout.place_params(lm, params)
   step = functools.partial(steps.train_step, lm, tx, 1, axis_name=devices.DATA)
   step = layout.spread(step, donate_argnums=0)
-  print(json.dumps('ready'), flush=True)
-  for _ in sys.stdin:
+
+  def take_step():
+    nonlocal state
     began = time.perf_counter()
     state, scalars = step(state, params, layout.place_rows(batch))
     loss = float(scalars['loss'])
-    seconds = time.perf_counter() - began
-    print(json.dumps({'seconds': seconds, 'loss': loss}), flush=True)
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-  print(json.dumps(peak), flush=True)
+    return {'seconds': time.perf_counter() - began, 'loss': loss}
+
+  worker.answer({'step': take_step})
 
 
 if __name__ == '__main__':

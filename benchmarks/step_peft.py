@@ -1,7 +1,5 @@
 """The other side of step.py: PEFT's prompt tuning, as its documentation uses it."""
 
-import json
-import resource
 import sys
 import time
 
@@ -9,6 +7,7 @@ import numpy as np
 import peft
 import torch
 import transformers
+import worker
 
 
 def main(model, inputs):
@@ -30,8 +29,8 @@ def main(model, inputs):
   # .train() would turn on the frozen model's dropout, which the other side has not.
   tuned.eval()
   optimizer = torch.optim.AdamW(trained, lr=0.01, weight_decay=0.0)
-  print(json.dumps('ready'), flush=True)
-  for _ in sys.stdin:
+
+  def take_step():
     began = time.perf_counter()
     loss = tuned(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
     loss.backward()
@@ -39,10 +38,9 @@ def main(model, inputs):
     optimizer.step()
     optimizer.zero_grad()
     loss = loss.item()
-    seconds = time.perf_counter() - began
-    print(json.dumps({'seconds': seconds, 'loss': loss}), flush=True)
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-  print(json.dumps(peak), flush=True)
+    return {'seconds': time.perf_counter() - began, 'loss': loss}
+
+  worker.answer({'step': take_step})
 
 
 if __name__ == '__main__':

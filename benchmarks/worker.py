@@ -1,0 +1,72 @@
+"""Both ends of a benchmark's processes: they live side by side and take turns.
+
+Imported in the peer's environment too, so it needs the standard library alone.
+"""
+
+import json
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).parent
+
+
+def peer_python(folder):
+  """Returns the interpreter of the peer's environment, which is made if missing."""
+  python = folder / 'bin' / 'python'
+  if not python.exists():
+    subprocess.run([sys.executable, '-m', 'venv', folder], check=True)
+    requirements = HERE / 'peer-requirements.txt'
+    subprocess.run(
+      [python, '-m', 'pip', 'install', '-q', '-r', requirements], check=True
+    )
+  return python
+
+
+class Worker:
+  """A process that has loaded the model and does what every line it is sent asks."""
+
+  def __init__(self, python, script, *arguments):
+    self._process = subprocess.Popen(
+      [python, HERE / script, *arguments],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    assert self._read() == 'ready'
+
+  def _read(self):
+    return json.loads(self._process.stdout.readline())
+
+  def ask(self, kind):
+    """Returns what the script measures of one turn, its wall time as `seconds`."""
+    self._process.stdin.write(f'{kind}\n')
+    self._process.stdin.flush()
+    return self._read()
+
+  def close(self):
+    """Ends the process; returns its peak memory in GB."""
+    self._process.stdin.close()
+    peak = self._read()
+    self._process.wait()
+    return peak
+
+
+def summary(values):
+  low, high = min(values), max(values)
+  return f'{statistics.median(values):.3f} [{low:.3f}, {high:.3f}]'
+
+
+def answer(turns):
+  """Is the process that a `Worker` started: answers lines until there are no more.
+
+  Args:
+    turns: {line: function that takes a turn and returns what it measured}.
+  """
+  print(json.dumps('ready'), flush=True)
+  for line in sys.stdin:
+    print(json.dumps(turns[line.strip()]()), flush=True)
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+  print(json.dumps(peak), flush=True)

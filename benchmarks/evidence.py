@@ -1,10 +1,10 @@
 """Trains and compares on a real model and real data, and prints the README's tables.
 
-For each task, a few learning rates are tried on a part of the training rows, and the
-one with the best validation loss is taken. With it, a prompt before the source
-(prefix) and one after it (suffix) are trained. The test rows are looked at only by
-these two runs. Everything goes through the command that users run, so a stopped
-call goes on where it was when it is given again.
+For each task, a sweep over learning rates and prompt lengths on a part of the training
+rows finds the best validation loss. With that run's settings, a prompt before the
+source (prefix) and one after it (suffix) are trained. The test rows choose nothing.
+Everything goes through the command that users run, so a stopped call goes on where it
+was when it is given again.
 
   python benchmarks/evidence.py MODEL_DIR DATA_DIR OUTPUT_DIR [--tasks=qa,...]
 
@@ -22,9 +22,7 @@ import sys
 from jaxprompt import tasks
 
 ROOT = pathlib.Path(__file__).parents[1]
-LEARNING_RATES = (0.03, 0.1)
 COMMON = {
-  'prompt.length': 20,
   'train.batch_size': 8,
   'train.epochs': 2,
   'train.warmup': 5,
@@ -34,7 +32,9 @@ COMMON = {
   'eval.batch_size': 16,
   'checkpoint.every_steps': 20,
 }
-TRIAL = {
+SWEEP = {
+  'sweep.learning_rate': '0.03,0.1',
+  'sweep.length': '10,40',
   'train.epochs': 1,
   'data.train_size': 120,
   'data.test_size': 8,
@@ -59,18 +59,14 @@ TASKS = {
 }
 
 
-def run(task, workdir, fields):
-  """Trains, or goes on; returns results.json's content."""
+def run(task, workdir, fields, *, mode='train', file='results.json'):
+  """Trains, or goes on; returns the content of the file that it leaves."""
   flags = [f'--config.{name}={value}' for name, value in fields.items()]
-  command = [sys.executable, '-m', 'jaxprompt.main']
+  command = [sys.executable, '-m', 'jaxprompt.main', f'--mode={mode}']
   command += [f'--config={ROOT}/configs/{task}.py', f'--workdir={workdir}', *flags]
   path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
   subprocess.run(command, check=True, env={**os.environ, 'PYTHONPATH': path})
-  return json.loads((workdir / 'results.json').read_text())
-
-
-def best_loss(results):
-  return min(epoch['validation_loss'] for epoch in results['epochs'])
+  return json.loads((workdir / file).read_text())
 
 
 def row(name, arm, metric):
@@ -82,10 +78,14 @@ def row(name, arm, metric):
   return f'| {" | ".join(cells)} |'
 
 
-def table(task, trials, prefix, suffix):
+def table(task, runs, prefix, suffix):
   """Returns the Markdown of a task: what was found, and how."""
   metric = tasks.TASKS[task].metrics[0]
-  losses = ', '.join(f'{best_loss(found):.3f} at {lr}' for lr, found in trials.items())
+  trials = ', '.join(
+    f'{trial["validation_loss"]:.3f} with {trial["prompt.length"]} at '
+    f'{trial["train.learning_rate"]}'
+    for trial in runs
+  )
   config, versions = prefix['config'], prefix['versions']
   seconds = {
     name: sum(epoch['seconds'] for epoch in found['epochs'])
@@ -100,11 +100,11 @@ def table(task, trials, prefix, suffix):
     '',
     f'{prefix["data"]["train"]["rows"]} training rows, {config["train"]["epochs"]} '
     f'epochs of batches of {config["train"]["batch_size"]}, '
-    f'{prefix["prompt"]["parameters"]} trained parameters, seed {config["seed"]}, '
-    f'{prefix["test"]["soft"]["examples"]} test rows; training took '
+    f'{prefix["prompt"]["length"]} virtual tokens ({prefix["prompt"]["parameters"]} '
+    f'trained parameters), learning rate {config["train"]["learning_rate"]}, seed '
+    f'{config["seed"]}, {prefix["test"]["soft"]["examples"]} test rows; training took '
     f'{seconds["prefix"]:.0f} s as prefix, {seconds["suffix"]:.0f} s as suffix (jax '
-    f'{versions["jax"]}). Learning rate {config["train"]["learning_rate"]}, by the '
-    f'validation loss of short trials: {losses}.',
+    f'{versions["jax"]}). Validation losses of the sweep: {trials}.',
   ]
   return '\n'.join(lines) + '\n'
 
@@ -113,16 +113,16 @@ def measure(task, model, data, output):
   """Runs all that a task's table needs; returns the table."""
   fields = COMMON | TASKS[task]
   fields |= {'model.path': model, 'data.path': data / task, 'data.subset': ''}
-  trials = {
-    lr: run(task, output / f'trial-{lr}', fields | TRIAL | {'train.learning_rate': lr})
-    for lr in LEARNING_RATES
-  }
-  fields['train.learning_rate'] = min(trials, key=lambda lr: best_loss(trials[lr]))
+  sweep = output / 'sweep'
+  found = run(task, sweep, fields | SWEEP, mode='sweep', file='sweep.json')
+  best = found['runs'][found['best']]
+  for name in ('prompt.length', 'train.learning_rate'):
+    fields[name] = best[name]
   prefix, suffix = (
     run(task, output / position, fields | {'prompt.position': position})
     for position in ('prefix', 'suffix')
   )
-  return table(task, trials, prefix, suffix)
+  return table(task, found['runs'], prefix, suffix)
 
 
 def main():

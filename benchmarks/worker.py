@@ -47,11 +47,9 @@ class Worker:
     return self._read()
 
   def close(self):
-    """Ends the process; returns its peak memory in GB."""
+    """Ends the process."""
     self._process.stdin.close()
-    peak = self._read()
     self._process.wait()
-    return peak
 
 
 def summary(values):
@@ -63,10 +61,13 @@ def answer(turns):
   """Is the process that a `Worker` started: answers lines until there are no more.
 
   Args:
-    turns: {line: function that takes a turn and returns what it measured}.
+    turns: {line: function that takes a turn and returns what it measured}. The line
+      `peak` is answered with the process's peak memory so far, in GB.
   """
   print(json.dumps('ready'), flush=True)
   for line in sys.stdin:
-    print(json.dumps(turns[line.strip()]()), flush=True)
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-  print(json.dumps(peak), flush=True)
+    print(json.dumps((turns | {'peak': _peak})[line.strip()]()), flush=True)
+
+
+def _peak():
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

@@ -1,4 +1,4 @@
-"""The other side of epoch.py: PEFT's prompt tuning, as its documentation uses it."""
+"""The other side of versus_peft.py: PEFT as its documentation uses it."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ import torch
 import transformers
 import worker
 
-PROMPT, NEW_TOKENS, GENERATED_BATCHES = 20, 32, 2
+PROMPT, NEW_TOKENS, HELD_BATCHES, SAME_STEPS = 20, 32, 2, 20
 
 
 def pad(rows, value, side='right'):
@@ -67,26 +67,55 @@ class Side:
     for _ in range(batches):
       chosen = self._order[self._next : self._next + self._batch_size]
       self._next += self._batch_size
-      sources = [self._sources[i] for i in chosen]
-      targets = [self._targets[i] for i in chosen]
-      ids = [a + b for a, b in zip(sources, targets, strict=True)]
-      labels = [[-100] * len(a) + b for a, b in zip(sources, targets, strict=True)]
-      loss = self._tuned(
-        input_ids=pad(ids, self._eos_id),
-        attention_mask=pad([[1] * len(row) for row in ids], 0),
-        labels=pad(labels, -100),
-      ).loss
-      loss.backward()
-      torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
-      self._optimizer.step()
-      self._optimizer.zero_grad()
-      tokens += sum(map(len, ids))
+      self._step(chosen)
+      tokens += self._tokens(chosen)
     return tokens
+
+  def _tokens(self, chosen):
+    return sum(len(self._sources[i]) + len(self._targets[i]) for i in chosen)
+
+  def _loss(self, chosen):
+    sources = [self._sources[i] for i in chosen]
+    targets = [self._targets[i] for i in chosen]
+    ids = [a + b for a, b in zip(sources, targets, strict=True)]
+    labels = [[-100] * len(a) + b for a, b in zip(sources, targets, strict=True)]
+    return self._tuned(
+      input_ids=pad(ids, self._eos_id),
+      attention_mask=pad([[1] * len(row) for row in ids], 0),
+      labels=pad(labels, -100),
+    ).loss
+
+  def _step(self, chosen):
+    loss = self._loss(chosen)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
+    self._optimizer.step()
+    self._optimizer.zero_grad()
+    return loss
+
+  def _held(self):
+    """Returns the rows that are evaluated, batch by batch: the first ones."""
+    starts = range(0, HELD_BATCHES * self._batch_size, self._batch_size)
+    return [range(start, start + self._batch_size) for start in starts]
+
+  def evaluate(self):
+    began = time.perf_counter()
+    with torch.no_grad():
+      for chosen in self._held():
+        self._loss(chosen).item()
+    seconds = time.perf_counter() - began
+    return {'seconds': seconds, 'tokens': sum(map(self._tokens, self._held()))}
+
+  def losses(self):
+    """Takes steps on rows in the file's order; returns the losses before each."""
+    size = self._batch_size
+    chosen = (range(i * size, (i + 1) * size) for i in range(SAME_STEPS))
+    return [self._step(rows).item() for rows in chosen]
 
   def generate(self):
     began = time.perf_counter()
-    for start in range(GENERATED_BATCHES):
-      rows = self._sources[start * self._batch_size : (start + 1) * self._batch_size]
+    for chosen in self._held():
+      rows = [self._sources[i] for i in chosen]
       with torch.no_grad():
         self._tuned.generate(
           input_ids=pad(rows, self._eos_id, 'left'),
@@ -97,13 +126,13 @@ class Side:
           pad_token_id=self._eos_id,
         )
     seconds = time.perf_counter() - began
-    tokens = GENERATED_BATCHES * self._batch_size * NEW_TOKENS
+    tokens = HELD_BATCHES * self._batch_size * NEW_TOKENS
     return {'seconds': seconds, 'tokens': tokens}
 
 
 def main(model, file, batch_size, batches, _):
   side = Side(model, file, int(batch_size), int(batches))
-  turns = ('warm_up', 'train', 'generate')
+  turns = ('warm_up', 'train', 'evaluate', 'generate', 'losses')
   worker.answer({turn: getattr(side, turn) for turn in turns})
 
 

@@ -1,13 +1,16 @@
-"""One side of epoch.py: jaxprompt's buckets, train step, contexts and generation."""
+"""One side of versus_peft.py: jaxprompt's buckets, step, contexts and generation."""
 
+import statistics
 import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import operations
 import worker
 
+from jaxprompt import batch as batch_lib
 from jaxprompt import contexts
 from jaxprompt import data
 from jaxprompt import decode
@@ -16,11 +19,11 @@ from jaxprompt import optim
 from jaxprompt import steps
 from jaxprompt.lm import loading
 
-PROMPT, NEW_TOKENS, GENERATED_BATCHES = 20, 32, 2
+PROMPT, NEW_TOKENS, HELD_BATCHES, SAME_STEPS = 20, 32, 2, 20
 
 
 def read_rows(file):
-  """Returns the rows of epoch.py's file, and the id of the end of text."""
+  """Returns the rows of versus_peft.py's file, and the id of the end of text."""
   found = np.load(file)
   parts = [
     np.split(found[f'{name}_ids'], np.cumsum(found[f'{name}_lengths'])[:-1])
@@ -38,7 +41,7 @@ class Side:
     self._batch_size, self._batches, self._position = batch_size, batches, position
     self._layout = devices.layout('jit', -1, 1)
     lm, params, _ = loading.load(model, 'float32')
-    self._params = self._layout.place_params(lm, params)
+    self._lm, self._params = lm, self._layout.place_params(lm, params)
     tx = optim.prompt_only(0.01, clip_norm=1.0)
     soft_prompt = lm.embed(params, jnp.arange(PROMPT))
 
@@ -58,7 +61,11 @@ class Side:
         axis_name=devices.DATA,
       )
 
+    def losses(params, soft_prompt, rows):
+      return steps.row_losses(lm, params, soft_prompt, *rows)
+
     self._step = self._layout.spread(step, donate_argnums=0)
+    self._losses = self._layout.gather(losses)
     self._generate = self._layout.gather(generate)
     state = jax.device_get(steps.init_state(soft_prompt, params, tx))
     self._state = self._layout.replicate(state)
@@ -75,10 +82,12 @@ class Side:
     )
     self._next = 0
 
+  def _collate(self, rows, shape):
+    return data.collate(rows, shape, self._batch_size, self._eos_id, self._position)
+
   def _load(self, indices, shape):
     """Returns a batch and its context as `train.Trainer` does."""
-    rows = [self._rows[i] for i in indices]
-    batch = data.collate(rows, shape, self._batch_size, self._eos_id, self._position)
+    batch = self._collate([self._rows[i] for i in indices], shape)
     context = None
     if self._position == 'suffix':
       context = self._contexts.get(indices[0], batch.source_ids, batch.source_mask)
@@ -107,9 +116,74 @@ class Side:
     tokens = sum(self._rows[i].length for indices, _ in batches for i in indices)
     return {'seconds': seconds, 'tokens': tokens}
 
+  def _held(self):
+    """Returns the rows that are evaluated: the first batches."""
+    return self._rows[: HELD_BATCHES * self._batch_size]
+
+  def evaluate(self):
+    rows = self._held()
+    lengths, targets = data.bucket_lengths(rows, self._position)
+    shapes = data.shapes(lengths, targets, self._batch_size)
+    soft_prompt = np.asarray(self._state.soft_prompt)
+    began = time.perf_counter()
+    for indices, shape in data.plan(lengths, shapes, self._batch_size):
+      chosen = [rows[i] for i in indices]
+      batch = self._collate(chosen, shape)
+      placed = self._layout.place_rows((batch, None))
+      jax.device_get(self._losses(self._params, soft_prompt, placed))
+    seconds = time.perf_counter() - began
+    return {'seconds': seconds, 'tokens': sum(row.length for row in rows)}
+
+  def losses(self):
+    """Takes steps on rows in the file's order; returns the losses before each."""
+    longest = data.bucket_lengths(self._rows, self._position)
+    shape = tuple(map(max, longest))
+    found = []
+    for i in range(SAME_STEPS):
+      rows = self._rows[i * self._batch_size :][: self._batch_size]
+      batch = self._layout.place_rows((self._collate(rows, shape), None))
+      self._state, scalars = self._step(self._state, self._params, batch)
+      found.append(float(scalars['loss']))
+    return found
+
+  def operations(self):
+    """Counts the step's operations on full rows, and times them.
+
+    Returns:
+      Floating-point operations `compiled` and `least`, and how many a second, of the
+      step and of a matrix product of a block's shapes.
+    """
+    tokens, targets = 256, 32
+    ids = np.zeros((self._batch_size, tokens), np.int32)
+    positions = np.arange(tokens - targets, tokens, dtype=np.int32)
+    batch = batch_lib.Batch(
+      input_ids=ids,
+      attention_mask=np.ones(ids.shape, bool),
+      target_positions=np.tile(positions, (self._batch_size, 1)),
+      loss_mask=np.ones((self._batch_size, targets), bool),
+    )
+    arguments = self._params, self._layout.place_rows((batch, None))
+    compiled = self._step.lower(self._state, *arguments).compile()
+    flops = compiled.cost_analysis()['flops']
+
+    def take_step():
+      self._state, scalars = compiled(self._state, *arguments)
+      return scalars
+
+    left = jnp.ones((self._batch_size * tokens, self._lm.width))
+    right = jnp.ones((self._lm.width, 4 * self._lm.width))
+    product = jax.jit(jnp.matmul)
+    product_flops = 2 * left.size * right.shape[1]
+    return {
+      'compiled': flops,
+      'least': operations.least(self._lm, self._batch_size, tokens, targets, PROMPT),
+      'step_flops': flops / _seconds(take_step, 3),
+      'product_flops': product_flops / _seconds(lambda: product(left, right), 20),
+    }
+
   def generate(self):
     """Generates for the first batches, in their order, as evaluation does."""
-    rows = self._rows[: GENERATED_BATCHES * self._batch_size]
+    rows = self._held()
     sources = [row.source_ids for row in rows]
     lengths = [len(ids) for ids in sources]
     shapes = data.shapes(lengths, lengths, self._batch_size)
@@ -124,9 +198,20 @@ class Side:
     return {'seconds': seconds, 'tokens': NEW_TOKENS * len(sources)}
 
 
+def _seconds(call, times):
+  """Returns the median time of a call, after one that is not counted."""
+  jax.block_until_ready(call())
+  found = []
+  for _ in range(times):
+    began = time.perf_counter()
+    jax.block_until_ready(call())
+    found.append(time.perf_counter() - began)
+  return statistics.median(found)
+
+
 def main(model, file, batch_size, batches, position):
   side = Side(model, file, int(batch_size), int(batches), position)
-  turns = ('warm_up', 'train', 'generate')
+  turns = ('warm_up', 'train', 'evaluate', 'generate', 'losses', 'operations')
   worker.answer({turn: getattr(side, turn) for turn in turns})
 
 

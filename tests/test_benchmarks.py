@@ -1,0 +1,88 @@
+"""The benchmarks run, and what they count holds: nothing here is timed."""
+
+import importlib
+import os
+import pathlib
+import sys
+
+import conftest
+import jax
+import jax.numpy as jnp
+import pytest
+import transformers
+
+from jaxprompt import devices
+from jaxprompt.lm import gpt2
+from jaxprompt.lm import loading
+from tools import step_traffic
+
+FOLDER = pathlib.Path(__file__).parents[1] / 'benchmarks'
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+  """Imports a file of the benchmarks, which find each other as scripts do."""
+  monkeypatch.syspath_prepend(FOLDER)
+  return importlib.import_module
+
+
+@pytest.fixture
+def peer(tmp_path):
+  """An interpreter that runs our side where PEFT's is asked for."""
+  python = tmp_path / 'peer' / 'bin' / 'python'
+  python.parent.mkdir(parents=True)
+  python.write_text(
+    f'#!/bin/bash\nexec {sys.executable} "${{@/side_peft/side_jaxprompt}}"\n'
+  )
+  python.chmod(0o755)
+  return python
+
+
+def test_a_steps_operations_are_near_the_least_needed(benchmark):
+  rows, tokens, targets, prompt = 4, 96, 16, 8
+  config = transformers.GPT2Config(n_layer=3, n_embd=256, n_head=4, vocab_size=3000)
+  stock = transformers.FlaxGPT2LMHeadModel(config, _do_init=False)
+  params = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), dict(stock.params_shape_tree)
+  )
+  lm = gpt2.from_config(config, jnp.float32)
+  compiled = step_traffic.compile_step(
+    devices.layout('jit', -1, 1),
+    lm,
+    params,
+    rows=rows,
+    prompt=prompt,
+    tokens=tokens,
+    targets=targets,
+  )
+  least = benchmark('operations').least(lm, rows, tokens, targets, prompt)
+  # Some 4% of these are the norms and activations of such narrow blocks.
+  assert least < compiled.cost_analysis()['flops'] < 1.1 * least
+
+
+def test_both_sides_take_turns(benchmark, monkeypatch, tmp_path, peer):
+  monkeypatch.setenv('PYTHONPATH', f'{FOLDER.parent}{os.pathsep}{FOLDER}')
+  versus = benchmark('versus_peft')
+  directory = conftest.write_data(tmp_path / 'data', 'translation', (90, 1, 1))
+  rows = tmp_path / 'rows.npz'
+  _, _, tokenizer = loading.load(str(conftest.CHECKPOINT), 'float32')
+  versus.write_rows(tokenizer, directory, 'translation', rows)
+  turns = ('train', 'evaluate', 'generate')
+  case = versus.Case('translation', 'suffix', 4, turns, batches=2)
+  timed = versus.measure(peer, conftest.CHECKPOINT, rows, case, rounds=2)
+  for turn in turns:
+    assert len(timed[turn]['ratios']) == 2
+    assert min(timed[turn]['jaxprompt'] + timed[turn]['peft']) > 0
+  assert all(peak > 0.05 for peak in timed['peak_gb'].values())
+  same, operations = versus.same_steps(
+    peer, conftest.CHECKPOINT, rows, case._replace(position='prefix')
+  )
+  assert [len(losses) for losses in same['losses']] == [20, 20]
+  assert same['largest_difference'] == 0  # the stand-in is ourselves
+  found = {
+    'cases': [timed],
+    'start': {'at once': (1.0, 2.0)},
+    'same_steps': same,
+    'operations': operations,
+  }
+  assert '| command to first step, at once | 2.00 |' in versus.table(found)

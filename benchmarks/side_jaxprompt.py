@@ -74,11 +74,10 @@ class Side:
       lm, self._params, self._layout, dtype='float32', capacity=capacity
     )
 
-    lengths, targets = data.bucket_lengths(self._rows, position)
-    self._shapes = data.shapes(lengths, targets, batch_size)
-    suffix = position == 'suffix'
+    sizes = data.bucket_sizes(self._rows, position)
+    shapes = data.shapes(sizes, batch_size, position)
     self._plan = data.epoch_plan(
-      lengths, self._shapes, batch_size, seed=0, epoch=1, together=suffix
+      sizes, shapes, batch_size, seed=0, epoch=1, position=position
     )
     self._next = 0
 
@@ -122,11 +121,11 @@ class Side:
 
   def evaluate(self):
     rows = self._held()
-    lengths, targets = data.bucket_lengths(rows, self._position)
-    shapes = data.shapes(lengths, targets, self._batch_size)
+    sizes = data.bucket_sizes(rows, self._position)
+    shapes = data.shapes(sizes, self._batch_size, self._position)
     soft_prompt = np.asarray(self._state.soft_prompt)
     began = time.perf_counter()
-    for indices, shape in data.plan(lengths, shapes, self._batch_size):
+    for indices, shape in data.plan(sizes, shapes, self._batch_size):
       chosen = [rows[i] for i in indices]
       batch = self._collate(chosen, shape)
       placed = self._layout.place_rows((batch, None))
@@ -136,8 +135,8 @@ class Side:
 
   def losses(self):
     """Takes steps on rows in the file's order; returns the losses before each."""
-    longest = data.bucket_lengths(self._rows, self._position)
-    shape = tuple(map(max, longest))
+    sizes = data.bucket_sizes(self._rows, self._position)
+    shape = tuple(sizes.max(axis=0))
     found = []
     for i in range(SAME_STEPS):
       rows = self._rows[i * self._batch_size :][: self._batch_size]
@@ -185,11 +184,11 @@ class Side:
     """Generates for the first batches, in their order, as evaluation does."""
     rows = self._held()
     sources = [row.source_ids for row in rows]
-    lengths = [len(ids) for ids in sources]
-    shapes = data.shapes(lengths, lengths, self._batch_size)
+    sizes = [(len(ids), 0) for ids in sources]
+    shapes = data.shapes(sizes, self._batch_size)
     soft_prompt = np.asarray(self._state.soft_prompt)
     began = time.perf_counter()
-    for indices, (length, _) in data.plan(lengths, shapes, self._batch_size):
+    for indices, (length, _) in data.plan(sizes, shapes, self._batch_size):
       chosen = [sources[i] for i in indices]
       padded = data.pad(chosen, length, self._batch_size, self._eos_id)
       rows = self._layout.place_rows(padded)

@@ -10,6 +10,9 @@ from jaxprompt import errors
 from jaxprompt import tasks
 
 MAX_SHAPES = 8  # compiled programs a run pays for; padding falls little beyond
+# A token before a suffix prompt is run forward once and then takes memory; one after it
+# is run forward and back in every epoch, which counts as so many of the first.
+_TARGET_WORK = 3
 _BATCHES_PER_SHAPE = 4  # a program must serve about this many batches to be worth it
 
 
@@ -122,26 +125,61 @@ def fit(tokenizer, text, tail, limit, lead=''):
   )
 
 
-def shapes(lengths, target_lengths, batch_size):
-  """Chooses the padded shapes that a split's batches come in.
+def shapes(sizes, batch_size, position='prefix'):
+  """Chooses the padded shapes that a split's batches come in, at most `MAX_SHAPES`.
 
-  Dynamic programming over the distinct lengths finds the at most `MAX_SHAPES` padded
-  lengths with the least padding, fewer when there are few batches to share them.
+  They have the least padding that so many can have, fewer when there are few batches
+  to share them. Where source and target are padded apart, there are groups of shapes by
+  the target's length, with as many lengths of the source in each.
 
   Args:
-    lengths: the E rows' tokens, source and target together.
-    target_lengths: the E rows' target tokens.
+    sizes: [E, 2], the rows' own (T, N), or (S, N) before a suffix prompt.
     batch_size: rows a batch.
+    position: 'prefix' or 'suffix', where the prompt stands to the source.
 
   Returns:
-    Shapes (T, N), T ascending: a row belongs to the first that holds it. N holds the
-    targets of all rows up to T tokens, since a row may be moved up, never down.
+    Shapes like the sizes: a row belongs to the first that holds it, and the last one
+    holds all. The N of a shape (T, N) holds the targets of all rows up to T tokens,
+    since a row may be moved up, never down.
   """
-  lengths, target_lengths = np.asarray(lengths), np.asarray(target_lengths)
-  batches = -(-len(lengths) // batch_size)
+  sizes = np.asarray(sizes)
+  batches = -(-len(sizes) // batch_size)
   limit = int(np.clip(batches // _BATCHES_PER_SHAPE, 1, MAX_SHAPES))
-  tops = _least_padding(lengths, limit)
-  return [(int(top), int(target_lengths[lengths <= top].max())) for top in tops]
+  if position == 'prefix':
+    lengths, targets = sizes.T
+    tops = _least_padding(lengths, limit)
+    return [(int(top), int(targets[lengths <= top].max())) for top in tops]
+  grids = [_grid(sizes, groups, limit // groups) for groups in range(1, limit + 1)]
+
+  def work(grid):
+    padded = np.array(grid)[_first_that_holds(grid, sizes)]  # [E, 2]
+    return padded.sum(axis=0) @ (1, _TARGET_WORK)
+
+  return min(grids, key=work)
+
+
+def _grid(sizes, groups, lengths_each):
+  """Returns shapes (S, N), by N and in it by S, both with the least padding."""
+  lengths, targets = sizes.T
+  grid = []
+  for top in _least_padding(targets, groups):
+    below = [n for _, n in grid[-1:]]
+    own = lengths[(targets <= top) & (targets > max(below, default=0))]
+    tops = _least_padding(own, lengths_each)
+    tops[-1] = lengths[targets <= top].max()  # what was left over moves up into it
+    grid += [(int(length), int(top)) for length in tops]
+  return grid
+
+
+def _first_that_holds(split_shapes, sizes):
+  """Returns the number of the first shape that holds each of the sizes, [E]."""
+  holds = np.asarray(sizes)[:, None] <= np.asarray(split_shapes)  # [E, shapes, 2]
+  return holds.all(axis=-1).argmax(axis=-1)
+
+
+def smallest(split_shapes, sizes):
+  """Returns the first of the shapes that holds all of the sizes."""
+  return split_shapes[_first_that_holds(split_shapes, [np.max(sizes, axis=0)])[0]]
 
 
 def _least_padding(lengths, limit):
@@ -169,14 +207,14 @@ def _least_padding(lengths, limit):
   return [values[j - 1], *tops[::-1]]
 
 
-def plan(lengths, split_shapes, batch_size, rng=None):
-  """Groups rows of like length into batches, every row in exactly one.
+def plan(sizes, split_shapes, batch_size, rng=None):
+  """Groups rows of like size into batches, every row in exactly one.
 
-  What is left over of a bucket moves up into the next that has rows, so only the last
-  batch of the longest rows may be short.
+  What is left over of a bucket moves up into the next that has rows and holds it, so
+  only the last batch of the longest rows may be short.
 
   Args:
-    lengths: the E rows' tokens.
+    sizes: [E, 2], see `shapes`.
     split_shapes: from `shapes`.
     batch_size: rows a batch.
     rng: a numpy generator that shuffles rows and batches, or None for a fixed order.
@@ -184,54 +222,60 @@ def plan(lengths, split_shapes, batch_size, rng=None):
   Returns:
     A list of (row indices, shape).
   """
-  lengths = np.asarray(lengths)
+  sizes = np.asarray(sizes)
   if rng is None:
-    order = np.argsort(lengths, kind='stable')
+    order = np.lexsort(sizes.T[::-1])
   else:
-    order = rng.permutation(len(lengths))
-  bucket = np.searchsorted([top for top, _ in split_shapes], lengths[order])
+    order = rng.permutation(len(sizes))
+  bucket = _first_that_holds(split_shapes, sizes[order])
   batches, left = [], np.zeros(0, int)
   for i, shape in enumerate(split_shapes):
     own = order[bucket == i]
     if not len(own):
       continue
-    top = shape
-    members = np.concatenate([left, own])
+    fits = (sizes[left] <= shape).all(axis=1)
+    members = np.concatenate([left[fits], own])
     full = len(members) - len(members) % batch_size
-    batches += [
-      (members[j : j + batch_size], shape) for j in range(0, full, batch_size)
-    ]
-    left = members[full:]
+    batches += _cut(members[:full], shape, batch_size)
+    left = np.concatenate([left[~fits], members[full:]])
   if len(left):
-    batches.append((left, top))
+    batches += _cut(left, smallest(split_shapes, sizes[left]), batch_size)
   if rng is not None:
     batches = [batches[i] for i in rng.permutation(len(batches))]
   return batches
 
 
-def epoch_plan(lengths, split_shapes, batch_size, *, seed, epoch, together=False):
+def _cut(indices, shape, batch_size):
+  starts = range(0, len(indices), batch_size)
+  return [(indices[start : start + batch_size], shape) for start in starts]
+
+
+def epoch_plan(sizes, split_shapes, batch_size, *, seed, epoch, position):
   """Returns one epoch's `plan`, a function of (seed, epoch) alone.
 
-  With `together`, the rows of a batch are the same in every epoch, and the batches
-  alone come in another order.
+  Before a suffix prompt, the rows of a batch are the same in every epoch, so that its
+  context can be kept, and the batches alone come in another order.
   """
   rng = np.random.default_rng((seed, epoch))
-  if not together:
-    return plan(lengths, split_shapes, batch_size, rng)
-  batches = plan(lengths, split_shapes, batch_size, np.random.default_rng(seed))
+  if position == 'prefix':
+    return plan(sizes, split_shapes, batch_size, rng)
+  batches = plan(sizes, split_shapes, batch_size, np.random.default_rng(seed))
   return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def bucket_lengths(rows, position):
-  """Returns the lengths by which rows are grouped, and their targets', two lists.
+def bucket_sizes(rows, position):
+  """Returns the sizes by which rows are grouped, [E, 2].
 
-  A prompt in front runs over source and target together. After the source, it runs
-  over the target alone, and what is padded together is the source.
+  A prompt in front runs over source and target together: (T, N). After the source, it
+  runs over the target alone, and the source is padded apart: (S, N).
   """
-  targets = [len(row.target_ids) for row in rows]
-  if position == 'suffix':
-    return [len(row.source_ids) for row in rows], targets
-  return [row.length for row in rows], targets
+  suffix = position == 'suffix'
+  return np.array(
+    [
+      (len(row.source_ids) if suffix else row.length, len(row.target_ids))
+      for row in rows
+    ]
+  )
 
 
 def padding(rows, position, batch_size):
@@ -239,9 +283,8 @@ def padding(rows, position, batch_size):
 
   It is the same in any order: only full batches leave a bucket.
   """
-  lengths, targets = bucket_lengths(rows, position)
-  split_shapes = shapes(lengths, targets, batch_size)
-  batches = plan(lengths, split_shapes, batch_size)
+  sizes = bucket_sizes(rows, position)
+  batches = plan(sizes, shapes(sizes, batch_size, position), batch_size)
   apart = position == 'suffix'
   padded = batch_size * sum(
     length + apart * targets for _, (length, targets) in batches

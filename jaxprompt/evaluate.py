@@ -98,10 +98,10 @@ def evaluate(evaluator, arm, rows, label):
 
 def losses(evaluator, arm, rows, label):
   """Returns each row's nats and number of target tokens, two arrays [E]."""
-  lengths, targets = data.bucket_lengths(rows, arm.position)
+  sizes = data.bucket_sizes(rows, arm.position)
   batch_size, layout = evaluator.batch_size, evaluator.layout
-  shapes = data.shapes(lengths, targets, batch_size)
-  batches = data.plan(lengths, shapes, batch_size)
+  shapes = data.shapes(sizes, batch_size, arm.position)
+  batches = data.plan(sizes, shapes, batch_size)
   pad_id = evaluator.tokenizer.eos_token_id
   nats, counts = np.zeros(len(rows)), np.zeros(len(rows))
   for indices, shape in evaluator.progress(batches, f'{label} loss'):
@@ -117,15 +117,20 @@ def losses(evaluator, arm, rows, label):
 
 def generate(evaluator, arm, rows, label):
   """Returns each row's output ids, up to and without the end of text."""
-  lengths = [len(row.source_ids) for row in rows]
-  shapes = data.shapes(lengths, lengths, evaluator.batch_size)
+  sources = [row.source_ids for row in rows]
+  shapes = data.shapes(_alone(sources), evaluator.batch_size)
 
   def run(_, tokens):
     return evaluator.generate[arm.position](
       evaluator.params, arm.soft_prompt, evaluator.layout.place_rows(tokens)
     )
 
-  return outputs(evaluator, run, [row.source_ids for row in rows], shapes, label)
+  return outputs(evaluator, run, sources, shapes, label)
+
+
+def _alone(sources):
+  """Returns the bucket sizes of sources without a target, [E, 2]."""
+  return [(len(ids), 0) for ids in sources]
 
 
 def outputs(evaluator, run, sources, shapes, label):
@@ -136,12 +141,12 @@ def outputs(evaluator, run, sources, shapes, label):
     run: (which sources are this process's, (their ids, mask), each [own, T]) -> the
       ids generated for the whole batch, [B, new]. Rows of padding may come last.
     sources: token ids of E sources, each with its newline.
-    shapes: the shapes (S, anything) to pad them to, S ascending; the last holds all.
+    shapes: the shapes (S, 0) to pad them to, S ascending; the last holds all.
     label: what progress is shown as.
   """
   batch_size, layout = evaluator.batch_size, evaluator.layout
   eos_id = evaluator.tokenizer.eos_token_id
-  batches = data.plan([len(ids) for ids in sources], shapes, batch_size)
+  batches = data.plan(_alone(sources), shapes, batch_size)
   found = [[] for _ in sources]
   for indices, (length, _) in evaluator.progress(batches, f'{label} text'):
     own = layout.share(indices, batch_size)

@@ -133,8 +133,8 @@ class Group:
     self._seeds = list(dict.fromkeys(each.seed for each in configs))
     self._rows = experiment.splits['train'].rows
     self._step_rows = config.train.batch_size * config.train.accumulate
-    self._lengths, targets = data.bucket_lengths(self._rows, config.prompt.position)
-    self._shapes = data.shapes(self._lengths, targets, self._step_rows)
+    self._sizes = data.bucket_sizes(self._rows, config.prompt.position)
+    self._shapes = data.shapes(self._sizes, self._step_rows, config.prompt.position)
     self._epoch_steps = len(self._plan(config.seed, epoch=1))
     step = functools.partial(
       train_step,
@@ -175,12 +175,12 @@ class Group:
 
   def _plan(self, seed, epoch):
     return data.epoch_plan(
-      self._lengths,
+      self._sizes,
       self._shapes,
       self._step_rows,
       seed=seed,
       epoch=epoch,
-      together=self._config.prompt.position == 'suffix',
+      position=self._config.prompt.position,
     )
 
   def run(self):
@@ -224,7 +224,7 @@ class Group:
   def _batches(self, planned):
     """Returns the `Batch` [B, seeds, ...] of one step, from what each seed plans."""
     layout = self._experiment.layout
-    shape = max(shape for _, shape in planned)  # holds more of everything
+    shape = data.smallest(self._shapes, [shape for _, shape in planned])
     batches = [
       data.collate(
         [self._rows[i] for i in layout.share(indices, self._step_rows)],

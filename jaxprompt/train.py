@@ -97,8 +97,8 @@ class Trainer:
     self._suffix = config.prompt.position == 'suffix'
     self._rows = experiment.splits['train'].rows
     self._step_rows = config.train.batch_size * config.train.accumulate
-    self._lengths, targets = data.bucket_lengths(self._rows, config.prompt.position)
-    self._shapes = data.shapes(self._lengths, targets, self._step_rows)
+    self._sizes = data.bucket_sizes(self._rows, config.prompt.position)
+    self._shapes = data.shapes(self._sizes, self._step_rows, config.prompt.position)
     self._epoch_steps = len(self._plan(epoch=1))
     self._schedule = optim.schedule(
       config.train.schedule,
@@ -164,12 +164,12 @@ class Trainer:
 
   def _plan(self, epoch):
     return data.epoch_plan(
-      self._lengths,
+      self._sizes,
       self._shapes,
       self._step_rows,
       seed=self._config.seed,
       epoch=epoch,
-      together=self._suffix,
+      position=self._config.prompt.position,
     )
 
   def _log_padding(self):

@@ -138,19 +138,22 @@ def test_a_row_that_cannot_be_used_is_named(tokenizer, row, message):
 
 
 LENGTHS = np.random.default_rng(0).integers(20, 300, 203)
+SIZES = np.stack([LENGTHS, LENGTHS // 9], axis=1)
+# Sources and targets whose lengths have nothing to do with each other.
+APART = np.stack([LENGTHS, np.random.default_rng(1).geometric(0.1, 203)], axis=1)
 
 
 def test_an_epoch_has_every_row_once_and_one_short_batch():
-  shapes = data.shapes(LENGTHS, LENGTHS // 9, 8)
-  plan = data.plan(LENGTHS, shapes, 8, np.random.default_rng(1))
+  shapes = data.shapes(SIZES, 8)
+  plan = data.plan(SIZES, shapes, 8, np.random.default_rng(1))
   seen = collections.Counter(i for indices, _ in plan for i in indices)
   assert seen == dict.fromkeys(range(203), 1)
   assert sorted(len(indices) for indices, _ in plan) == [3] + [8] * 25
 
 
 def test_batches_fit_their_shape_with_little_padding_and_few_shapes():
-  shapes = data.shapes(LENGTHS, LENGTHS // 9, 8)
-  plan = data.plan(LENGTHS, shapes, 8, np.random.default_rng(1))
+  shapes = data.shapes(SIZES, 8)
+  plan = data.plan(SIZES, shapes, 8, np.random.default_rng(1))
   assert len(shapes) <= data.MAX_SHAPES
   for indices, (length, targets) in plan:
     assert LENGTHS[indices].max() <= length
@@ -160,20 +163,54 @@ def test_batches_fit_their_shape_with_little_padding_and_few_shapes():
   assert padding < 0.3 * one_shape
 
 
+@pytest.mark.parametrize('rng', [None, np.random.default_rng(1)])
+def test_sources_and_targets_padded_apart_come_in_few_shapes_that_hold_them(rng):
+  shapes = data.shapes(APART, 8, 'suffix')
+  plan = data.plan(APART, shapes, 8, rng)
+  assert len(shapes) <= data.MAX_SHAPES
+  assert {shape for _, shape in plan} <= set(shapes)
+  seen = collections.Counter(i for indices, _ in plan for i in indices)
+  assert seen == dict.fromkeys(range(203), 1)
+  assert sorted(len(indices) for indices, _ in plan) == [3] + [8] * 25
+  for indices, shape in plan:
+    assert (APART[indices] <= shape).all()
+
+
+def test_targets_padded_apart_are_padded_less_than_by_the_sources_length_alone():
+  def padded_targets(shapes):
+    return sum(targets for _, (_, targets) in data.plan(APART, shapes, 8))
+
+  by_source = data.shapes(APART, 8)
+  assert padded_targets(data.shapes(APART, 8, 'suffix')) < 0.6 * padded_targets(
+    by_source
+  )
+
+
+def test_the_smallest_shape_holds_all_in_both_lengths():
+  shapes = [(5, 2), (9, 2), (6, 7), (9, 7)]
+  assert data.smallest(shapes, [(4, 2), (3, 1)]) == (5, 2)
+  assert data.smallest(shapes, [(4, 2), (3, 3)]) == (6, 7)
+  assert data.smallest(shapes, [(7, 1), (3, 3)]) == (9, 7)
+
+
 def test_shapes_have_the_least_padding_that_their_number_allows():
   lengths = np.repeat([3, 4, 10, 11, 30], 8)
   # With 40 rows and batches of 3 there are 3 shapes; [4, 11, 30] pads 16 tokens.
-  assert data.shapes(lengths, lengths - 1, 3) == [(4, 3), (11, 10), (30, 29)]
+  assert data.shapes(np.stack([lengths, lengths - 1], axis=1), 3) == [
+    (4, 3),
+    (11, 10),
+    (30, 29),
+  ]
 
 
 def test_few_batches_share_one_shape():
-  assert data.shapes([5, 9, 7], [2, 1, 3], 2) == [(9, 3)]
+  assert data.shapes([(5, 2), (9, 1), (7, 3)], 2) == [(9, 3)]
 
 
 def test_rows_that_stay_together_do_so_in_every_epoch_and_come_in_another_order():
-  shapes = data.shapes(LENGTHS, LENGTHS // 9, 8)
+  shapes = data.shapes(SIZES, 8)
   plans = [
-    data.epoch_plan(LENGTHS, shapes, 8, seed=seed, epoch=epoch, together=True)
+    data.epoch_plan(SIZES, shapes, 8, seed=seed, epoch=epoch, position='suffix')
     for seed, epoch in ((0, 1), (0, 2), (1, 1))
   ]
   first, second, other_seed = ([tuple(rows) for rows, _ in plan] for plan in plans)
@@ -183,11 +220,11 @@ def test_rows_that_stay_together_do_so_in_every_epoch_and_come_in_another_order(
 
 def test_the_order_is_a_function_of_seed_and_epoch(tokenizer):
   rows = _load(tokenizer, 'qa', [ROWS['qa'](i) for i in range(40)]).rows
-  lengths, targets = data.bucket_lengths(rows, 'prefix')
-  shapes = data.shapes(lengths, targets, 4)
+  sizes = data.bucket_sizes(rows, 'prefix')
+  shapes = data.shapes(sizes, 4)
 
   def order(seed, epoch):
-    plan = data.epoch_plan(lengths, shapes, 4, seed=seed, epoch=epoch)
+    plan = data.epoch_plan(sizes, shapes, 4, seed=seed, epoch=epoch, position='prefix')
     return [indices.tolist() for indices, _ in plan]
 
   assert order(0, 1) == order(0, 1)
@@ -212,8 +249,7 @@ def test_a_short_batch_is_filled_with_rows_that_count_nothing(tokenizer):
 
 def test_before_a_suffix_prompt_the_source_comes_apart(tokenizer):
   rows = _load(tokenizer, 'qa', [ROWS['qa'](i) for i in range(2)]).rows
-  lengths, targets = data.bucket_lengths(rows, 'suffix')
-  shape = (max(lengths) + 2, max(targets) + 1)
+  shape = tuple(data.bucket_sizes(rows, 'suffix').max(axis=0) + (2, 1))
   batch = data.collate(rows, shape, 3, pad_id=5, position='suffix')
   assert batch.source_ids.shape == batch.source_mask.shape == (3, shape[0])
   assert batch.input_ids.shape == batch.loss_mask.shape == (3, shape[1])

@@ -96,10 +96,12 @@ def _train(layout, model, rows, accumulate=1, position='prefix'):
   step = layout.spread(step, donate_argnums=0)
   placed = layout.place_params(lm, params)
   state = layout.replicate(jax.device_get(steps.init_state(prompt, params, tx)))
-  lengths, targets = data_lib.bucket_lengths(rows, position)
-  shapes, scalars = data_lib.shapes(lengths, targets, 16), []
+  sizes = data_lib.bucket_sizes(rows, position)
+  shapes, scalars = data_lib.shapes(sizes, 16, position), []
   for epoch in range(10):  # of a full batch and one of 5 rows
-    plan = data_lib.epoch_plan(lengths, shapes, 16, seed=0, epoch=epoch)
+    plan = data_lib.epoch_plan(
+      sizes, shapes, 16, seed=0, epoch=epoch, position=position
+    )
     for indices, shape in plan:
       chosen = [rows[i] for i in layout.share(indices, 16)]
       batch = data_lib.collate(chosen, shape, len(layout.own(16)), 1, position)

@@ -10,6 +10,12 @@ import time
 import worker
 
 ROOT = pathlib.Path(__file__).parents[1]
+# Of tokens: enough for a first step, and little enough for a small model.
+LIMITS = {
+  'data.max_source_tokens': 64,
+  'data.max_target_tokens': 64,
+  'eval.max_new_tokens': 32,
+}
 
 
 def measure(python, model, directory, rows):
@@ -28,33 +34,36 @@ def measure(python, model, directory, rows):
 
 
 def _jaxprompt(model, directory, cache):
-  with tempfile.TemporaryDirectory() as workdir:
-    options = {
-      'model.path': model,
-      'data.path': directory.resolve(),
-      'data.subset': '',
-      'data.train_size': 16,  # two steps; the first is saved, and so can be seen
-      'checkpoint.every_steps': 1,
-    }
+  options = {
+    'model.path': model,
+    'data.path': directory.resolve(),
+    'data.subset': '',
+    'data.train_size': 16,  # two steps; the first is saved, and so can be seen
+    'checkpoint.every_steps': 1,
+    **LIMITS,
+  }
+  environment = os.environ | {
+    'JAX_COMPILATION_CACHE_DIR': cache,
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]),
+  }
+  with tempfile.TemporaryDirectory() as folder:
+    workdir, messages = pathlib.Path(folder) / 'run', pathlib.Path(folder) / 'messages'
     command = [sys.executable, '-m', 'jaxprompt.main', f'--workdir={workdir}']
     command.append(f'--config={ROOT}/configs/{directory.name}.py')
     command += [f'--config.{name}={value}' for name, value in options.items()]
-    scalars = pathlib.Path(workdir) / 'metrics.jsonl'
-    environment = os.environ | {
-      'JAX_COMPILATION_CACHE_DIR': cache,
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-      'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]),
-    }
-    began = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    while not (scalars.exists() and scalars.stat().st_size):
-      if process.poll() is not None:
-        raise RuntimeError(f'ended without a step: {" ".join(command)}')
-      time.sleep(0.05)
-    seconds = time.perf_counter() - began
-    process.kill()
-    process.wait()
-    return seconds
+    scalars = workdir / 'metrics.jsonl'
+    with messages.open('w') as stderr:
+      began = time.perf_counter()
+      process = subprocess.Popen(command, env=environment, stderr=stderr)
+      while not (scalars.exists() and scalars.stat().st_size):
+        if process.poll() is not None:
+          raise RuntimeError(f'ended without a step: {messages.read_text()}')
+        time.sleep(0.05)
+      seconds = time.perf_counter() - began
+      process.kill()
+      process.wait()
+  return seconds
 
 
 def _peft(python, model, rows):

@@ -60,39 +60,33 @@ def grid(config):
   ]
 
 
-def train_step(
-  lm, tx_of, accumulate, context_dtype, states, shared, batches, *, axis_name=None
-):
+def train_step(lm, tx_of, accumulate, states, shared, rows, *, axis_name=None):
   """Takes one optimiser step of every run of a group.
 
   Args:
     lm, accumulate, axis_name: see `steps.train_step`.
     tx_of: the masked optimiser as a function of the peak learning rate.
-    context_dtype: see `contexts.compute`.
     states: a `steps.TrainState` whose arrays are [seeds, runs, ...].
     shared: the frozen weights, and the peak learning rates, [seeds, runs].
-    batches: a `Batch` whose arrays are [B, seeds, ...]: runs of one seed see the same
-      rows, and what does not depend on a prompt is computed once for them.
+    rows: a `Batch` whose arrays are [B, seeds, ...], and, where sources stand apart,
+      their `model.Context` with arrays [B * seeds, ...]: runs of one seed see the same
+      rows.
 
   Returns:
     As `steps.train_step` does, with arrays [seeds, runs, ...].
   """
-  params, peaks = shared
+  (params, peaks), (batches, sources) = shared, rows
+  shape = batches.loss_mask.shape[:2]
+  sources = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), sources)
 
   def one_run(state, peak, batch, source):
     return steps.train_step(
       lm, tx_of(peak), accumulate, state, params, batch, source, axis_name=axis_name
     )
 
-  def one_seed(states, peaks, batch):
-    source = None
-    if batch.source_ids is not None:
-      rows = batch.source_ids, batch.source_mask
-      source = contexts.compute(lm, context_dtype, params, rows)
-    runs = jax.vmap(one_run, in_axes=(0, 0, None, None))
-    return runs(states, peaks, batch, source)
-
-  return jax.vmap(one_seed, in_axes=(0, 0, 1))(states, peaks, batches)
+  one_seed = jax.vmap(one_run, in_axes=(0, 0, None, None))
+  seeds = jax.vmap(one_seed, in_axes=(0, 0, 1, 1))
+  return seeds(states, peaks, batches, sources)
 
 
 class Trained(NamedTuple):
@@ -141,10 +135,18 @@ class Group:
       experiment.lm,
       self._optimiser,
       config.train.accumulate,
-      config.train.context_dtype,
       axis_name=devices.DATA,
     )
     self._train_step = experiment.layout.spread(step, donate_argnums=0)
+    # Batches of several seeds do not meet again, so their contexts would not be used.
+    one_seed = len(self._seeds) == 1
+    self._contexts = contexts.Contexts(
+      experiment.lm,
+      experiment.params,
+      experiment.layout,
+      dtype=config.train.context_dtype,
+      capacity=contexts.capacity(config.train.context_cache_gb) if one_seed else 0,
+    )
     peaks = self._stack(*(np.float32(each.train.learning_rate) for each in configs))
     self._shared = experiment.params, experiment.layout.replicate(peaks)
     self._places = list(np.ndindex(peaks.shape))  # of the runs, in [seeds, runs]
@@ -212,17 +214,19 @@ class Group:
     )
     began, tokens = time.monotonic(), []
     for step in self._experiment.evaluator.progress(range(self._epoch_steps), label):
-      batches = self._batches([plan[step] for plan in plans])
-      self._states, scalars = self._train_step(
-        self._states, self._shared, self._experiment.layout.place_rows(batches)
-      )
+      rows = self._load([plan[step] for plan in plans])
+      self._states, scalars = self._train_step(self._states, self._shared, rows)
       tokens.append(scalars['tokens'])
       jax.block_until_ready(tokens[-2:][0])  # the host prepares one step ahead
     tokens = np.sum(jax.device_get(tokens), axis=0)  # [seeds, runs]
     return time.monotonic() - began, tokens
 
-  def _batches(self, planned):
-    """Returns the `Batch` [B, seeds, ...] of one step, from what each seed plans."""
+  def _load(self, planned):
+    """Returns the rows of one step as `train_step` takes them, on the devices.
+
+    Args:
+      planned: each seed's (indices, shape).
+    """
     layout = self._experiment.layout
     shape = data.smallest(self._shapes, [shape for _, shape in planned])
     batches = [
@@ -235,7 +239,15 @@ class Group:
       )
       for indices, _ in planned
     ]
-    return jax.tree.map(lambda *arrays: np.stack(arrays, axis=1), *batches)
+    batches = jax.tree.map(lambda *arrays: np.stack(arrays, axis=1), *batches)
+    sources = None
+    if batches.source_ids is not None:
+      (first, *_), _ = planned[0]  # which names the batch: see `train.Trainer`
+      rows = (batches.source_ids, batches.source_mask)
+      sources = self._contexts.get(
+        first, *(x.reshape(-1, *x.shape[2:]) for x in rows)
+      )  # [B * seeds, ...]
+    return layout.place_rows(batches), sources
 
   def _end_epoch(self, epoch, seconds, tokens):
     """Validates every run, keeps the prompts that are the best so far, and saves."""

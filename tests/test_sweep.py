@@ -68,23 +68,39 @@ def _best_prompt(workdir):
   return experiment_lib.best_prompt(workdir)[0]
 
 
+def _config(workdir, data, **overrides):
+  values, _ = main._parse(_arguments(workdir, data, {}))
+  config = config_lib.single_run(values.config)
+  config.update_from_flattened_dict(overrides)
+  return config
+
+
+def _experiment(config):
+  layout = devices.layout(**config.parallel)
+  return experiment_lib.build(config, layout, lambda batches, _: batches)
+
+
+def _train_alone(experiment, workdir):
+  """Returns the trainer of a run by itself, when it is done."""
+  trainer = train.Trainer(
+    experiment,
+    experiment_lib.initial_prompt(experiment),
+    workdir,
+    checkpoint.Checkpoints(workdir / 'checkpoints', keep=1),
+    train.Termination(),
+  )
+  trainer.run()
+  return trainer
+
+
 def test_every_run_is_the_run_by_itself(finished, tmp_path):
   workdir, data, found = finished
-  values, _ = main._parse(_arguments(tmp_path, data, {}))
-  config = config_lib.single_run(values.config)
-  layout = devices.layout(**config.parallel)
-  experiment = experiment_lib.build(config, layout, lambda batches, _: batches)
+  config = _config(tmp_path, data)
+  experiment = _experiment(config)
   for i, overrides in SINGLE.items():
     config.update_from_flattened_dict(overrides)
     own = epath.Path(tmp_path / str(i))
-    trainer = train.Trainer(
-      experiment,
-      experiment_lib.initial_prompt(experiment),
-      own,
-      checkpoint.Checkpoints(own / 'checkpoints', keep=1),
-      train.Termination(),
-    )
-    trainer.run()
+    trainer = _train_alone(experiment, own)
     best = _best_prompt(workdir / 'runs' / str(i))
     np.testing.assert_allclose(best, _best_prompt(own), rtol=0, atol=1e-6)
     records = zip(found['runs'][i]['epochs'], trainer.place.epochs, strict=True)
@@ -118,9 +134,13 @@ def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch):
     source = contexts.compute(lm, 'bfloat16', params, rows)
     return steps.train_step(lm, tx_of(peak), 1, state, params, batch, source)
 
-  step = functools.partial(sweep.train_step, lm, tx_of, 1, 'bfloat16')
+  def sources(batches):
+    rows = (x.reshape(6, 6) for x in (batches.source_ids, batches.source_mask))
+    return contexts.compute(lm, 'bfloat16', params, tuple(rows))
+
+  step = jax.jit(functools.partial(sweep.train_step, lm, tx_of, 1))
   states = jax.vmap(jax.vmap(state))(prompts)
-  together, scalars = jax.jit(step)(states, (params, peaks), batches)
+  together, scalars = step(states, (params, peaks), (batches, sources(batches)))
   alone = jax.jit(alone)
   for at in np.ndindex(2, 2):
     own = jax.tree.map(lambda x, seed=at[0]: x[:, seed], batches)
@@ -128,6 +148,34 @@ def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch):
     found = together.soft_prompt[at]
     np.testing.assert_allclose(found, expected.soft_prompt, rtol=0, atol=1e-6)
     np.testing.assert_allclose(scalars['loss'][at], expected_scalars['loss'], rtol=1e-6)
+
+
+def test_sources_before_suffixes_are_run_once_for_all_runs_and_epochs(
+  tmp_path, monkeypatch
+):
+  root = epath.Path(tmp_path)
+  data = write_data(root / 'data', 'summarization', sizes=(35, 5, 7))
+  overrides = {'prompt.position': 'suffix'}
+  config = _config(root, data, **overrides)
+  experiment = _experiment(config)
+  alone = _train_alone(experiment, root / 'alone')
+  group = sweep.Group(
+    experiment,
+    [config, _config(root, data, **overrides, **{'train.learning_rate': 0.03})],
+    [experiment_lib.initial_prompt(experiment)] * 2,
+    root / 'group',
+    train.Termination(),
+  )
+  run = []
+  compute = group._contexts._compute
+  monkeypatch.setattr(
+    group._contexts, '_compute', lambda *args: run.append(1) or compute(*args)
+  )
+  trained, _ = group.run()
+  assert len(trained.epochs) == 2 and len(run) == trained.state.step / 2
+  np.testing.assert_allclose(
+    trained.state.soft_prompt, alone.state.soft_prompt, rtol=0, atol=1e-6
+  )
 
 
 def test_a_run_that_diverges_is_told_and_leaves_the_others_alone(finished):

@@ -19,6 +19,9 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
+
+from jaxprompt import metrics
 from jaxprompt import tasks
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -78,8 +81,38 @@ def row(name, arm, metric):
   return f'| {" | ".join(cells)} |'
 
 
-def table(task, runs, prefix, suffix):
-  """Returns the Markdown of a task: what was found, and how."""
+def differences(workdir):
+  """Returns how much lower each arm's loss is than the arm before's, row by row.
+
+  All arms have the same test rows, so this tells arms apart whose own intervals, which
+  hold what makes rows hard for every arm, overlap.
+
+  Args:
+    workdir: of a run; its predictions hold every row's mean loss per target token.
+  """
+  losses = {}
+  for arm in ('none', 'hard', 'soft'):
+    lines = (workdir / 'predictions' / f'{arm}.jsonl').read_text().splitlines()
+    losses[arm] = np.array([json.loads(line)['scores']['loss'] for line in lines])
+  told = []
+  for arm, other in (('hard', 'none'), ('soft', 'hard')):
+    statistics = metrics.mean(losses[other] - losses[arm])
+    low, high = metrics.interval(statistics, seed=0)
+    told.append(
+      f'{arm} below {other} by {metrics.figure(statistics):.3f} [{low:.3f}, {high:.3f}]'
+    )
+  return f'Losses of the same rows, as means over rows: {", ".join(told)}.'
+
+
+def table(task, runs, prefix, suffix, told):
+  """Returns the Markdown of a task: what was found, and how.
+
+  Args:
+    task: a key of `TASKS`.
+    runs: of the sweep.
+    prefix, suffix: content of results.json.
+    told: what `differences` says of the prefix run.
+  """
   metric = tasks.TASKS[task].metrics[0]
   trials = ', '.join(
     f'{trial["validation_loss"]:.3f} with {trial["prompt.length"]} at '
@@ -104,7 +137,7 @@ def table(task, runs, prefix, suffix):
     f'trained parameters), learning rate {config["train"]["learning_rate"]}, seed '
     f'{config["seed"]}, {prefix["test"]["soft"]["examples"]} test rows; training took '
     f'{seconds["prefix"]:.0f} s as prefix, {seconds["suffix"]:.0f} s as suffix (jax '
-    f'{versions["jax"]}). Validation losses of the sweep: {trials}.',
+    f'{versions["jax"]}). Validation losses of the sweep: {trials}. {told}',
   ]
   return '\n'.join(lines) + '\n'
 
@@ -122,7 +155,8 @@ def measure(task, model, data, output):
     run(task, output / position, fields | {'prompt.position': position})
     for position in ('prefix', 'suffix')
   )
-  return table(task, found['runs'], prefix, suffix)
+  told = differences(output / 'prefix')
+  return table(task, found['runs'], prefix, suffix, told)
 
 
 def main():

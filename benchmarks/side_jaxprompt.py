@@ -209,6 +209,7 @@ def _seconds(call, times):
 
 
 def main(model, file, batch_size, batches, position):
+  devices.return_freed_memory()
   side = Side(model, file, int(batch_size), int(batches), position)
   turns = ('warm_up', 'train', 'evaluate', 'generate', 'losses', 'operations')
   worker.answer({turn: getattr(side, turn) for turn in turns})

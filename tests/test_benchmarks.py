@@ -1,8 +1,11 @@
 """The benchmarks run, and what they count holds: nothing here is timed."""
 
 import importlib
+import json
 import os
 import pathlib
+import platform
+import subprocess
 import sys
 
 import conftest
@@ -73,6 +76,38 @@ def test_a_step_keeps_no_blocks_attention():
 
   kept = 4 * rows * tokens * 9 * width  # outputs of a block's matrix products: 3+1+4+1
   assert (temporary(6) - temporary(3)) / 3 < 1.5 * kept
+
+
+_FREES_FOUR_OF_FIVE = """
+import numpy as np, psutil
+from jaxprompt import devices
+
+devices.return_freed_memory()
+np.ones(3_000_000)  # after whose like glibc would keep what is freed
+blocks = [np.ones(2_000_000) for _ in range(5)]
+before = psutil.Process().memory_info().rss
+del blocks[:-1]
+print((before - psutil.Process().memory_info().rss) / 16e6)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='tunes glibc')
+def test_freed_memory_goes_back_to_the_system():
+  command = [sys.executable, '-c', _FREES_FOUR_OF_FIVE]
+  out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+  assert float(out) == pytest.approx(4, abs=0.1)
+
+
+def test_evidence_compares_the_arms_row_by_row(benchmark, tmp_path):
+  losses = {'none': (3.0, 9.0), 'hard': (2.9, 8.9), 'soft': (1.9, 8.1)}
+  (tmp_path / 'predictions').mkdir()
+  for arm, rows in losses.items():
+    lines = (json.dumps({'scores': {'loss': loss}}) for loss in rows)
+    (tmp_path / 'predictions' / f'{arm}.jsonl').write_text('\n'.join(lines))
+  told = benchmark('evidence').differences(tmp_path)
+  # Rows differ by six nats, but agree on the arms.
+  assert 'hard below none by 0.100 [0.100, 0.100]' in told
+  assert 'soft below hard by 0.900 [0.800, 1.000]' in told
 
 
 def test_both_sides_take_turns(benchmark, monkeypatch, tmp_path, peer):

@@ -33,19 +33,24 @@ _COMPILER_OPTIONS = {
 }
 
 
-_M_MMAP_THRESHOLD = -3  # in glibc's malloc.h
-_LARGE = 128 * 1024  # bytes; glibc's own threshold, until it grows
+_COMPILED = '/jax/core/compile/backend_compile_duration'  # JAX's name of the event
+_LARGE_PROGRAM = 0.5  # seconds to compile
 
 
 def return_freed_memory():
-  """Has this process give large blocks of host memory back as soon as they are freed.
+  """Has this process give freed host memory back after every larger compilation.
 
-  glibc comes to keep blocks of up to 32 MB: what loading and compiling have freed would
-  then lie below the peak of every step. Does nothing where there is no glibc.
+  glibc keeps what loading and compiling have freed, and every step's peak would stand
+  on top of it. Does nothing where there is no glibc.
   """
   libc = ctypes.CDLL(None)
-  if hasattr(libc, 'mallopt'):
-    libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+
+  def trim(event, seconds, **_):
+    if event == _COMPILED and seconds > _LARGE_PROGRAM:
+      libc.malloc_trim(0)
+
+  if hasattr(libc, 'malloc_trim'):
+    jax.monitoring.register_event_duration_secs_listener(trim)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ Dropout is never active: the model is frozen and deterministic.
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import transformers
 from flax import linen as nn
@@ -124,6 +125,19 @@ def _hidden_states(
   return final_norm.apply({'params': params['ln_f']}, x), keys_values
 
 
+def _project(call, args, kwargs, context):
+  """Stands in for the stock projection, whose kernel is [out, in]; a Flax interceptor."""
+  layer = context.module
+  if not isinstance(layer, modeling_flax_gpt2.FlaxConv1D):
+    return call(*args, **kwargs)
+  kernel, bias = (
+    jnp.asarray(layer.get_variable('params', name), layer.dtype)
+    for name in ('kernel', 'bias')
+  )
+  return blocks.product(jnp.asarray(*args, layer.dtype), kernel) + bias
+
+
+@nn.intercept_methods(_project)
 def _block(block, x, mask, outputs, cache, cache_index):
   batch, length, width = x.shape
   heads = block.attn.num_heads

@@ -13,6 +13,7 @@ from conftest import FIXTURES
 from jaxprompt import batch as batch_lib
 from jaxprompt import model
 from jaxprompt import steps
+from jaxprompt.lm import blocks
 from jaxprompt.lm import loading
 
 # Compiled whole: op by op, a test would compile dozens of programs.
@@ -61,6 +62,17 @@ def test_loss_target_logits_and_prompt_gradient_equal_pytorchs(with_torch):
   np.testing.assert_allclose(nats / count, torch_outputs['loss'], rtol=1e-5)
   expected = torch_outputs['prompt_gradient']
   np.testing.assert_allclose(gradient / count, expected, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(('tokens', 'weight_left'), [(1, True), (4, True), (50, False)])
+def test_a_few_rows_are_multiplied_with_the_weight_on_the_left(tokens, weight_left):
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(3, tokens, 5)).astype(np.float32)
+  weight = rng.normal(size=(7, 5)).astype(np.float32)
+  compiled = jax.jit(blocks.product).lower(x, weight).compile()
+  np.testing.assert_allclose(compiled(x, weight), x @ weight.T, rtol=1e-5, atol=1e-6)
+  shape = (7, 3 * tokens) if weight_left else (3 * tokens, 7)
+  assert f'f32[{shape[0]},{shape[1]}]{{1,0}} dot(' in compiled.as_text()
 
 
 def test_a_soft_prompt_of_a_texts_embeddings_is_that_hard_prompt(frozen, batch):

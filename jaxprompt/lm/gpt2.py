@@ -2,8 +2,9 @@
 
 The stock model takes only token ids, keeps one cache index per batch, and returns
 logits at every position. Its blocks do the work here, applied one by one to their own
-weights: projections, layer norms and MLPs are transformers' own, and only the
-attention between them is written out, so that prompt, mask and cache can be ours.
+weights: layer norms and MLPs are transformers' own, and only the attention between them
+is written out, so that prompt, mask and cache can be ours, and the products with the
+weights, which are the time that a token takes.
 Dropout is never active: the model is frozen and deterministic.
 """
 
@@ -126,7 +127,7 @@ def _hidden_states(
 
 
 def _project(call, args, kwargs, context):
-  """Stands in for the stock projection, whose kernel is [out, in]; a Flax interceptor."""
+  """Does the stock projection's product by `blocks.product`; a Flax interceptor."""
   layer = context.module
   if not isinstance(layer, modeling_flax_gpt2.FlaxConv1D):
     return call(*args, **kwargs)

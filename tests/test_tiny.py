@@ -12,6 +12,7 @@ import transformers
 from tools.tiny import build
 from tools.tiny import datasets
 from tools.tiny import documents
+from tools.tiny import guides
 from tools.tiny import heldout
 from tools.tiny import passages
 from tools.tiny import pretrain
@@ -199,14 +200,20 @@ def test_weights_have_pytorchs_names_and_layout(lm):
 
 def test_interrupted_pretraining_goes_on_as_if_it_had_not_been(tmp_path):
   config = transformers.GPT2Config(
-    vocab_size=11, n_positions=pretrain.ROW_TOKENS, n_embd=8, n_layer=1, n_head=2
+    vocab_size=11,
+    n_positions=pretrain.ROW_TOKENS,
+    n_embd=8,
+    n_layer=1 + max(block for block, _ in guides.HEADS),
+    n_head=2,
+    eos_token_id=0,
   )
   lm = transformers.FlaxGPT2LMHeadModel(config, _do_init=False)
-  shape = (4 * pretrain.BATCH_ROWS, pretrain.ROW_TOKENS)
-  rows = np.random.default_rng(0).integers(0, 11, shape).astype(np.uint16)
+  shape = (4 * pretrain.BATCH_ROWS, 3, pretrain.ROW_TOKENS)
+  rows = np.random.default_rng(0).integers(0, 3, shape).astype(np.uint16)
+  names = np.array([[-1], [1], [2]])
 
   def train(checkpoint, measure):
-    return pretrain.train(lm, rows, 0, tmp_path / checkpoint, measure, every=2)
+    return pretrain.train(lm, rows, names, 0, tmp_path / checkpoint, measure, every=2)
 
   def interrupt(_):
     raise KeyboardInterrupt
@@ -216,6 +223,65 @@ def test_interrupted_pretraining_goes_on_as_if_it_had_not_been(tmp_path):
   resumed = train('interrupted', lambda _: {})
   straight = train('straight', lambda _: {})
   jax.tree.map(np.testing.assert_array_equal, resumed, straight)
+
+
+DOCUMENT = """Quiz with ->
+Anna met Paul at the zoo. It is late. She has a cat. Paul, who is a baker, has a dog.
+What does Anna have?
+-> a cat
+Who has a dog?
+-> Paul
+- a cat: Anna"""
+
+
+def test_what_a_text_is_about_is_told_from_its_subjects():
+  told = [(DOCUMENT[start:end], who) for start, end, who in guides.clauses(DOCUMENT)]
+  anna, paul = map(guides.NAMES.index, ('Anna', 'Paul'))
+  assert told == [
+    ('Anna met Paul at the zoo.', anna),
+    ('She has a cat.', anna),
+    ('Paul, who is a baker, has a dog.', paul),
+  ]
+
+
+def test_an_answer_is_found_where_the_passage_tells_it():
+  told = [
+    (DOCUMENT[start:end], DOCUMENT[: place + 1].split()[-3:])
+    for start, end, place, _ in guides.answers(DOCUMENT)
+  ]
+  assert told == [
+    ('a cat', ['She', 'has', 'a']),
+    ('Paul', ['has', 'a', 'dog']),
+    ('Anna', ['has', 'a', 'cat']),
+  ]
+
+
+def test_annotations_are_those_of_the_tokens():
+  offsets = [match.span() for match in re.finditer(r'\n| ?[\w>:-]+|[.?,]', DOCUMENT)]
+  tokens = [DOCUMENT[start:end] for start, end in offsets]
+  subjects, answers = guides.annotate(DOCUMENT, offsets)
+  assert subjects[tokens.index(' cat')] == 1 + guides.NAMES.index('Anna')
+  assert subjects[tokens.index(' late')] == 0
+  told = [
+    (tokens[i + 1], tokens[place - 1]) for i, place in enumerate(answers) if place
+  ]
+  assert told == [(' a', ' a'), (' cat', ' cat'), (' Paul', ' dog'), (' Anna', ' cat')]
+
+
+def test_heads_are_shown_places_of_the_same_document_alone():
+  end = 9
+  tokens = [3, 4, 5, 3, 4, 9, 4, 3, 5]
+  subjects = [1, 1, 0, 1, 1, 0, 1, 0, 0]
+  answers = [0, 0, 1, 0, 0, 0, 0, 0, 0]
+  rows = np.array([[tokens, subjects, answers]])
+  places = guides.places(rows, np.array([[-1], [3]]), end)
+  assert {what: list(place[0]) for what, place in places.items()} == {
+    'before': [-1, 0, 1, 2, 3, 4, 5, 6, 7],
+    'same': [-1, -1, -1, 0, 1, -1, -1, -1, -1],
+    'after_same': [-1, -1, -1, 1, -1, -1, -1, -1, -1],
+    'subject': [0, 0, -1, 3, 3, -1, -1, -1, -1],
+    'answer': [-1, -1, 0, -1, -1, -1, -1, -1, -1],
+  }
 
 
 def fact(person: words.Person, english: str) -> world.Fact:

@@ -6,6 +6,7 @@ Everything is a function of the seed. The work directory holds the tokenizer, th
 and the last checkpoint: run the command again and it goes on from there.
 """
 
+import itertools
 import json
 import pathlib
 import string
@@ -22,13 +23,15 @@ from flax import traverse_util
 
 from tools.tiny import datasets
 from tools.tiny import documents
+from tools.tiny import guides
 from tools.tiny import heldout
 from tools.tiny import pretrain
 
 SEED = 0
-DOCUMENTS = 140_000
-_VOCAB_SIZE = 1280
+DOCUMENTS = 150_000
+_VOCAB_SIZE = 1344
 _TOKENIZER_DOCUMENTS = 20_000
+_NAMES_REPEATED = 200
 _CHECKPOINT_EVERY = 325  # steps: a million tokens
 
 PACKAGE = pathlib.Path(__file__).parents[2] / 'jaxprompt' / 'tiny'
@@ -57,7 +60,10 @@ def train_tokenizer(seed: int) -> transformers.PreTrainedTokenizerFast:
     initial_alphabet=sorted(byte_level.alphabet()),
     show_progress=False,
   )
-  bpe.train_from_iterator(documents.sample(seed, _TOKENIZER_DOCUMENTS), trainer)
+  # Names by themselves, so that one at a line's start becomes a single token, too.
+  sample = documents.sample(seed, _TOKENIZER_DOCUMENTS)
+  names = guides.NAMES * _NAMES_REPEATED
+  bpe.train_from_iterator(itertools.chain(sample, names), trainer)
   return transformers.PreTrainedTokenizerFast(
     tokenizer_object=bpe,
     bos_token=documents.END_OF_TEXT,
@@ -66,6 +72,15 @@ def train_tokenizer(seed: int) -> transformers.PreTrainedTokenizerFast:
     model_max_length=pretrain.ROW_TOKENS,
     clean_up_tokenization_spaces=False,
   )
+
+
+def name_ids(tokenizer) -> np.ndarray:
+  """The ids of names' first tokens, as `guides.places` takes them."""
+  ids = [[-1, -1]]
+  for name in guides.NAMES:
+    starts = tokenizer([name, f' {name}'])['input_ids']
+    ids.append([start[0] for start in starts])
+  return np.array(ids)
 
 
 def pytorch_names(params: pretrain.Params) -> dict[str, np.ndarray]:
@@ -121,7 +136,7 @@ def build(workdir: pathlib.Path, seed: int) -> None:
   workdir.mkdir(parents=True, exist_ok=True)
   write_datasets(PACKAGE / 'data', seed)
   tokenizer, rows = prepare(workdir, seed)
-  logging.info('%.1fM tokens in %d rows', rows.size / 1e6, len(rows))
+  logging.info('%.1fM tokens in %d rows', rows[:, 0].size / 1e6, len(rows))
   lm = pretrain.model(len(tokenizer), tokenizer.eos_token_id)
 
   def measure(params):
@@ -130,6 +145,7 @@ def build(workdir: pathlib.Path, seed: int) -> None:
   params = pretrain.train(
     lm,
     rows,
+    name_ids(tokenizer),
     seed,
     workdir / 'checkpoint.msgpack',
     measure,
@@ -138,7 +154,7 @@ def build(workdir: pathlib.Path, seed: int) -> None:
   perplexity = heldout.perplexity(lm, tokenizer, params, seed)
   logging.info('held-out perplexity: %.3f', perplexity)
   write_model(PACKAGE / 'model', lm, tokenizer, jax.device_get(params))
-  write_card(PACKAGE / 'model', rows.size, perplexity, measure(params))
+  write_card(PACKAGE / 'model', rows[:, 0].size, perplexity, measure(params))
 
 
 def main(_) -> None:

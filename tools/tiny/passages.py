@@ -198,12 +198,13 @@ def draw_passage(
   people: int,
   facts_each: int,
   style: Style,
+  apart: int = 1,
   held_out: bool = False,
 ) -> Passage:
-  """Draws a passage; its people are told about in mostly the same relations."""
+  """Draws a passage; all but `apart` of the relations told of a person are all's."""
   cast = rng.sample(words.PEOPLE, people)
   taken = {person.name for person in cast}
-  pool = rng.sample(world.RELATIONS, facts_each + min(people - 1, 1))
+  pool = rng.sample(world.RELATIONS, facts_each + min(people - 1, apart))
   tellings = []
   for person in cast:
     own = rng.sample(pool, facts_each)

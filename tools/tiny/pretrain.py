@@ -18,12 +18,15 @@ import transformers
 from absl import logging
 
 from tools.tiny import documents
+from tools.tiny import guides
 
 ROW_TOKENS = 256
 BATCH_ROWS = 12
 _PEAK_LEARNING_RATE = 2e-3
 _KERNEL_LEARNING_RATE = 2e-2
 _WARMUP_STEPS = 100
+_GUIDED = 0.6  # the share of the steps in which heads are shown where to look
+_GUIDE_WEIGHT = 0.1  # of that loss at first; it falls to 0
 _TOKENIZED_AT_ONCE = 10_000  # documents; all at once would take gigabytes
 
 Params = Any
@@ -35,7 +38,7 @@ def model(vocab_size: int, end_of_text: int) -> transformers.FlaxGPT2LMHeadModel
     vocab_size=vocab_size,
     n_positions=ROW_TOKENS,
     n_embd=128,
-    n_layer=4,
+    n_layer=5,
     n_head=4,
     resid_pdrop=0.0,
     embd_pdrop=0.0,
@@ -56,17 +59,33 @@ def pack(texts: Iterable[str], tokenizer) -> np.ndarray:
   is cut off where the row ends.
 
   Returns:
-    Token ids, [rows, ROW_TOKENS] uint16.
+    [rows, 3, ROW_TOKENS] uint16: token ids, and what `guides.places` has to know.
   """
-  rows, row = [], []
+  rows, row = [], np.zeros((3, 0), np.uint16)
   texts = iter(texts)
   while some := list(itertools.islice(texts, _TOKENIZED_AT_ONCE)):
-    for ids in tokenizer([text + documents.END_OF_TEXT for text in some])['input_ids']:
-      row += ids
-      if len(row) >= ROW_TOKENS:
-        rows.append(row[:ROW_TOKENS])
-        row = []
-  return np.array(rows, np.uint16)
+    whole = [text + documents.END_OF_TEXT for text in some]
+    encoded = tokenizer(whole, return_offsets_mapping=True)
+    for text, ids, offsets in zip(
+      whole, encoded['input_ids'], encoded['offset_mapping'], strict=True
+    ):
+      subject, answer = guides.annotate(text, offsets)
+      answer = np.where(answer > 0, answer + row.shape[1], 0)
+      row = np.concatenate([row, [ids, subject, answer]], axis=1, dtype=np.uint16)
+      if row.shape[1] >= ROW_TOKENS:
+        rows.append(row[:, :ROW_TOKENS])
+        row = row[:, :0]
+  return np.array(rows)
+
+
+def _apply(module, params: Params, tokens: jax.Array, **options):
+  positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+  ones = jnp.ones_like(tokens)
+  return module.apply({'params': params}, tokens, ones, positions, **options)
+
+
+def _token_losses(logits: jax.Array, tokens: jax.Array) -> jax.Array:
+  return optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], tokens[:, 1:])
 
 
 def token_losses(module, params: Params, tokens: jax.Array) -> tuple:
@@ -78,12 +97,8 @@ def token_losses(module, params: Params, tokens: jax.Array) -> tuple:
   Returns:
     Losses in nats and hits, both [B, T - 1].
   """
-  positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-  ones = jnp.ones_like(tokens)
-  logits = module.apply({'params': params}, tokens, ones, positions).logits[:, :-1]
-  targets = tokens[:, 1:]
-  losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-  return losses, logits.argmax(-1) == targets
+  logits = _apply(module, params, tokens).logits
+  return _token_losses(logits, tokens), logits[:, :-1].argmax(-1) == tokens[:, 1:]
 
 
 def initial_params(lm: transformers.FlaxGPT2LMHeadModel, seed: int) -> Params:
@@ -137,6 +152,7 @@ def _optimizer(steps: int) -> optax.GradientTransformation:
 def train(
   lm: transformers.FlaxGPT2LMHeadModel,
   rows: np.ndarray,
+  names: np.ndarray,
   seed: int,
   checkpoint: pathlib.Path,
   measure: Callable[[Params], dict[str, float]],
@@ -146,14 +162,15 @@ def train(
   """Trains on the rows once, in their order.
 
   Args:
-    rows: [rows, ROW_TOKENS] token ids.
+    rows: what `pack` returns.
+    names: see `guides.places`.
     checkpoint: the file training is resumed from, if it is there.
     measure: gives figures to log.
     every: steps between checkpoints, each followed by `measure`.
   """
   steps = len(rows) // BATCH_ROWS
   optimizer = _optimizer(steps)
-  update = jax.jit(_update_fn(lm, optimizer), donate_argnums=(0, 1))
+  update = jax.jit(_update_fn(lm, names, optimizer), donate_argnums=(0, 1))
   params = initial_params(lm, seed)
   state = {'step': 0, 'params': params, 'moments': optimizer.init(params)}
   if checkpoint.exists():
@@ -163,22 +180,27 @@ def train(
   began = time.monotonic()
   for step in range(start, steps):
     batch = rows[step * BATCH_ROWS : (step + 1) * BATCH_ROWS].astype(np.int32)
-    params, moments, loss = update(params, moments, batch)
+    weight = _GUIDE_WEIGHT * max(0.0, 1 - step / (_GUIDED * steps))
+    params, moments, loss = update(params, moments, batch, weight)
     done = step + 1
     if done % every == 0 or done == steps:
-      speed = (done - start) * batch.size / (time.monotonic() - began)
+      speed = (done - start) * batch[:, 0].size / (time.monotonic() - began)
       _save(checkpoint, {'step': done, 'params': params, 'moments': moments})
       logging.info('step %d/%d: loss %.3f, %.0f tokens/s', done, steps, loss, speed)
       logging.info(', '.join(f'{k} {v:.3g}' for k, v in measure(params).items()))
   return params
 
 
-def _update_fn(lm, optimizer: optax.GradientTransformation) -> Callable:
-  def update(params, moments, tokens):
+def _update_fn(lm, names: np.ndarray, optimizer) -> Callable:
+  def update(params, moments, rows, guide_weight):
     def loss_fn(params):
-      return token_losses(lm.module, params, tokens)[0].mean()
+      tokens = rows[:, 0]
+      out = _apply(lm.module, params, tokens, output_attentions=True)
+      loss = _token_losses(out.logits, tokens).mean()
+      places = guides.places(rows, jnp.asarray(names), lm.config.eos_token_id)
+      return loss + guide_weight * guides.loss(out.attentions, places), loss
 
-    loss, grads = jax.value_and_grad(loss_fn)(params)
+    (_, loss), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
     updates, moments = optimizer.update(grads, moments, params)
     return optax.apply_updates(params, updates), moments, loss
 

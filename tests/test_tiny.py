@@ -268,6 +268,21 @@ def test_annotations_are_those_of_the_tokens():
   assert told == [(' a', ' a'), (' cat', ' cat'), (' Paul', ' dog'), (' Anna', ' cat')]
 
 
+def test_a_row_begins_with_a_document_and_counts_places_from_there(tokenizer):
+  rows = pretrain.pack([DOCUMENT] * 20, tokenizer)
+  assert rows.shape[1:] == (3, pretrain.ROW_TOKENS)
+  for tokens, _, answers in rows:
+    text = [tokenizer.decode([token]) for token in tokens]
+    assert text[0] == 'Quiz'
+    told = {(text[i + 1], text[place - 1]) for i, place in enumerate(answers) if place}
+    assert told == {
+      (' a', ' a'),
+      (' cat', ' cat'),
+      (' Paul', ' dog'),
+      (' Anna', ' cat'),
+    }
+
+
 def test_heads_are_shown_places_of_the_same_document_alone():
   end = 9
   tokens = [3, 4, 5, 3, 4, 9, 4, 3, 5]

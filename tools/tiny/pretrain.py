@@ -71,7 +71,8 @@ def pack(texts: Iterable[str], tokenizer) -> np.ndarray:
     ):
       subject, answer = guides.annotate(text, offsets)
       answer = np.where(answer > 0, answer + row.shape[1], 0)
-      row = np.concatenate([row, [ids, subject, answer]], axis=1, dtype=np.uint16)
+      document = np.array([ids, subject, answer], np.uint16)
+      row = np.concatenate([row, document], axis=1)
       if row.shape[1] >= ROW_TOKENS:
         rows.append(row[:, :ROW_TOKENS])
         row = row[:, :0]

@@ -226,10 +226,10 @@ def test_interrupted_pretraining_goes_on_as_if_it_had_not_been(tmp_path):
 
 
 DOCUMENT = """Quiz with ->
-Anna met Paul at the zoo. It is late. She has a cat. Paul, who is a baker, has a dog.
+Anna met Paul at the zoo. It is late. She has a cat. Paul, who is a baker, has a horse.
 What does Anna have?
 -> a cat
-Who has a dog?
+Who has a horse?
 -> Paul
 - a cat: Anna"""
 
@@ -240,7 +240,7 @@ def test_what_a_text_is_about_is_told_from_its_subjects():
   assert told == [
     ('Anna met Paul at the zoo.', anna),
     ('She has a cat.', anna),
-    ('Paul, who is a baker, has a dog.', paul),
+    ('Paul, who is a baker, has a horse.', paul),
   ]
 
 
@@ -251,7 +251,7 @@ def test_an_answer_is_found_where_the_passage_tells_it():
   ]
   assert told == [
     ('a cat', ['She', 'has', 'a']),
-    ('Paul', ['has', 'a', 'dog']),
+    ('Paul', ['has', 'a', 'horse']),
     ('Anna', ['has', 'a', 'cat']),
   ]
 
@@ -265,7 +265,12 @@ def test_annotations_are_those_of_the_tokens():
   told = [
     (tokens[i + 1], tokens[place - 1]) for i, place in enumerate(answers) if place
   ]
-  assert told == [(' a', ' a'), (' cat', ' cat'), (' Paul', ' dog'), (' Anna', ' cat')]
+  assert told == [
+    (' a', ' a'),
+    (' cat', ' cat'),
+    (' Paul', ' horse'),
+    (' Anna', ' cat'),
+  ]
 
 
 def test_a_row_begins_with_a_document_and_counts_places_from_there(tokenizer):
@@ -275,12 +280,7 @@ def test_a_row_begins_with_a_document_and_counts_places_from_there(tokenizer):
     text = [tokenizer.decode([token]) for token in tokens]
     assert text[0] == 'Quiz'
     told = {(text[i + 1], text[place - 1]) for i, place in enumerate(answers) if place}
-    assert told == {
-      (' a', ' a'),
-      (' cat', ' cat'),
-      (' Paul', ' dog'),
-      (' Anna', ' cat'),
-    }
+    assert told == {(' a', ' a'), (' cat', ' cat'), (' Paul', ' horse')}
 
 
 def test_heads_are_shown_places_of_the_same_document_alone():

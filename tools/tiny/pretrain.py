@@ -56,8 +56,8 @@ def pack(texts: Iterable[str], tokenizer) -> np.ndarray:
   """Packs documents into rows, keeping their order.
 
   Every row starts with the start of a document, as a prompt does, and its last document
-  is cut off where the row ends. A document's last line, which has the end of text in it,
-  is not taken for an answer.
+  is cut off where the row ends. A document's last line, which the end of text is part
+  of, is not taken for an answer.
 
   Returns:
     [rows, 3, ROW_TOKENS] uint16: token ids, and what `guides.places` has to know.

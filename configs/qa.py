@@ -15,7 +15,9 @@ PRESETS = {
     'data.max_source_tokens': 96,
     'data.max_target_tokens': 12,
     'eval.max_new_tokens': 12,
-    'train.epochs': 5,
+    # At 0.1 one seed in four stopped learning halfway.
+    'train.learning_rate': 0.03,
+    'train.epochs': 8,
   },
   'original': SIZES | config_lib.ORIGINAL,
 }

@@ -198,12 +198,13 @@ def test_weights_have_pytorchs_names_and_layout(lm):
   assert weights['transformer.wte.weight'].shape[0] == lm.config.vocab_size
 
 
-def test_interrupted_pretraining_goes_on_as_if_it_had_not_been(tmp_path):
+def test_interrupted_pretraining_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+  monkeypatch.setattr(guides, 'HEADS', {(0, 1): 'subject'})  # one block compiles fast
   config = transformers.GPT2Config(
     vocab_size=11,
     n_positions=pretrain.ROW_TOKENS,
     n_embd=8,
-    n_layer=1 + max(block for block, _ in guides.HEADS),
+    n_layer=1,
     n_head=2,
     eos_token_id=0,
   )

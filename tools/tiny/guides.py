@@ -111,9 +111,9 @@ def _answer(passage: str, question: str, line: str) -> Answer | None:
   return None
 
 
-def _find(passage: str, words: str) -> int:
-  """The place of whole words, or -1."""
-  match = re.search(rf'(?<![^\W_]){re.escape(words)}(?![^\W_])', passage)
+def _find(passage: str, phrase: str) -> int:
+  """The place of a phrase of whole words, or -1."""
+  match = re.search(rf'(?<![^\W_]){re.escape(phrase)}(?![^\W_])', passage)
   return match.start() if match else -1
 
 

@@ -131,11 +131,12 @@ def _project(call, args, kwargs, context):
   layer = context.module
   if not isinstance(layer, modeling_flax_gpt2.FlaxConv1D):
     return call(*args, **kwargs)
+  (x,) = args
   kernel, bias = (
     jnp.asarray(layer.get_variable('params', name), layer.dtype)
     for name in ('kernel', 'bias')
   )
-  return blocks.product(jnp.asarray(*args, layer.dtype), kernel) + bias
+  return blocks.product(jnp.asarray(x, layer.dtype), kernel) + bias
 
 
 @nn.intercept_methods(_project)

@@ -3,7 +3,7 @@
 Left to itself, a model of this size comes to read by the kind of a word alone: asked
 where Anna lives, it finds a town, whosever. To do better it has to know whom a word is
 about, find the question's words again in the passage, and put both together, and as
-long as it does not do all of that, no step towards any of it is worth anything. So one
+long as it does not do all of that, no step towards any of it is worth anything. So a
 head each is shown these steps, which the grammar that made the text knows, by a loss on
 its attention (Deshpande and Narasimhan 2020, arXiv:2010.02399) that fades out before
 the end. What to make of what they see, the heads learn from the text alone.

@@ -18,11 +18,19 @@ from jaxprompt.lm import loading
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
 CHECKPOINT = FIXTURES / 'gpt2'
 FAMILIES = ('gpt2', 'llama')  # by their checkpoint in FIXTURES
-# Settings of XLA for a test that starts processes with so many devices: programs that
-# run once need not be fast.
-DEVICES = '--xla_force_host_platform_device_count={} --xla_backend_optimization_level=0'
+# Of XLA, for the tests and the processes that they start: programs that run once need
+# not be fast. It is read when JAX first looks for devices.
+os.environ['XLA_FLAGS'] = ' '.join(
+  [os.environ.get('XLA_FLAGS', ''), '--xla_backend_optimization_level=0']
+)
 CHROMIUM = pathlib.Path('/usr/bin/chromium')
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
+
+
+def with_devices(count):
+  """Returns what the environment of a process with so many devices has besides."""
+  flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={count}'
+  return {'XLA_FLAGS': flags}
 
 
 @pytest.fixture(scope='session')

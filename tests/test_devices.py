@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 import transformers
-from conftest import DEVICES
+from conftest import with_devices
 
 from jaxprompt import data as data_lib
 from jaxprompt import decode
@@ -240,7 +240,7 @@ def test_it_holds_for_two_and_eight_devices():
   runs = {
     count: subprocess.Popen(
       [*command, '-k', only[count]],
-      env=os.environ | {'XLA_FLAGS': DEVICES.format(count)},
+      env=os.environ | with_devices(count),
       stdout=subprocess.PIPE,
       text=True,
     )

@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 import pytest
-from conftest import DEVICES
 from conftest import arguments
+from conftest import with_devices
 from conftest import write_data
 
 from jaxprompt import checkpoint
@@ -27,7 +27,7 @@ def _start(commands):
   with socket.create_server(('127.0.0.1', 0)) as server:
     port = server.getsockname()[1]
   shared = {
-    'XLA_FLAGS': DEVICES.format(2),
+    **with_devices(2),
     'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}',
     'JAX_NUM_PROCESSES': str(len(commands)),
   }

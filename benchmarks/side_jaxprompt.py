@@ -115,6 +115,10 @@ class Side:
     tokens = sum(self._rows[i].length for indices, _ in batches for i in indices)
     return {'seconds': seconds, 'tokens': tokens}
 
+  def kept(self):
+    """Returns the GB of the sources before a suffix prompt that are kept."""
+    return self._contexts.kept_bytes / 1e9
+
   def _held(self):
     """Returns the rows that are evaluated: the first batches."""
     return self._rows[: HELD_BATCHES * self._batch_size]
@@ -211,7 +215,7 @@ def _seconds(call, times):
 def main(model, file, batch_size, batches, position):
   devices.return_freed_memory()
   side = Side(model, file, int(batch_size), int(batches), position)
-  turns = ('warm_up', 'train', 'evaluate', 'generate', 'losses', 'operations')
+  turns = ('warm_up', 'train', 'kept', 'evaluate', 'generate', 'losses', 'operations')
   worker.answer({turn: getattr(side, turn) for turn in turns})
 
 

@@ -104,6 +104,7 @@ def measure(python, model, rows, case, rounds):
     if turn == 'train':
       peaks = ours.ask('peak'), peft.ask('peak')
       found['peak_gb'] = dict(zip(('jaxprompt', 'peft'), peaks, strict=True))
+      found['kept_gb'] = ours.ask('kept')
   ours.close(), peft.close()
   return found
 
@@ -145,10 +146,14 @@ def table(found):
         f'| {peft:,.0f} tokens/s |'
       )
     ours, peft = case['peak_gb'].values()
-    lines.append(
-      f'| peak memory of training: {name} | {ours / peft:.2f} | {ours:.2f} GB '
+    memory = {'': ours}
+    if case['position'] == 'suffix':
+      memory[', without the sources that are kept'] = ours - case['kept_gb']
+    lines += [
+      f'| peak memory of training: {name}{what} | {gb / peft:.2f} | {gb:.2f} GB '
       f'| {peft:.2f} GB |'
-    )
+      for what, gb in memory.items()
+    ]
   for name, (ours, peft) in found['start'].items():
     lines.append(
       f'| command to first step, {name} | {peft / ours:.2f} | {ours:.1f} s '

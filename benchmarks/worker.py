@@ -70,4 +70,4 @@ def answer(turns):
 
 
 def _peak():
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+  return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9

@@ -129,6 +129,7 @@ def test_both_sides_take_turns(benchmark, monkeypatch, tmp_path, peer):
     assert len(timed[turn]['ratios']) == 2
     assert min(timed[turn]['jaxprompt'] + timed[turn]['peft']) > 0
   assert all(peak > 0.05 for peak in timed['peak_gb'].values())
+  assert 0 < timed['kept_gb'] < 0.05  # of the few sources of a tiny model
   same, operations = versus.same_steps(
     peer, conftest.CHECKPOINT, rows, case._replace(position='prefix')
   )
@@ -140,4 +141,6 @@ def test_both_sides_take_turns(benchmark, monkeypatch, tmp_path, peer):
     'same_steps': same,
     'operations': operations,
   }
-  assert '| command to first step, at once | 2.00 |' in versus.table(found)
+  table = versus.table(found)
+  assert '| command to first step, at once | 2.00 |' in table
+  assert 'batch 4, `suffix`, without the sources that are kept |' in table

@@ -80,7 +80,7 @@ def test_without_the_hub_the_cache_serves_if_it_is_asked_to(hub_root, tmp_path):
     ({'data.path': 'nosuch'}, "data.path 'nosuch' is neither a local directory nor a"),
     ({'data.subset': 'de-fr'}, "BuilderConfig 'de-fr' not found. Available: ['de-en'"),
     ({'model.path': 'nosuch'}, "model.path 'nosuch' is neither a local directory nor"),
-    ({'model.path': 'pickled'}, "model.path 'pickled' holds pickled weights alone"),
+    ({'model.path': 'pickled'}, "model.path 'pickled' has no model.safetensors, "),
   ],
 )
 def test_what_the_hub_does_not_have_is_named(hub_root, tmp_path, overrides, message):

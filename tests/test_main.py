@@ -350,11 +350,10 @@ SPOILED = {
   'empty': (lambda f: shutil.rmtree(f) or f.mkdir(), 'has no config.json'),
   'family': (lambda f: _edit(f, model_type='bert'), "has model_type 'bert'; expected"),
   'short': (lambda f: _edit(f, n_layer=3), 'lacks weights that its config asks for'),
-  'shape': (lambda f: _edit(f, n_positions=200), 'expected to be of shape (200, 24)'),
+  'shape': (lambda f: _edit(f, n_positions=200), 'config asks for (200, 24)'),
   'tokenizer': (lambda f: _edit(f, eos_token_id=9), "put the model's own tokenizer"),
   'scale': (lambda f: _edit(f, scale_attn_weights=False), 'scales its attention'),
-  'pickle': (_rename_weights, 'holds pickled weights alone'),
-  'no weights': (lambda f: (f / 'model.safetensors').unlink(), 'cannot be loaded'),
+  'pickle': (_rename_weights, 'pickled weights can run code when they are read'),
   'torn': (lambda f: (f / 'model.safetensors').write_bytes(b'torn'), 'cannot be read'),
   'config': (lambda f: (f / 'config.json').write_text('{'), 'cannot be loaded'),
 }

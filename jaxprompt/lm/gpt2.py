@@ -12,7 +12,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import transformers
 from flax import linen as nn
 from jax.sharding import PartitionSpec
@@ -22,6 +21,7 @@ from jaxprompt import errors
 from jaxprompt.lm import attention
 from jaxprompt.lm import base
 from jaxprompt.lm import blocks
+from jaxprompt.lm import weights
 
 
 def load(path, config, dtype):
@@ -42,22 +42,14 @@ def load(path, config, dtype):
       '(scale_attn_by_inverse_layer_idx, or no scale_attn_weights), which the Flax '
       'GPT-2 does not honour; use a checkpoint with the stock scaling'
     )
-  model = _Checkpoint.from_pretrained(path, config=config, dtype=dtype)
-  return from_config(config, dtype), model.params
+  return from_config(config, dtype), weights.read(path, _shapes(config))
 
 
-class _Checkpoint(transformers.FlaxGPT2LMHeadModel):
-  """The stock model, without the random weights that a checkpoint's would replace.
-
-  Drawing them takes longer than reading the file, and as much memory again. What a
-  checkpoint lacks is still told, and is an error to our caller.
-  """
-
-  def init_weights(self, rng, input_shape, params=None):
-    shapes = jax.eval_shape(
-      lambda rng: super(_Checkpoint, self).init_weights(rng, input_shape), rng
-    )
-    return jax.tree.map(lambda x: np.broadcast_to(x.dtype.type(), x.shape), shapes)
+def _shapes(config):
+  """Returns the shapes of the weights; a tied head has none of its own."""
+  module = modeling_flax_gpt2.FlaxGPT2LMHeadModule(config)
+  ids = jnp.zeros((1, 1), jnp.int32)
+  return jax.eval_shape(module.init, jax.random.key(0), ids, ids, ids)['params']
 
 
 def from_config(config, dtype):

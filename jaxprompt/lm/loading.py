@@ -1,7 +1,5 @@
 """Loads a checkpoint: its family's functions, its weights, and the tokenizer it had."""
 
-import contextlib
-import logging
 import pathlib
 
 import jax
@@ -14,11 +12,9 @@ from jaxprompt import errors
 from jaxprompt import hub
 from jaxprompt.lm import gpt2
 from jaxprompt.lm import llama
-from jaxprompt.lm import weights
 
 FAMILIES = {'gpt2': gpt2.load, 'llama': llama.load}
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
-_PICKLED = ('pytorch_model.bin', 'pytorch_model.bin.index.json')
 
 
 def load(path, dtype):
@@ -51,7 +47,7 @@ def load(path, dtype):
         f'{", ".join(FAMILIES)}'
       )
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-    with _complete_weights(path), jax.default_device(_host()):
+    with jax.default_device(_host()):
       lm, params = FAMILIES[kind](path, config, DTYPES[dtype])
   _check_tokenizer(path, tokenizer, lm.vocab_size, config.get('eos_token_id'))
   return lm, jax.tree.map(lambda x: np.asarray(x, DTYPES[dtype]), params), tokenizer
@@ -75,53 +71,6 @@ def _check_directory(folder):
     raise errors.UserError(
       f'model.path {str(folder)!r} has no config.json; expected a checkpoint directory '
       'with config.json, weights and tokenizer'
-    )
-  names = {file.name for file in folder.iterdir()}
-  safe = [name for name in names if name.endswith(('.safetensors', '.msgpack'))]
-  if not safe and names.intersection(_PICKLED):
-    raise errors.UserError(
-      f'model.path {str(folder)!r} holds pickled weights alone, which can run code '
-      f'when they are read; {weights.CONVERT}'
-    )
-
-
-@contextlib.contextmanager
-def _complete_weights(path):
-  """Makes an error of the warning that weights are missing and were drawn at random.
-
-  It hides the others: that Flax models end with transformers 5 is nothing that a
-  user of this package can act on.
-  """
-  messages = []
-  handler = logging.Handler()
-  handler.emit = lambda record: messages.append(record.getMessage())
-  logger = logging.getLogger('transformers')
-  handlers, propagate = logger.handlers, logger.propagate
-  logger.handlers, logger.propagate = [handler], False
-  try:
-    yield
-  except errors.UserError:
-    raise
-  except OSError as e:
-    if 'from_pt=True' in str(e):
-      raise errors.UserError(
-        f'model.path {path!r} holds pickled weights alone; {weights.CONVERT}'
-      ) from e
-    raise
-  except Exception as e:
-    # safetensors and msgpack each raise their own for a torn file.
-    reason = ' '.join(str(e).split())
-    raise errors.UserError(
-      f'model.path {path!r} has weights that cannot be read: {reason}; get them again'
-    ) from e
-  finally:
-    logger.handlers, logger.propagate = handlers, propagate
-  missing = [message for message in messages if 'newly initialized' in message]
-  if missing:
-    names = missing[0].partition('newly initialized: ')[2].splitlines()[0]
-    raise errors.UserError(
-      f'model.path {path!r} lacks weights that its config asks for: {names:.200}; get '
-      'the whole checkpoint'
     )
 
 

@@ -262,6 +262,14 @@ def test_a_bad_value_is_one_line_with_status_2(finished, tmp_path, capsys, overr
   assert not (tmp_path / 'config.json').exists()  # the workdir can still be used
 
 
+def test_the_command_starts_without_what_a_run_on_local_files_does_not_need():
+  code = 'import sys; import jaxprompt.main; print(*sys.modules)'
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+  loaded = set(done.stdout.split())
+  assert {'jax', 'jaxprompt.train'} <= loaded
+  assert not {'datasets', 'pandas', 'rouge_score', 'nltk'} & loaded  # half of the start
+
+
 @pytest.mark.parametrize(
   'argv, message',
   [

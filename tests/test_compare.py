@@ -121,7 +121,7 @@ def test_a_comparison_that_cannot_be_made_is_one_line_with_status_2(
 
 def test_the_page_opens_in_a_browser_and_fits_a_phone(tmp_path, visit, capsys):
   folders = [
-    workdirs.write_run(tmp_path / model, model=model, parameters=size)
+    workdirs.write_run(tmp_path / (40 * 'long') / model, model=model, parameters=size)
     for model, size in SIZES.items()
   ]
   output = tmp_path / 'page.html'

@@ -260,7 +260,8 @@ def test_hostile_rows_show_as_text(tmp_path, visit):
 
 
 def test_the_page_fits_a_phone_and_follows_the_colour_scheme(tmp_path, visit):
-  url = _url(workdirs.write_run(tmp_path / 'run'))
+  model = '/checkpoints/' + 40 * 'long'
+  url = _url(workdirs.write_run(tmp_path / 'run', model=model))
   phone = visit(url, viewport={'width': 390, 'height': 844})
   assert phone.evaluate('document.documentElement.scrollWidth') == 390
   background = 'getComputedStyle(document.body).backgroundColor'

@@ -28,8 +28,8 @@ def load(path, dtype):
     `base.LanguageModel`, its weights in `dtype` on the host, and the tokenizer.
 
   Raises:
-    UserError: if the checkpoint is missing, incomplete, of another architecture, holds
-      pickled weights alone, or has a tokenizer that is not its own.
+    UserError: if the checkpoint is missing, incomplete, of another architecture, has
+      no weights but pickled ones, or a tokenizer that is not its own.
   """
   path = embedded.model_path(path)
   folder = pathlib.Path(path).expanduser()

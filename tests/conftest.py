@@ -28,7 +28,7 @@ CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 
 
 def with_devices(count):
-  """Returns what the environment of a process with so many devices has besides."""
+  """Returns the environment variables that give a process so many devices."""
   flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={count}'
   return {'XLA_FLAGS': flags}
 

@@ -362,6 +362,7 @@ SPOILED = {
   'tokenizer': (lambda f: _edit(f, eos_token_id=9), "put the model's own tokenizer"),
   'scale': (lambda f: _edit(f, scale_attn_weights=False), 'scales its attention'),
   'pickle': (_rename_weights, 'pickled weights can run code when they are read'),
+  'no weights': (lambda f: (f / 'model.safetensors').unlink(), 'has no model.safet'),
   'torn': (lambda f: (f / 'model.safetensors').write_bytes(b'torn'), 'cannot be read'),
   'config': (lambda f: (f / 'config.json').write_text('{'), 'cannot be loaded'),
 }

@@ -46,7 +46,16 @@ class Side:
     soft_prompt = lm.embed(params, jnp.arange(PROMPT))
 
     def step(state, params, rows):
-      return steps.train_step(lm, tx, 1, state, params, *rows, axis_name=devices.DATA)
+      return steps.train_step(
+        lm,
+        tx,
+        1,
+        state,
+        params,
+        *rows,
+        axis_name=devices.DATA,
+        tokens_at_a_time=devices.tokens_at_a_time(),
+      )
 
     def generate(params, soft_prompt, rows):
       return decode.generate(

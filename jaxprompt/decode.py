@@ -115,7 +115,7 @@ def generate_each(
   """
   embeds = lm.embed(params, input_ids)
   embeds, mask = prompt.surround(frames, embeds, attention_mask)
-  logits, state = _begin(lm, params, embeds, mask, None, max_new_tokens, beams)
+  logits, state = _begin(lm, params, embeds, mask, max_new_tokens, beams)
   choose = _likeliest
   if sampling:
     choose = functools.partial(_draw, sampling, jax.vmap(jax.random.key)(seeds))
@@ -161,21 +161,21 @@ def prefill(
     B * copies rows, with room for `max_new_tokens`.
   """
   if position == 'suffix':
-    before = model.source_context(lm, params, input_ids, attention_mask)
+    in_front = {'before': model.source_context(lm, params, input_ids, attention_mask)}
     none = input_ids[:, :0]
     embeds, mask = prompt.prepend(soft_prompt, lm.embed(params, none), none > 0)
   else:
+    in_front = {'soft_prompt': soft_prompt}
     embeds, mask = lm.embed(params, input_ids), attention_mask
-    before = model.prompt_context(lm, params, soft_prompt, embeds.dtype)
-  return _begin(lm, params, embeds, mask, before, max_new_tokens, copies)
+  return _begin(lm, params, embeds, mask, max_new_tokens, copies, **in_front)
 
 
-def _begin(lm, params, embeds, mask, before, max_new_tokens, copies):
-  """Runs embeddings, from `before` on if that is a `Context`; returns as `prefill`."""
+def _begin(lm, params, embeds, mask, max_new_tokens, copies, **in_front):
+  """Runs embeddings, after what `model.hidden_states` takes; returns as `prefill`."""
   length = mask.shape[1]
   last = length - 1 - jnp.argmax(mask[:, ::-1], axis=-1)  # [B]: the last real token
   hidden, (keys_values, mask) = model.hidden_states(
-    lm, params, embeds, mask, before, last[:, None]
+    lm, params, embeds, mask, outputs=last[:, None], **in_front
   )
   logits = lm.logits(params, hidden[:, 0])
 

@@ -33,8 +33,16 @@ _COMPILER_OPTIONS = {
 }
 
 
+# As many tokens keep a CPU's cores busy; more at a time take memory and are no faster.
+_TOKENS_AT_A_TIME = {'cpu': 640}
+
 _COMPILED = '/jax/core/compile/backend_compile_duration'  # JAX's name of the event
 _LARGE_PROGRAM = 0.5  # seconds to compile
+
+
+def tokens_at_a_time():
+  """Returns how many tokens a step best runs at a time here; None is all there are."""
+  return _TOKENS_AT_A_TIME.get(jax.default_backend())
 
 
 def return_freed_memory():

@@ -16,7 +16,7 @@ from jaxprompt import prompt
 class Context(NamedTuple):
   """What has been run already, and the tokens that follow look back at."""
 
-  keys_values: tuple  # of every block, each [B, G, S, D]; B may be 1: all rows share it
+  keys_values: tuple  # of every block, each [B, G, S, D]
   mask: jax.Array  # [B, S] bool
 
 
@@ -29,7 +29,9 @@ def position_ids(attention_mask):
   return jnp.maximum(jnp.cumsum(attention_mask, axis=-1) - 1, 0)
 
 
-def hidden_states(lm, params, embeds, attention_mask, before=None, outputs=None):
+def hidden_states(
+  lm, params, embeds, attention_mask, soft_prompt=None, before=None, outputs=None
+):
   """Runs embeddings through the frozen blocks.
 
   Args:
@@ -37,26 +39,29 @@ def hidden_states(lm, params, embeds, attention_mask, before=None, outputs=None)
     params: its weights.
     embeds: [B, T, H].
     attention_mask: [B, T] bool.
-    before: the `Context` of S tokens that stand before these, or None: then S is 0.
+    soft_prompt: [P, H], which stands before every row and is run once for all; P may be
+      0, and None is the same.
+    before: the `Context` of S tokens that stand before these instead, or None.
     outputs: positions of T whose hidden states are wanted, [B, N]; or None for all.
 
   Returns:
-    Hidden states [B, N, H] or [B, T, H], and the `Context` of all S + T tokens.
+    Hidden states [B, N, H] or [B, T, H], and the `Context` of all P + T or S + T
+    tokens.
   """
   positions, mask, cache = position_ids(attention_mask), attention_mask, None
   if before is not None:
-    rows = embeds.shape[0]
-
-    def every_row(x):
-      return jnp.broadcast_to(x, (rows, *x.shape[1:]))
-
+    mask = jnp.concatenate([before.mask, mask], axis=1)  # [B, S + T]
     positions += jnp.sum(before.mask, axis=1, keepdims=True)
-    mask = jnp.concatenate([every_row(before.mask), mask], axis=1)  # [B, S + T]
-    cache = jax.tree.map(
-      lambda x: every_row(x).astype(embeds.dtype), before.keys_values
-    )
+    cache = jax.tree.map(lambda x: x.astype(embeds.dtype), before.keys_values)
+  if soft_prompt is not None and not len(soft_prompt):
+    soft_prompt = None
+  if soft_prompt is not None:
+    length = len(soft_prompt)
+    mask = jnp.pad(mask, [(0, 0), (length, 0)], constant_values=True)  # [B, P + T]
+    positions += length
+    soft_prompt = soft_prompt.astype(embeds.dtype)
   hidden, keys_values = lm.hidden_states(
-    params, embeds, positions, mask, outputs, cache
+    params, embeds, positions, mask, soft_prompt, outputs, cache
   )
   return hidden, Context(keys_values, mask)
 
@@ -68,19 +73,6 @@ def source_context(lm, params, source_ids, source_mask):
   from epoch to epoch.
   """
   return hidden_states(lm, params, lm.embed(params, source_ids), source_mask)[1]
-
-
-def prompt_context(lm, params, soft_prompt, dtype):
-  """Runs a prompt that stands before the source, [P, H]; returns its `Context`.
-
-  Nothing stands before it, so it is the same for all rows and is run once for them. A
-  prompt of no rows is None. `dtype` is that of the tokens' embeddings.
-  """
-  length = soft_prompt.shape[0]
-  if length == 0:
-    return None
-  embeds = soft_prompt[None].astype(dtype)  # [1, P, H]
-  return hidden_states(lm, params, embeds, jnp.ones((1, length), bool))[1]
 
 
 def target_hidden(lm, params, soft_prompt, batch, source=None):
@@ -98,12 +90,13 @@ def target_hidden(lm, params, soft_prompt, batch, source=None):
   embeds, mask = lm.embed(params, batch.input_ids), batch.attention_mask
   outputs = batch.target_positions - 1
   if batch.source_ids is None:
-    before = prompt_context(lm, params, soft_prompt, embeds.dtype)
-  else:
-    before = source or source_context(lm, params, batch.source_ids, batch.source_mask)
-    embeds, mask = prompt.prepend(soft_prompt, embeds, mask)  # [B, P + T, H]
-    outputs += soft_prompt.shape[0]
-  return hidden_states(lm, params, embeds, mask, before, outputs)[0]
+    return hidden_states(
+      lm, params, embeds, mask, soft_prompt=soft_prompt, outputs=outputs
+    )[0]
+  before = source or source_context(lm, params, batch.source_ids, batch.source_mask)
+  embeds, mask = prompt.prepend(soft_prompt, embeds, mask)  # [B, P + T, H]
+  outputs += soft_prompt.shape[0]
+  return hidden_states(lm, params, embeds, mask, before=before, outputs=outputs)[0]
 
 
 def target_ids(batch):

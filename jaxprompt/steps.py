@@ -62,11 +62,35 @@ def _sums(lm, params, soft_prompt, batch, source):
   return jnp.sum(losses), jnp.sum(counts)
 
 
-def prompt_gradient(lm, params, soft_prompt, batch, accumulate, source=None):
+# A prefix is run with every part of a batch, and shall be a small share of its work.
+_TOKENS_A_PREFIX_TOKEN = 32
+
+
+def _parts(batch, prompt_length, accumulate, tokens_at_a_time):
+  """Returns into how many parts a batch is cut, a multiple of `accumulate`."""
+  rows, tokens = batch.input_ids.shape
+  if tokens_at_a_time is None:
+    return accumulate
+  if batch.source_ids is None:
+    least = max(tokens_at_a_time, _TOKENS_A_PREFIX_TOKEN * prompt_length)
+  else:
+    least, tokens = tokens_at_a_time, tokens + prompt_length
+  return max(
+    parts
+    for parts in range(accumulate, rows + 1, accumulate)
+    if rows % parts == 0 and (parts == accumulate or rows // parts * tokens >= least)
+  )
+
+
+def prompt_gradient(
+  lm, params, soft_prompt, batch, accumulate, source=None, tokens_at_a_time=None
+):
   """Sums loss and gradient over `accumulate` micro-batches, cut from the batch's rows.
 
   Only the prompt is differentiated: no gradient of the weights is ever formed. Sums,
   not means, so that every target token weighs the same whatever batch it is in.
+
+  Args: see `train_step`.
 
   Returns:
     (nats [], target tokens []), gradient of the nats [P, H].
@@ -74,11 +98,11 @@ def prompt_gradient(lm, params, soft_prompt, batch, accumulate, source=None):
   value_and_grad = jax.value_and_grad(
     lambda prompt, rows: _sums(lm, params, prompt, *rows), has_aux=True
   )
-  if accumulate == 1:
+  parts = _parts(batch, len(soft_prompt), accumulate, tokens_at_a_time)
+  if parts == 1:
     return value_and_grad(soft_prompt, (batch, source))
   micros = jax.tree.map(
-    lambda x: x.reshape(accumulate, x.shape[0] // accumulate, *x.shape[1:]),
-    (batch, source),
+    lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), (batch, source)
   )
 
   def add(total, micro):
@@ -99,7 +123,16 @@ def _tokens(batch, length):
 
 
 def train_step(
-  lm, tx, accumulate, state, params, batch, source=None, *, axis_name=None
+  lm,
+  tx,
+  accumulate,
+  state,
+  params,
+  batch,
+  source=None,
+  *,
+  axis_name=None,
+  tokens_at_a_time=None,
 ):
   """Takes one optimiser step.
 
@@ -111,13 +144,17 @@ def train_step(
     source: `model.Context` of its source apart, if that has been computed.
     axis_name: of the devices that share the rows, if there are others. What they send
       each other is the sums: of the loss, the tokens and the prompt's gradient.
+    tokens_at_a_time: cut micro-batches further, into parts of no fewer tokens than
+      this, to save memory; None leaves them whole.
 
   Returns:
     The new state, and scalars of this step: mean `loss` per target token (nats),
     `grad_norm` of the prompt before clipping, `prompt_drift` from the initial prompt
     (both L2 norms), and `tokens`, the real ones (prompt, source, target).
   """
-  sums = prompt_gradient(lm, params, state.soft_prompt, batch, accumulate, source)
+  sums = prompt_gradient(
+    lm, params, state.soft_prompt, batch, accumulate, source, tokens_at_a_time
+  )
   sums = (*sums, _tokens(batch, len(state.soft_prompt)))
   if axis_name is not None:
     sums = jax.lax.psum(sums, axis_name)

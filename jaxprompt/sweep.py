@@ -60,11 +60,11 @@ def grid(config):
   ]
 
 
-def train_step(lm, tx_of, accumulate, states, shared, rows, *, axis_name=None):
+def train_step(lm, tx_of, accumulate, states, shared, rows, **options):
   """Takes one optimiser step of every run of a group.
 
   Args:
-    lm, accumulate, axis_name: see `steps.train_step`.
+    lm, accumulate, **options: see `steps.train_step`.
     tx_of: the masked optimiser as a function of the peak learning rate.
     states: a `steps.TrainState` whose arrays are [seeds, runs, ...].
     shared: the frozen weights, and the peak learning rates, [seeds, runs].
@@ -81,7 +81,7 @@ def train_step(lm, tx_of, accumulate, states, shared, rows, *, axis_name=None):
 
   def one_run(state, peak, batch, source):
     return steps.train_step(
-      lm, tx_of(peak), accumulate, state, params, batch, source, axis_name=axis_name
+      lm, tx_of(peak), accumulate, state, params, batch, source, **options
     )
 
   one_seed = jax.vmap(one_run, in_axes=(0, 0, None, None))
@@ -136,6 +136,7 @@ class Group:
       self._optimiser,
       config.train.accumulate,
       axis_name=devices.DATA,
+      tokens_at_a_time=devices.tokens_at_a_time(),
     )
     self._train_step = experiment.layout.spread(step, donate_argnums=0)
     # Batches of several seeds do not meet again, so their contexts would not be used.

@@ -109,9 +109,15 @@ class Trainer:
     tx = optim.prompt_only(self._schedule, clip_norm=config.train.clip_norm)
 
     def step(state, params, rows):
-      accumulate, axis_name = config.train.accumulate, devices.DATA
       return steps.train_step(
-        experiment.lm, tx, accumulate, state, params, *rows, axis_name=axis_name
+        experiment.lm,
+        tx,
+        config.train.accumulate,
+        state,
+        params,
+        *rows,
+        axis_name=devices.DATA,
+        tokens_at_a_time=devices.tokens_at_a_time(),
       )
 
     self._train_step = self._layout.spread(step, donate_argnums=0)

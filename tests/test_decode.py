@@ -102,7 +102,14 @@ def _markov_model(log_probs):
   vocab = len(log_probs)
 
   def hidden_states(
-    params, embeds, position_ids, mask, outputs=None, cache=None, cache_index=None
+    params,
+    embeds,
+    position_ids,
+    mask,
+    soft_prompt=None,
+    outputs=None,
+    cache=None,
+    cache_index=None,
   ):
     entry = jnp.zeros((embeds.shape[0], 1, mask.shape[1], 1))
     if outputs is not None:

@@ -77,6 +77,46 @@ def test_micro_batches_of_unequal_token_counts_equal_one_batch(
   assert scalars['tokens'] == 9 + 7 + 9 + 3 * soft_prompt.shape[0]
 
 
+@pytest.mark.parametrize('accumulate', [1, 3])
+def test_parts_of_a_batch_give_its_gradient_in_less_memory(
+  gpt2, soft_prompt, batch, accumulate
+):
+  lm, params, _ = gpt2
+  rows = jax.tree.map(lambda x: jnp.tile(x, (60, 1)), batch)  # 180
+  gradient = jax.jit(steps.prompt_gradient, static_argnums=(0, 4, 6))
+  arguments = lm, params, soft_prompt, rows, accumulate, None
+  whole, parts = (gradient.lower(*arguments, each).compile() for each in (None, 100))
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4),
+    parts(params, soft_prompt, rows, None),
+    whole(params, soft_prompt, rows, None),
+  )
+  held = [x.memory_analysis().temp_size_in_bytes for x in (parts, whole)]
+  assert held[0] < held[1] / 2
+
+
+@pytest.mark.parametrize(
+  ('rows', 'length', 'prompt', 'suffix', 'accumulate', 'parts'),
+  [
+    (8, 400, 20, False, 1, 4),  # 800 tokens each
+    (8, 400, 20, False, 8, 8),  # as few rows as were asked for
+    (8, 79, 20, False, 1, 1),
+    (8, 79, 1, True, 1, 1),  # 640 with the prompts, but no half of them
+    (8, 159, 1, True, 1, 2),
+    (12, 250, 20, False, 2, 4),  # a multiple of what was asked for
+    (8, 400, 50, False, 1, 2),  # a longer prefix costs more a part
+    (7, 640, 20, False, 1, 7),
+  ],
+)
+def test_a_batch_is_cut_into_parts_of_enough_tokens(
+  rows, length, prompt, suffix, accumulate, parts
+):
+  ids = np.zeros((rows, length), np.int32)
+  batch = batch_lib.Batch(ids, ids > 0, ids, ids > 0, *[ids, ids > 0][: 2 * suffix])
+  assert steps._parts(batch, prompt, accumulate, 640) == parts
+  assert steps._parts(batch, prompt, accumulate, None) == accumulate
+
+
 def test_rows_of_padding_change_nothing(gpt2, tx, soft_prompt, batch):
   lm, params, _ = gpt2
   real = jax.tree.map(lambda x: x[:2], batch)

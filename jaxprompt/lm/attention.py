@@ -15,7 +15,8 @@ def extend(cache, key, value, cache_index):
   """Joins a block's kept keys and values with new ones.
 
   Args:
-    cache: (keys, values) of before, each [B, G, S, D], or None.
+    cache: (keys, values) of before, each [B, G, S, D], or [1, G, S, D] if they are the
+      same for all rows; or None.
     key, value: the new ones, [B, G, T, D].
     cache_index: the first slot of the cache to write them into, or None: they come
       after the cache, which grows.
@@ -27,7 +28,7 @@ def extend(cache, key, value, cache_index):
     return key, value
   if cache_index is None:
     return tuple(
-      jnp.concatenate([old, new], axis=2)
+      jnp.concatenate([jnp.broadcast_to(old, (len(new), *old.shape[1:])), new], axis=2)
       for old, new in zip(cache, (key, value), strict=True)
     )
   at = (0, 0, cache_index, 0)

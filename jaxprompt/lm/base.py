@@ -14,9 +14,11 @@ class LanguageModel:
   Functions:
     embed: (params, ids [...]) -> embeddings [..., H] in `dtype`.
     hidden_states: (params, embeds [B, T, H], position_ids [B, T], mask [B, S],
-      outputs=None, cache=None, cache_index=None) -> (final hidden states, keys and
-      values of every block, each [B, G, S, D] with G the heads that have their own).
-      The mask is True at the keys of real tokens; a token sees those up to its own.
+      soft_prompt=None, outputs=None, cache=None, cache_index=None) -> (final hidden
+      states, keys and values of every block, each [B, G, S, D] with G the heads that
+      have their own). The mask is True at the keys of real tokens; a token sees those
+      up to its own. A soft prompt [P, H] stands before every row, from position 0 on,
+      and is run once for all of them: S = P + T. It goes with no cache.
       `outputs` [B, N] names the positions of T whose hidden states are wanted: those
       returned are [B, N, H], else [B, T, H]. With a cache, its keys and values stand
       before the new ones, which come after them (S = slots of the cache + T), or, with

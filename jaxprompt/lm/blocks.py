@@ -2,42 +2,92 @@
 
 import functools
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxprompt.lm import attention
 
 
-def run(block, method, params, x, *args, outputs, cache, cache_index):
-  """Applies a model's blocks one by one.
+class Block(NamedTuple):
+  """A family's block, but for the attention in its middle.
+
+  Attributes:
+    module: the Flax module.
+    project: (module, x [N, H], *extra [N, ...]) -> query [N, heads, D], key and value
+      [N, G, D] of N tokens, of whatever rows.
+    finish: (module, x [N, H], attended [N, heads * D]) -> x after the block, [N, H].
+  """
+
+  module: nn.Module
+  project: Callable
+  finish: Callable
+
+
+def streams(soft_prompt, embeds, position_ids):
+  """Lists what goes through the blocks side by side, with its position ids.
 
   Args:
-    block: the Flax module of a block.
-    method: a function of the module, (block, x, *args, outputs, cache, cache_index) ->
-      (x, (keys, values)).
+    soft_prompt: [P, H], what stands before every row; or None.
+    embeds, position_ids: of the rows, [B, T, H] and [B, T].
+
+  Returns:
+    A list of (embeddings [1, P, H], positions [1, P]), if there is a prompt, and that
+    of the rows.
+  """
+  rows = embeds, position_ids
+  if soft_prompt is None:
+    return [rows]
+  return [(soft_prompt[None], jnp.arange(len(soft_prompt))[None]), rows]
+
+
+def run(block, params, inputs, mask, *, outputs, cache, cache_index):
+  """Applies a model's blocks one by one.
+
+  A prompt that stands before all rows is run once for them, and in the same products
+  as their tokens: the weights are read once, and the program is half as long.
+
+  Args:
+    block: `Block`.
     params: {'0': the weights of the first block, ...}.
-    x: the residual stream, [B, T, H].
-    *args: what every block takes besides, arrays.
-    outputs, cache, cache_index: see `base.LanguageModel`; the outputs are those of the
-      last block.
+    inputs: of each of the `streams`, a tuple of x [b, t, H] and the block's extra
+      arguments, each [b, t, ...].
+    mask, outputs, cache, cache_index: see `base.LanguageModel`; the outputs are those
+      of the last block.
 
   Returns:
     x after the last block, [B, N, H] or [B, T, H]; keys and values of every block.
   """
+  shapes = tuple(x.shape[:2] for x, *_ in inputs)
+  # The first block takes the streams apart: what the prompt does not reach there is not
+  # differentiated. From then on the tokens of all of them are one long row.
+  parts = [
+    jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), stream) for stream in inputs
+  ]
+  extra = [
+    jnp.concatenate(each) for each in zip(*(part[1:] for part in parts), strict=True)
+  ]
   last = len(params) - 1
   new_cache = []
   for i in range(last + 1):
     x, keys_values = _run_one(
       block,
-      method,
+      shapes,
       params[str(i)],
-      x,
-      *args,
+      parts,
+      mask,
       outputs if i == last else None,
       cache and cache[i],
       cache_index,
     )
+    parts = [(x, *extra)]
     new_cache.append(keys_values)
-  return x, tuple(new_cache)
+  batch, length = shapes[-1] if outputs is None else outputs.shape
+  return x[-batch * length :].reshape(batch, length, -1), tuple(new_cache)
 
 
 # The backward pass keeps the outputs of the weights' matrix products and computes the
@@ -48,8 +98,45 @@ def run(block, method, params, x, *args, outputs, cache, cache_index):
   static_argnums=(0, 1),
   policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 )
-def _run_one(block, method, params, *args):
-  return block.apply({'params': params}, *args, method=method)
+def _run_one(block, shapes, params, parts, mask, outputs, cache, cache_index):
+  """Applies one block; returns x [N, H] and its keys and values."""
+  apply = functools.partial(block.module.apply, {'params': params})
+  projected = [apply(*part, method=block.project) for part in parts]
+  x = _joined([x for x, *_ in parts])
+  *prompt, (query, key, value) = _by_stream(projected, shapes)
+  if prompt:
+    (prompt,) = prompt
+    cache = prompt[1:]
+  key, value = attention.extend(cache, key, value, cache_index)
+  if outputs is None:
+    attended = [attention.attend(query, key, value, mask)]
+    if prompt:
+      all_real = jnp.ones(shapes[0], bool)
+      attended = [attention.attend(*prompt, all_real), *attended]
+  else:
+    batch, length = shapes[-1]
+    x = x[-batch * length :].reshape(batch, length, -1)
+    x, query, slots = attention.select(x, query, outputs, key.shape[2])
+    x = x.reshape(-1, x.shape[-1])
+    attended = [attention.attend(query, key, value, mask, slots)]
+  attended = _joined([a.reshape(-1, a.shape[-1]) for a in attended])
+  return apply(x, attended, method=block.finish), (key, value)
+
+
+def _joined(arrays):
+  return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays)
+
+
+def _by_stream(projected, shapes):
+  """Returns query, key and value of each stream, [b, heads, t, D]."""
+  if len(projected) != len(shapes):
+    ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+    (projected,) = projected
+    projected = zip(*(jnp.split(each, ends) for each in projected), strict=True)
+  return [
+    [each.reshape(*shape, *each.shape[1:]).swapaxes(1, 2) for each in parts]
+    for parts, shape in zip(projected, shapes, strict=True)
+  ]
 
 
 # Up to so many rows, XLA for CPUs multiplies faster with the weights on the left.

@@ -18,7 +18,6 @@ from jax.sharding import PartitionSpec
 from transformers.models.gpt2 import modeling_flax_gpt2
 
 from jaxprompt import errors
-from jaxprompt.lm import attention
 from jaxprompt.lm import base
 from jaxprompt.lm import blocks
 from jaxprompt.lm import weights
@@ -54,7 +53,8 @@ def _shapes(config):
 
 def from_config(config, dtype):
   """Returns the `base.LanguageModel` of a `GPT2Config`; weights apart."""
-  block = modeling_flax_gpt2.FlaxGPT2Block(config, dtype=dtype)
+  module = modeling_flax_gpt2.FlaxGPT2Block(config, dtype=dtype)
+  block = blocks.Block(module, _project, _finish)
   final_norm = nn.LayerNorm(epsilon=config.layer_norm_epsilon, dtype=dtype)
   return base.LanguageModel(
     embed=_embed,
@@ -99,17 +99,20 @@ def _hidden_states(
   embeds,
   position_ids,
   mask,
+  soft_prompt=None,
   outputs=None,
   cache=None,
   cache_index=None,
 ):
   params = params['transformer']
-  x = embeds + params['wpe']['embedding'][position_ids]  # [B, T, H]
+  table = params['wpe']['embedding']
   x, keys_values = blocks.run(
     block,
-    _block,
     params['h'],
-    x,
+    [
+      (embeds + table[positions],)
+      for embeds, positions in blocks.streams(soft_prompt, embeds, position_ids)
+    ],
     mask,
     outputs=outputs,
     cache=cache,
@@ -118,7 +121,7 @@ def _hidden_states(
   return final_norm.apply({'params': params['ln_f']}, x), keys_values
 
 
-def _project(call, args, kwargs, context):
+def _multiply(call, args, kwargs, context):
   """Does the stock projection's product by `blocks.product`; a Flax interceptor."""
   layer = context.module
   if not isinstance(layer, modeling_flax_gpt2.FlaxConv1D):
@@ -131,18 +134,17 @@ def _project(call, args, kwargs, context):
   return blocks.product(jnp.asarray(x, layer.dtype), kernel) + bias
 
 
-@nn.intercept_methods(_project)
-def _block(block, x, mask, outputs, cache, cache_index):
-  batch, length, width = x.shape
-  heads = block.attn.num_heads
-  qkv = block.attn.c_attn(block.ln_1(x))  # [B, T, 3H]
-  qkv = qkv.reshape(batch, length, 3, heads, width // heads)
-  query, key, value = qkv.transpose(2, 0, 3, 1, 4)  # each [B, heads, T, H / heads]
-  key, value = attention.extend(cache, key, value, cache_index)
-  x, query, slots = attention.select(x, query, outputs, key.shape[2])
-  x = x + block.attn.c_proj(attention.attend(query, key, value, mask, slots))
-  x = x + block.mlp(block.ln_2(x))
-  return x, (key, value)
+@nn.intercept_methods(_multiply)
+def _project(block, x):
+  qkv = block.attn.c_attn(block.ln_1(x))  # [N, 3H]
+  qkv = qkv.reshape(len(x), 3, block.attn.num_heads, -1)
+  return qkv[:, 0], qkv[:, 1], qkv[:, 2]  # each [N, heads, D]
+
+
+@nn.intercept_methods(_multiply)
+def _finish(block, x, attended):
+  x = x + block.attn.c_proj(attended)
+  return x + block.mlp(block.ln_2(x))
 
 
 def _logits(params, hidden):

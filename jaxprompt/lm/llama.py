@@ -17,7 +17,6 @@ from jax.sharding import PartitionSpec
 from transformers.models.llama import modeling_flax_llama
 
 from jaxprompt import errors
-from jaxprompt.lm import attention
 from jaxprompt.lm import base
 from jaxprompt.lm import blocks
 from jaxprompt.lm import weights
@@ -87,7 +86,8 @@ def _without_tables(config):
 def from_config(config, dtype):
   """Returns the `base.LanguageModel` of a `LlamaConfig`; weights apart."""
   stock = _without_tables(config)
-  block = modeling_flax_llama.FlaxLlamaDecoderLayer(stock, dtype=dtype)
+  module = modeling_flax_llama.FlaxLlamaDecoderLayer(stock, dtype=dtype)
+  block = blocks.Block(module, _project, _finish)
   final_norm = modeling_flax_llama.FlaxLlamaRMSNorm(stock, dtype=dtype)
   frequencies = config.rope_theta ** -(
     np.arange(0, config.head_dim, 2, dtype=np.float32) / config.head_dim
@@ -136,18 +136,19 @@ def _hidden_states(
   embeds,
   position_ids,
   mask,
+  soft_prompt=None,
   outputs=None,
   cache=None,
   cache_index=None,
 ):
   params = params['model']
-  angles = position_ids[..., None] * frequencies  # [B, T, D / 2] float32
   x, keys_values = blocks.run(
     block,
-    _block,
     params['layers'],
-    embeds,
-    angles,
+    [
+      (embeds, positions[..., None] * frequencies)  # angles [b, t, D / 2] float32
+      for embeds, positions in blocks.streams(soft_prompt, embeds, position_ids)
+    ],
     mask,
     outputs=outputs,
     cache=cache,
@@ -156,30 +157,27 @@ def _hidden_states(
   return final_norm.apply({'params': params['norm']}, x), keys_values
 
 
-def _block(block, x, angles, mask, outputs, cache, cache_index):
+def _project(block, x, angles):
   own = block.self_attn
-  normed = block.input_layernorm(x)  # [B, T, H]
+  normed = block.input_layernorm(x)  # [N, H]
+  query = own.q_proj(normed).reshape(len(x), own.num_heads, -1)
+  key = own.k_proj(normed).reshape(len(x), own.num_key_value_heads, -1)
+  value = own.v_proj(normed).reshape(key.shape)
+  return _turn(query, angles), _turn(key, angles), value
 
-  def split(projected, heads):  # [B, T, heads * D] -> [B, heads, T, D]
-    return projected.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
 
-  query = _turn(split(own.q_proj(normed), own.num_heads), angles)
-  key = _turn(split(own.k_proj(normed), own.num_key_value_heads), angles)
-  value = split(own.v_proj(normed), own.num_key_value_heads)
-  key, value = attention.extend(cache, key, value, cache_index)
-  x, query, slots = attention.select(x, query, outputs, key.shape[2])
-  x = x + own.o_proj(attention.attend(query, key, value, mask, slots))
-  x = x + block.mlp(block.post_attention_layernorm(x))
-  return x, (key, value)
+def _finish(block, x, attended):
+  x = x + block.self_attn.o_proj(attended)
+  return x + block.mlp(block.post_attention_layernorm(x))
 
 
 def _turn(x, angles):
-  """Turns [B, heads, T, D] by the positions' angles [B, T, D / 2], in float32.
+  """Turns [N, heads, D] by the positions' angles [N, D / 2], in float32.
 
   Su et al. 2021 (arXiv:2104.09864); a pair is a place of the head's first half and
   the same place of its second.
   """
-  cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]  # [B, 1, T, D / 2]
+  cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]  # [N, 1, D / 2]
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   turned = [first * cos - second * sin, second * cos + first * sin]
   return jnp.concatenate(turned, axis=-1).astype(x.dtype)

@@ -19,25 +19,25 @@ from jaxprompt import optim
 from jaxprompt import steps
 from jaxprompt.lm import loading
 
-PROMPT, NEW_TOKENS, HELD_BATCHES, SAME_STEPS = 20, 32, 2, 20
+PROMPT, NEW_TOKENS, SAME_STEPS = 20, 32, 20
 
 
-def read_rows(file):
-  """Returns the rows of versus_peft.py's file, and the id of the end of text."""
+def read_rows(file, split):
+  """Returns the rows of a split in versus_peft.py's file."""
   found = np.load(file)
   parts = [
     np.split(found[f'{name}_ids'], np.cumsum(found[f'{name}_lengths'])[:-1])
-    for name in ('source', 'target')
+    for name in (f'{split}_source', f'{split}_target')
   ]
-  rows = [data.Row('', '', '', (), *ids) for ids in zip(*parts, strict=True)]
-  return rows, int(found['eos_id'])
+  return [data.Row('', '', '', (), *ids) for ids in zip(*parts, strict=True)]
 
 
 class Side:
   """The compiled programs, and how far training is."""
 
   def __init__(self, model, file, batch_size, batches, position):
-    self._rows, self._eos_id = read_rows(file)
+    self._rows, self._held = read_rows(file, 'train'), read_rows(file, 'test')
+    self._eos_id = int(np.load(file)['eos_id'])
     self._batch_size, self._batches, self._position = batch_size, batches, position
     self._layout = devices.layout('jit', -1, 1)
     lm, params, _ = loading.load(model, 'float32')
@@ -89,6 +89,7 @@ class Side:
       sizes, shapes, batch_size, seed=0, epoch=1, position=position
     )
     self._next = 0
+    self._turns = {'evaluate': 0, 'generate': 0}
 
   def _collate(self, rows, shape):
     return data.collate(rows, shape, self._batch_size, self._eos_id, self._position)
@@ -128,23 +129,27 @@ class Side:
     """Returns the GB of the sources before a suffix prompt that are kept."""
     return self._contexts.kept_bytes / 1e9
 
-  def _held(self):
-    """Returns the rows that are evaluated: the first batches."""
-    return self._rows[: HELD_BATCHES * self._batch_size]
+  def _held_batches(self, kind, sizes, position):
+    """Returns the (row indices, shape) of a turn: at first, one of every shape."""
+    shapes = data.shapes(sizes, self._batch_size, position)
+    batches = data.plan(sizes, shapes, self._batch_size)
+    turn = self._turns[kind]
+    self._turns[kind] += 1
+    if turn == 0:
+      return {shape: (indices, shape) for indices, shape in batches}.values()
+    return worker.sample(batches, turn)
 
   def evaluate(self):
-    rows = self._held()
-    sizes = data.bucket_sizes(rows, self._position)
-    shapes = data.shapes(sizes, self._batch_size, self._position)
+    sizes = data.bucket_sizes(self._held, self._position)
+    batches = self._held_batches('evaluate', sizes, self._position)
     soft_prompt = np.asarray(self._state.soft_prompt)
-    began = time.perf_counter()
-    for indices, shape in data.plan(sizes, shapes, self._batch_size):
-      chosen = [rows[i] for i in indices]
-      batch = self._collate(chosen, shape)
-      placed = self._layout.place_rows((batch, None))
+    tokens, began = 0, time.perf_counter()
+    for indices, shape in batches:
+      chosen = [self._held[i] for i in indices]
+      placed = self._layout.place_rows((self._collate(chosen, shape), None))
       jax.device_get(self._losses(self._params, soft_prompt, placed))
-    seconds = time.perf_counter() - began
-    return {'seconds': seconds, 'tokens': sum(row.length for row in rows)}
+      tokens += sum(row.length for row in chosen)
+    return {'seconds': time.perf_counter() - began, 'tokens': tokens}
 
   def losses(self):
     """Takes steps on rows in the file's order; returns the losses before each."""
@@ -194,20 +199,17 @@ class Side:
     }
 
   def generate(self):
-    """Generates for the first batches, in their order, as evaluation does."""
-    rows = self._held()
-    sources = [row.source_ids for row in rows]
-    sizes = [(len(ids), 0) for ids in sources]
-    shapes = data.shapes(sizes, self._batch_size)
+    sizes = [(len(row.source_ids), 0) for row in self._held]
+    batches = self._held_batches('generate', sizes, 'prefix')
     soft_prompt = np.asarray(self._state.soft_prompt)
-    began = time.perf_counter()
-    for indices, (length, _) in data.plan(sizes, shapes, self._batch_size):
-      chosen = [sources[i] for i in indices]
+    tokens, began = 0, time.perf_counter()
+    for indices, (length, _) in batches:
+      chosen = [self._held[i].source_ids for i in indices]
       padded = data.pad(chosen, length, self._batch_size, self._eos_id)
       rows = self._layout.place_rows(padded)
       jax.block_until_ready(self._generate(self._params, soft_prompt, rows))
-    seconds = time.perf_counter() - began
-    return {'seconds': seconds, 'tokens': NEW_TOKENS * len(sources)}
+      tokens += NEW_TOKENS * len(chosen)
+    return {'seconds': time.perf_counter() - began, 'tokens': tokens}
 
 
 def _seconds(call, times):

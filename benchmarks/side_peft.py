@@ -9,7 +9,7 @@ import torch
 import transformers
 import worker
 
-PROMPT, NEW_TOKENS, HELD_BATCHES, SAME_STEPS = 20, 32, 2, 20
+PROMPT, NEW_TOKENS, SAME_STEPS = 20, 32, 20
 
 
 def pad(rows, value, side='right'):
@@ -21,21 +21,22 @@ def pad(rows, value, side='right'):
   return torch.tensor([row + gap for gap, row in zip(room, rows, strict=True)])
 
 
+def read_rows(file, split):
+  """Returns the rows of a split in versus_peft.py's file: (source ids, target ids)."""
+  found = np.load(file)
+  parts = [
+    np.split(found[f'{name}_ids'], np.cumsum(found[f'{name}_lengths'])[:-1])
+    for name in (f'{split}_source', f'{split}_target')
+  ]
+  return [(a.tolist(), b.tolist()) for a, b in zip(*parts, strict=True)]
+
+
 class Side:
   """The tuned model, and how far training is."""
 
   def __init__(self, model, file, batch_size, batches):
-    found = np.load(file)
-    self._sources, self._targets = (
-      [
-        ids.tolist()
-        for ids in np.split(
-          found[f'{name}_ids'], np.cumsum(found[f'{name}_lengths'])[:-1]
-        )
-      ]
-      for name in ('source', 'target')
-    )
-    self._eos_id = int(found['eos_id'])
+    self._rows, self._held = read_rows(file, 'train'), read_rows(file, 'test')
+    self._eos_id = int(np.load(file)['eos_id'])
     self._batch_size, self._batches = batch_size, batches
     base = transformers.GPT2LMHeadModel.from_pretrained(model)
     prompt = base.transformer.wte(torch.arange(PROMPT)).detach().clone()
@@ -49,8 +50,9 @@ class Side:
     # .train() would turn on the frozen model's dropout, which the other side has not.
     self._tuned.eval()
     self._optimizer = torch.optim.AdamW(self._trained, lr=0.01, weight_decay=0.0)
-    self._order = np.random.default_rng(0).permutation(len(self._sources))
+    self._order = np.random.default_rng(0).permutation(len(self._rows))
     self._next = 0
+    self._turns = {'evaluate': 0, 'generate': 0}
 
   def warm_up(self):
     self._take(1)
@@ -67,55 +69,61 @@ class Side:
     for _ in range(batches):
       chosen = self._order[self._next : self._next + self._batch_size]
       self._next += self._batch_size
-      self._step(chosen)
-      tokens += self._tokens(chosen)
+      rows = [self._rows[i] for i in chosen]
+      self._step(rows)
+      tokens += self._tokens(rows)
     return tokens
 
-  def _tokens(self, chosen):
-    return sum(len(self._sources[i]) + len(self._targets[i]) for i in chosen)
+  def _tokens(self, rows):
+    return sum(len(source) + len(target) for source, target in rows)
 
-  def _loss(self, chosen):
-    sources = [self._sources[i] for i in chosen]
-    targets = [self._targets[i] for i in chosen]
-    ids = [a + b for a, b in zip(sources, targets, strict=True)]
-    labels = [[-100] * len(a) + b for a, b in zip(sources, targets, strict=True)]
+  def _loss(self, rows):
+    ids = [source + target for source, target in rows]
+    labels = [[-100] * len(source) + target for source, target in rows]
     return self._tuned(
       input_ids=pad(ids, self._eos_id),
       attention_mask=pad([[1] * len(row) for row in ids], 0),
       labels=pad(labels, -100),
     ).loss
 
-  def _step(self, chosen):
-    loss = self._loss(chosen)
+  def _step(self, rows):
+    loss = self._loss(rows)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
     self._optimizer.step()
     self._optimizer.zero_grad()
     return loss
 
-  def _held(self):
-    """Returns the rows that are evaluated, batch by batch: the first ones."""
-    starts = range(0, HELD_BATCHES * self._batch_size, self._batch_size)
-    return [range(start, start + self._batch_size) for start in starts]
+  def _held_batches(self, kind):
+    """Returns the batches of a turn, whose rows follow each other in the file."""
+    starts = range(0, len(self._held), self._batch_size)
+    turn = self._turns[kind]
+    self._turns[kind] += 1
+    return [
+      self._held[start : start + self._batch_size]
+      for start in worker.sample(starts, turn)
+    ]
 
   def evaluate(self):
+    batches = self._held_batches('evaluate')
     began = time.perf_counter()
     with torch.no_grad():
-      for chosen in self._held():
-        self._loss(chosen).item()
+      for rows in batches:
+        self._loss(rows).item()
     seconds = time.perf_counter() - began
-    return {'seconds': seconds, 'tokens': sum(map(self._tokens, self._held()))}
+    return {'seconds': seconds, 'tokens': sum(map(self._tokens, batches))}
 
   def losses(self):
     """Takes steps on rows in the file's order; returns the losses before each."""
     size = self._batch_size
-    chosen = (range(i * size, (i + 1) * size) for i in range(SAME_STEPS))
-    return [self._step(rows).item() for rows in chosen]
+    batches = (self._rows[i * size :][:size] for i in range(SAME_STEPS))
+    return [self._step(rows).item() for rows in batches]
 
   def generate(self):
+    batches = self._held_batches('generate')
     began = time.perf_counter()
-    for chosen in self._held():
-      rows = [self._sources[i] for i in chosen]
+    for batch in batches:
+      rows = [source for source, _ in batch]
       with torch.no_grad():
         self._tuned.generate(
           input_ids=pad(rows, self._eos_id, 'left'),
@@ -126,8 +134,7 @@ class Side:
           pad_token_id=self._eos_id,
         )
     seconds = time.perf_counter() - began
-    tokens = HELD_BATCHES * self._batch_size * NEW_TOKENS
-    return {'seconds': seconds, 'tokens': tokens}
+    return {'seconds': seconds, 'tokens': NEW_TOKENS * sum(map(len, batches))}
 
 
 def main(model, file, batch_size, batches, _):

@@ -10,7 +10,8 @@ Both sides train the same prompt of 20 virtual tokens with the same AdamW on row
 are tokenised once: jaxprompt in its length buckets, PEFT as its documentation says, in
 random order and padded to each batch's longest row. The processes live side by side
 and take turns, so that both meet the same machine; a turn is a few batches of an epoch,
-and the figure is real tokens (source, target) a second, which is the epoch's speed.
+or of the test split's evaluation, of which each turn takes others. The figure is real
+tokens (source, target) a second, which is the epoch's speed, or tokens generated.
 With a suffix prompt it is the second epoch's, whose contexts are kept. What compiles is
 counted in the start-up alone.
 """
@@ -63,24 +64,24 @@ CASES = [
 
 
 def write_rows(tokenizer, directory, task, file):
-  """Tokenises the training split into one .npz file."""
+  """Tokenises the training and the test split into one .npz file."""
   source, target = LIMITS[task]
-  rows = data.load(
-    tokenizer,
-    tasks.TASKS[task],
-    sources.read(directory, '')['train'],
-    size=0,
-    max_source_tokens=source,
-    max_target_tokens=target,
-  ).rows
-  np.savez(
-    file,
-    eos_id=tokenizer.eos_token_id,
-    source_ids=np.concatenate([row.source_ids for row in rows]),
-    target_ids=np.concatenate([row.target_ids for row in rows]),
-    source_lengths=[len(row.source_ids) for row in rows],
-    target_lengths=[len(row.target_ids) for row in rows],
-  )
+  found = {'eos_id': tokenizer.eos_token_id}
+  splits = sources.read(directory, '')
+  for split in ('train', 'test'):
+    rows = data.load(
+      tokenizer,
+      tasks.TASKS[task],
+      splits[split],
+      size=0,
+      max_source_tokens=source,
+      max_target_tokens=target,
+    ).rows
+    for name in ('source', 'target'):
+      ids = [getattr(row, f'{name}_ids') for row in rows]
+      found[f'{split}_{name}_ids'] = np.concatenate(ids)
+      found[f'{split}_{name}_lengths'] = [len(x) for x in ids]
+  np.savez(file, **found)
 
 
 def pair(python, model, rows, case):

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 
+HELD_BATCHES = 3  # of the test split, a turn of evaluation or generation
 HERE = pathlib.Path(__file__).parent
 
 
@@ -50,6 +51,18 @@ class Worker:
     """Ends the process."""
     self._process.stdin.close()
     self._process.wait()
+
+
+def sample(batches, turn):
+  """Returns some of a split's batches, from all of its length, others every turn.
+
+  Args:
+    batches: in any order; neighbours may be alike.
+    turn: from 0.
+  """
+  offset = 0.5 + 0.618 * turn  # the golden ratio: turns fill each other's gaps
+  step = len(batches) / HELD_BATCHES
+  return [batches[int((i + offset % 1) * step)] for i in range(HELD_BATCHES)]
 
 
 def summary(values):

@@ -118,7 +118,7 @@ def test_evidence_compares_the_arms_row_by_row(benchmark, tmp_path):
 def test_both_sides_take_turns(benchmark, monkeypatch, tmp_path, peer):
   monkeypatch.setenv('PYTHONPATH', f'{FOLDER.parent}{os.pathsep}{FOLDER}')
   versus = benchmark('versus_peft')
-  directory = conftest.write_data(tmp_path / 'data', 'translation', (90, 1, 1))
+  directory = conftest.write_data(tmp_path / 'data', 'translation', (90, 1, 30))
   rows = tmp_path / 'rows.npz'
   _, _, tokenizer = loading.load(str(conftest.CHECKPOINT), 'float32')
   versus.write_rows(tokenizer, directory, 'translation', rows)

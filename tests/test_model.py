@@ -98,6 +98,20 @@ def test_a_soft_prompt_of_a_texts_embeddings_is_that_hard_prompt(frozen, batch):
   np.testing.assert_allclose(as_soft[:2], as_text[:2], atol=1e-5)
 
 
+def test_the_prompt_shares_the_rows_products_from_the_second_block_on(
+  frozen, soft_prompt, batch
+):
+  lm, params, _ = frozen
+
+  def products(soft_prompt):
+    compiled = row_losses.lower(lm, params, soft_prompt, batch).compile()
+    lines = compiled.as_text().splitlines()
+    return sum(' dot(' in line and 'batch_dims' not in line for line in lines)
+
+  of_its_own = products(soft_prompt) - products(soft_prompt[:0])
+  assert 1 <= of_its_own <= 3  # query, key and value of the first block
+
+
 def _suffix(batch, source):
   """The same rows with the prompt after the first `source` tokens."""
   return batch_lib.Batch(

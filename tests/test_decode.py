@@ -86,13 +86,12 @@ def test_a_row_ends_at_the_end_of_text_and_a_padding_row_at_once(frozen, generat
   stops = functools.partial(
     decode.generate,
     lm,
-    params,
     position='prefix',
     max_new_tokens=4,
     beams=1,
     eos_id=first[1],
   )
-  out = stops(prompt, ids, mask)
+  out = jax.jit(stops)(params, prompt, ids, mask)
   assert out[0].tolist() == [first[0], *[first[1]] * 3]
   assert out[1].tolist() == [first[1]] * 4
 

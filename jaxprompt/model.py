@@ -53,13 +53,13 @@ def hidden_states(
     mask = jnp.concatenate([before.mask, mask], axis=1)  # [B, S + T]
     positions += jnp.sum(before.mask, axis=1, keepdims=True)
     cache = jax.tree.map(lambda x: x.astype(embeds.dtype), before.keys_values)
-  if soft_prompt is not None and not len(soft_prompt):
-    soft_prompt = None
-  if soft_prompt is not None:
-    length = len(soft_prompt)
+  length = 0 if soft_prompt is None else len(soft_prompt)
+  if length:
     mask = jnp.pad(mask, [(0, 0), (length, 0)], constant_values=True)  # [B, P + T]
     positions += length
     soft_prompt = soft_prompt.astype(embeds.dtype)
+  else:
+    soft_prompt = None
   hidden, keys_values = lm.hidden_states(
     params, embeds, positions, mask, soft_prompt, outputs, cache
   )

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxprompt import prompt
 
@@ -111,7 +110,7 @@ _HEAD_TOKENS = 256  # tokens the head is applied to at once
 def token_losses(lm, params, hidden, ids):
   """Returns the negative log-likelihood of each token, in nats.
 
-  The logits of some columns exist at a time. Their gradient with respect to the hidden
+  The logits of some tokens exist at a time. Their gradient with respect to the hidden
   states is formed with them, so that the backward pass needs no logits.
 
   Args:
@@ -122,31 +121,30 @@ def token_losses(lm, params, hidden, ids):
   Returns:
     [B, N] float32.
   """
-  rows, length = ids.shape
-  parts = -(-rows * length // _HEAD_TOKENS)
-  columns = -(-length // parts)
+  parts = -(-ids.size // _HEAD_TOKENS)
+  tokens = -(-ids.size // parts)  # of a part
 
-  def split(x):  # [B, N, ...] -> [parts, B, columns, ...]
-    pads = [(0, 0), (0, -length % columns), *[(0, 0)] * (x.ndim - 2)]
-    x = jnp.pad(x, pads)
-    return x.reshape(rows, -1, columns, *x.shape[2:]).swapaxes(0, 1)
+  def split(x):  # [B, N, ...] -> [parts, tokens, ...]
+    x = x.reshape(ids.size, *x.shape[2:])
+    x = jnp.pad(x, [(0, parts * tokens - ids.size), *[(0, 0)] * (x.ndim - 1)])
+    return x.reshape(parts, tokens, *x.shape[1:])
 
   split_ids = split(ids)
 
-  def part_losses(hidden, ids):  # [B, columns, H], [B, columns] -> [B, columns]
-    return optax.softmax_cross_entropy_with_integer_labels(
-      lm.logits(params, hidden), ids
-    )
-
   @jax.custom_vjp
   def losses(hidden):
-    return jax.lax.map(lambda part: part_losses(*part), (hidden, split_ids))
+    def part(arguments):
+      hidden, ids = arguments
+      return _cross_entropy(lm.logits(params, hidden), ids)[0]
+
+    return jax.lax.map(part, (hidden, split_ids))
 
   def forward(hidden):
     def part(arguments):
       hidden, ids = arguments
-      losses, pull = jax.vjp(lambda hidden: part_losses(hidden, ids), hidden)
-      return losses, pull(jnp.ones_like(losses))[0]  # the tokens are independent
+      logits, pull = jax.vjp(lambda hidden: lm.logits(params, hidden), hidden)
+      losses, slopes = _cross_entropy(logits, ids)
+      return losses, pull(slopes)[0]
 
     return jax.lax.map(part, (hidden, split_ids))
 
@@ -154,4 +152,15 @@ def token_losses(lm, params, hidden, ids):
     return (gradients * cotangents[..., None].astype(gradients.dtype),)
 
   losses.defvjp(forward, backward)
-  return losses(split(hidden)).swapaxes(0, 1).reshape(rows, -1)[:, :length]
+  return losses(split(hidden)).reshape(-1)[: ids.size].reshape(ids.shape)
+
+
+def _cross_entropy(logits, ids):
+  """Returns -log softmax(logits) at ids [C], and its gradient by the logits [C, V]."""
+  own = jnp.take_along_axis(logits, ids[:, None], axis=-1)  # [C, 1]
+  losses = jax.nn.logsumexp(logits, axis=-1, keepdims=True) - own
+  # By own + losses, which waits for all else that is read from the logits: the gradient
+  # can then be written over them.
+  probabilities = jnp.exp(logits - (own + losses))
+  is_own = jnp.arange(logits.shape[-1]) == ids[:, None]
+  return losses[:, 0], probabilities - is_own

@@ -164,6 +164,30 @@ def test_a_context_kept_from_before_gives_the_same_loss_and_gradient(
   jax.tree.map(close, with_kept, without)
 
 
+def test_some_tokens_logits_exist_at_a_time_and_once(frozen, monkeypatch):
+  monkeypatch.setattr(model, '_HEAD_TOKENS', 64)
+  lm, params, _ = frozen
+  rng = np.random.default_rng(0)
+  hidden = jnp.asarray(rng.standard_normal((5, 50, lm.width)), jnp.float32)
+  ids = jnp.asarray(rng.integers(0, lm.vocab_size, (5, 50)))
+
+  def in_parts(hidden):
+    return jnp.sum(model.token_losses(lm, params, hidden, ids))
+
+  def at_once(hidden):
+    own = jax.nn.log_softmax(lm.logits(params, hidden))
+    return -jnp.sum(jnp.take_along_axis(own, ids[..., None], axis=-1))
+
+  parts, whole = (
+    jax.jit(jax.value_and_grad(loss)).lower(hidden).compile()
+    for loss in (in_parts, at_once)
+  )
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+  jax.tree.map(close, parts(hidden), whole(hidden))
+  logits = 4 * 64 * lm.vocab_size  # bytes
+  assert parts.memory_analysis().temp_size_in_bytes < 2 * logits + 2 * hidden.nbytes
+
+
 @pytest.mark.parametrize('pad_id', [0, 5, 319])
 @pytest.mark.parametrize('left, right', [(3, 0), (0, 4), (2, 1)])
 def test_padding_changes_nothing(frozen, soft_prompt, left, right, pad_id):

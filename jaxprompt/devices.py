@@ -33,8 +33,8 @@ _COMPILER_OPTIONS = {
 }
 
 
-# As many tokens keep a CPU's cores busy; more at a time take memory and are no faster.
-_TOKENS_AT_A_TIME = {'cpu': 640}
+# So many tokens keep a CPU's cores busy; more at a time take memory and are no faster.
+_TOKENS_AT_A_TIME = {'cpu': 320}
 
 _COMPILED = '/jax/core/compile/backend_compile_duration'  # JAX's name of the event
 _LARGE_PROGRAM = 0.5  # seconds to compile

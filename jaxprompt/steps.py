@@ -62,7 +62,7 @@ def _sums(lm, params, soft_prompt, batch, source):
   return jnp.sum(losses), jnp.sum(counts)
 
 
-# A prefix is run with every part of a batch, and shall be a small share of its work.
+# Every part of a batch runs the prefix again: that shall be at most a 32nd of the work.
 _TOKENS_A_PREFIX_TOKEN = 32
 
 
@@ -72,14 +72,17 @@ def _parts(batch, prompt_length, accumulate, tokens_at_a_time):
   if tokens_at_a_time is None:
     return accumulate
   if batch.source_ids is None:
-    least = max(tokens_at_a_time, _TOKENS_A_PREFIX_TOKEN * prompt_length)
+    shared, own = prompt_length, tokens
   else:
-    least, tokens = tokens_at_a_time, tokens + prompt_length
-  return max(
+    shared, own = 0, tokens + prompt_length
+  finer = (
     parts
-    for parts in range(accumulate, rows + 1, accumulate)
-    if rows % parts == 0 and (parts == accumulate or rows // parts * tokens >= least)
+    for parts in range(2 * accumulate, rows + 1, accumulate)
+    if rows % parts == 0
+    and rows // parts * own >= tokens_at_a_time
+    and (parts - accumulate) * shared * _TOKENS_A_PREFIX_TOKEN <= rows * own
   )
+  return max(finer, default=accumulate)
 
 
 def prompt_gradient(

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 
 import hub_data
 import jax
@@ -23,8 +24,23 @@ FAMILIES = ('gpt2', 'llama')  # by their checkpoint in FIXTURES
 os.environ['XLA_FLAGS'] = ' '.join(
   [os.environ.get('XLA_FLAGS', ''), '--xla_backend_optimization_level=0']
 )
+# Where the session's processes keep compiled programs: most of them meet the same ones.
+_COMPILED = 'JAX_COMPILATION_CACHE_DIR'
 CHROMIUM = pathlib.Path('/usr/bin/chromium')
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
+
+
+def pytest_configure(config):
+  if not hasattr(config, 'workerinput'):  # the first process, which starts the others
+    os.environ[_COMPILED] = tempfile.mkdtemp(prefix='jaxprompt-tests-')
+    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+  jax.config.update('jax_compilation_cache_dir', os.environ[_COMPILED])
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+
+
+def pytest_unconfigure(config):
+  if not hasattr(config, 'workerinput'):
+    shutil.rmtree(os.environ[_COMPILED], ignore_errors=True)
 
 
 def with_devices(count):

@@ -11,7 +11,6 @@ import pytest
 from conftest import arguments
 from conftest import write_data
 from etils import epath
-from jax.experimental.compilation_cache import compilation_cache
 
 from jaxprompt import checkpoint
 from jaxprompt import config as config_lib
@@ -37,20 +36,6 @@ SINGLE = {
 def _arguments(workdir, data, values):
   overrides = [f'sweep.{name}={value}' for name, value in values.items()]
   return arguments('summarization', workdir, data, *overrides, mode='sweep')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _compiled_once(tmp_path_factory):
-  """Keeps compiled programs, as the command does: the tests here share most of them."""
-  names = ('jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs')
-  before = {name: getattr(jax.config, name) for name in names}
-  compilation_cache.reset_cache()
-  jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('xla')))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  yield
-  compilation_cache.reset_cache()
-  for name, value in before.items():
-    jax.config.update(name, value)
 
 
 @pytest.fixture(scope='module')

@@ -143,8 +143,8 @@ def token_losses(lm, params, hidden, ids):
     def part(arguments):
       hidden, ids = arguments
       logits, pull = jax.vjp(lambda hidden: lm.logits(params, hidden), hidden)
-      losses, slopes = _cross_entropy(logits, ids)
-      return losses, pull(slopes)[0]
+      nats, slopes = _cross_entropy(logits, ids)
+      return nats, pull(slopes)[0]
 
     return jax.lax.map(part, (hidden, split_ids))
 
@@ -158,9 +158,9 @@ def token_losses(lm, params, hidden, ids):
 def _cross_entropy(logits, ids):
   """Returns -log softmax(logits) at ids [C], and its gradient by the logits [C, V]."""
   own = jnp.take_along_axis(logits, ids[:, None], axis=-1)  # [C, 1]
-  losses = jax.nn.logsumexp(logits, axis=-1, keepdims=True) - own
-  # By own + losses, which waits for all else that is read from the logits: the gradient
+  nats = jax.nn.logsumexp(logits, axis=-1, keepdims=True) - own
+  # By own + nats, which waits for all else that is read from the logits: the gradient
   # can then be written over them.
-  probabilities = jnp.exp(logits - (own + losses))
+  probabilities = jnp.exp(logits - (own + nats))
   is_own = jnp.arange(logits.shape[-1]) == ids[:, None]
-  return losses[:, 0], probabilities - is_own
+  return nats[:, 0], probabilities - is_own

@@ -73,6 +73,8 @@ def run(block, params, inputs, mask, *, outputs, cache, cache_index):
   ]
   last = len(params) - 1
   new_cache = []
+  # Not a scan, which would copy every block's weights, forward and back: 4% of the time
+  # of 500 tokens on two cores.
   for i in range(last + 1):
     x, keys_values = _run_one(
       block,

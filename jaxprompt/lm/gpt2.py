@@ -54,7 +54,7 @@ def _shapes(config):
 def from_config(config, dtype):
   """Returns the `base.LanguageModel` of a `GPT2Config`; weights apart."""
   module = modeling_flax_gpt2.FlaxGPT2Block(config, dtype=dtype)
-  block = blocks.Block(module, _project, _finish)
+  block = blocks.Block(module, modeling_flax_gpt2.FlaxConv1D, 0, _project, _finish)
   final_norm = nn.LayerNorm(epsilon=config.layer_norm_epsilon, dtype=dtype)
   return base.LanguageModel(
     embed=_embed,
@@ -121,27 +121,12 @@ def _hidden_states(
   return final_norm.apply({'params': params['ln_f']}, x), keys_values
 
 
-def _multiply(call, args, kwargs, context):
-  """Does the stock projection's product by `blocks.product`; a Flax interceptor."""
-  layer = context.module
-  if not isinstance(layer, modeling_flax_gpt2.FlaxConv1D):
-    return call(*args, **kwargs)
-  (x,) = args
-  kernel, bias = (
-    jnp.asarray(layer.get_variable('params', name), layer.dtype)
-    for name in ('kernel', 'bias')
-  )
-  return blocks.product(jnp.asarray(x, layer.dtype), kernel) + bias
-
-
-@nn.intercept_methods(_multiply)
 def _project(block, x):
   qkv = block.attn.c_attn(block.ln_1(x))  # [N, 3H]
   qkv = qkv.reshape(len(x), 3, block.attn.num_heads, -1)
   return qkv[:, 0], qkv[:, 1], qkv[:, 2]  # each [N, heads, D]
 
 
-@nn.intercept_methods(_multiply)
 def _finish(block, x, attended):
   x = x + block.attn.c_proj(attended)
   return x + block.mlp(block.ln_2(x))

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import transformers
+from flax import linen as nn
 from jax.sharding import PartitionSpec
 from transformers.models.llama import modeling_flax_llama
 
@@ -87,7 +88,7 @@ def from_config(config, dtype):
   """Returns the `base.LanguageModel` of a `LlamaConfig`; weights apart."""
   stock = _without_tables(config)
   module = modeling_flax_llama.FlaxLlamaDecoderLayer(stock, dtype=dtype)
-  block = blocks.Block(module, _project, _finish)
+  block = blocks.Block(module, nn.Dense, 1, _project, _finish)
   final_norm = modeling_flax_llama.FlaxLlamaRMSNorm(stock, dtype=dtype)
   frequencies = config.rope_theta ** -(
     np.arange(0, config.head_dim, 2, dtype=np.float32) / config.head_dim

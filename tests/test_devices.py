@@ -5,12 +5,15 @@ These tests hold for any number of devices, and are run again with more of them.
 
 import dataclasses
 import functools
+import gc
 import os
 import subprocess
 import sys
 import types
 
 import jax
+import jax.extend.core
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
@@ -171,6 +174,28 @@ def test_evaluation_is_one_devices(rows, family, beams):
     np.testing.assert_allclose(found[0], nats, rtol=1e-5, err_msg=str(each))
     np.testing.assert_array_equal(found[1], counts)
     assert found[2] == outputs, each
+
+
+def test_a_function_is_compiled_once_a_shape_and_what_was_traced_is_let_go():
+  steps_traced = 40
+  shapes = []
+
+  def total(a, b, rows):
+    shapes.append(a.shape)
+    for _ in range(steps_traced):
+      a = jnp.sin(a)
+    return jax.lax.psum(a + b + rows.sum(), devices.DATA)
+
+  layout = devices.layout('jit', -1, 1)
+  function = layout.spread(total)
+  rows = layout.place_rows(np.ones(COUNT, np.float32))
+  for size in (2, 3, 2, 3):
+    found = function(np.zeros(size, np.float32), np.float32(4), rows)
+    np.testing.assert_allclose(found, [5 * COUNT] * size)
+  assert shapes == [(2,), (3,)]
+  gc.collect()
+  traces = [x for x in gc.get_objects() if isinstance(x, jax.extend.core.Jaxpr)]
+  assert not any(len(trace.eqns) > steps_traced for trace in traces)
 
 
 def test_shared_weights_are_whole_on_no_device():

@@ -1,5 +1,7 @@
 """A deep model's blocks in a loop: the same numbers, by a program that hardly grows."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +42,7 @@ def _llama(depth):
 def compile_gradient(request, batch, soft_prompt):
   """Compiles the step's gradient for a model of so many blocks, and draws weights."""
 
-  def compiled(depth):
+  def compiled(depth, batch=batch):
     lm, shapes = request.param(depth)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
@@ -58,13 +60,20 @@ def one_by_one(monkeypatch):
   return lambda: monkeypatch.setattr(blocks, '_LOOPED_FROM', 99)
 
 
+@pytest.mark.parametrize('position', ['prefix', 'suffix'])
 def test_the_loss_and_the_gradient_are_those_of_blocks_one_by_one(
-  compile_gradient, one_by_one, batch, soft_prompt
+  compile_gradient, one_by_one, batch, soft_prompt, position
 ):
-  compiled, params = compile_gradient(9)
+  if position == 'suffix':  # after a source, whose keys and values are chosen too
+    batch = dataclasses.replace(
+      batch,
+      source_ids=batch.input_ids[:, 2:8],
+      source_mask=batch.attention_mask[:, 2:8],
+    )
+  compiled, params = compile_gradient(9, batch)
   (nats, count), gradient = compiled(params, soft_prompt, batch)
   one_by_one()
-  compiled, params = compile_gradient(9)
+  compiled, params = compile_gradient(9, batch)
   (expected, same), by_each = compiled(params, soft_prompt, batch)
   assert count == same
   np.testing.assert_allclose(nats, expected, rtol=1e-5)

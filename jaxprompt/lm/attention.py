@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxprompt.lm import choice
+
 # A block of queries looks at the keys up to its own last one, no further: a long row
 # skips nearly half of the work. More and smaller blocks cost more than they skip.
 _QUERIES_A_BLOCK = 128
@@ -16,7 +18,7 @@ def extend(cache, key, value, cache_index):
 
   Args:
     cache: (keys, values) of before, each [B, G, S, D], or [1, G, S, D] if they are the
-      same for all rows; or None.
+      same for all rows; or None. If they grow, they may be `choice.Choice`s of those.
     key, value: the new ones, [B, G, T, D].
     cache_index: the first slot of the cache to write them into, or None: they come
       after the cache, which grows.
@@ -28,7 +30,7 @@ def extend(cache, key, value, cache_index):
     return key, value
   if cache_index is None:
     return tuple(
-      jnp.concatenate([jnp.broadcast_to(old, (len(new), *old.shape[1:])), new], axis=2)
+      choice.apply(_append, new, old)
       for old, new in zip(cache, (key, value), strict=True)
     )
   at = (0, 0, cache_index, 0)
@@ -36,6 +38,11 @@ def extend(cache, key, value, cache_index):
     jax.lax.dynamic_update_slice(old, new, at)
     for old, new in zip(cache, (key, value), strict=True)
   )
+
+
+def _append(new, old):
+  old = jnp.broadcast_to(old, (len(new), *old.shape[1:]))
+  return jnp.concatenate([old, new], axis=2)
 
 
 def select(x, query, outputs, keys):

@@ -90,25 +90,29 @@ def run(block, params, inputs, mask, *, outputs, cache, cache_index):
     policy=jax.checkpoint_policies.save_only_these_names(_PRODUCT),
   )
 
-  def step(weights, parts, outputs=None, cache=None):
-    x, keys_values = run_one(weights, parts, mask, outputs, cache, cache_index)
+  def step(own, parts, outputs=None):
+    weights, kept = own
+    x, keys_values = run_one(weights, parts, mask, outputs, kept, cache_index)
     return [(x, *extra)], keys_values
 
-  weights = [params[str(i)] for i in range(len(params))]
-  if _looped(len(weights)) and outputs is not None and cache is None:
-    parts, first = step(weights[0], parts)
-    parts, middle = choice.loop(step, weights[1:-1], parts)
-    parts, last = step(weights[-1], parts, outputs)
-    new_cache = (first, *middle, last)
+  *own, last = zip(
+    [params[str(i)] for i in range(len(params))],
+    cache or [None] * len(params),
+    strict=True,
+  )
+  if _looped(len(params)) and outputs is not None:
+    parts, first = step(own[0], parts)
+    parts, found = choice.loop(step, own[1:], parts)
+    found = [first, *found]
   else:
-    new_cache = ()
-    for i, own in enumerate(weights):
-      wanted = outputs if i == len(weights) - 1 else None
-      parts, keys_values = step(own, parts, wanted, cache and cache[i])
-      new_cache += (keys_values,)
-  ((x, *_),) = parts
+    found = []
+    for each in own:
+      parts, keys_values = step(each, parts)
+      found.append(keys_values)
+  ((x, *_),), keys_values = step(last, parts, outputs)
   batch, length = shapes[-1] if outputs is None else outputs.shape
-  return x[-batch * length :].reshape(batch, length, -1), new_cache
+  x = x[-batch * length :].reshape(batch, length, -1)
+  return x, (*found, keys_values)
 
 
 def _looped(blocks):

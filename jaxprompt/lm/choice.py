@@ -22,7 +22,7 @@ def apply(function, x, weight):
   """Returns function(x, weight).
 
   Args:
-    function: linear in x.
+    function: linear in x, but for what it adds or puts beside it.
     x: an array.
     weight: an array, or a `Choice` of frozen ones: they get no gradient.
   """
@@ -60,8 +60,8 @@ def loop(step, weights, carry):
 
   Args:
     step: (weights of a block, carry) -> carry and what else the block returns. Of the
-      weights, vectors are arrays and matrices are `Choice`s.
-    weights: those of each block.
+      weights, vectors are arrays and what is larger are `Choice`s.
+    weights: a tree for each block.
     carry: what goes into the first.
 
   Returns:

@@ -255,8 +255,8 @@ class _Mesh(Layout):
 class _Programs:
   """A function, compiled once for all arguments of the same shapes.
 
-  As `jax.jit` does it, but for what that has traced and lowered: it keeps it, which is
-  a fifth of a program's memory.
+  As `jax.jit` does it, but that keeps what it has traced and lowered, too: some 6 MB
+  for each shape of GPT-2 small's train step, a sixth of what such a program takes.
   """
 
   def __init__(self, function, **options):

@@ -69,13 +69,13 @@ def loop(step, weights, carry):
   """
   structure = jax.tree.structure(weights[0])
   alike = list(zip(*map(jax.tree.leaves, weights), strict=True))
-  vectors = [jnp.stack(each) for each in alike if each[0].ndim == 1]
+  vectors = [jnp.stack(each) for each in alike if each[0].ndim < 2]
 
   def body(carry, block):
     index, vectors = block
     vectors = iter(vectors)
     leaves = [
-      next(vectors) if each[0].ndim == 1 else Choice(index, each) for each in alike
+      next(vectors) if each[0].ndim < 2 else Choice(index, each) for each in alike
     ]
     return step(jax.tree.unflatten(structure, leaves), carry)
 

@@ -118,7 +118,7 @@ def run(block, params, inputs, mask, *, outputs, cache, cache_index):
 def _looped(blocks):
   """Says whether so many blocks are run by a loop, but for the first and the last.
 
-  On a CPU, GPT-2 small's step is then a program of half the memory, at 0.98 to 1.02 of
+  On a CPU, GPT-2 small's step is then a program of half the memory, at 0.96 to 1.02 of
   the speed. A GPU would wait for the host at every choice of weights.
   """
   return (

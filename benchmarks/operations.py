@@ -10,23 +10,23 @@ def least(lm, rows, tokens, targets, prompt):
   own inputs only the prompt has a gradient.
 
   Args:
-    lm: `base.LanguageModel` of GPT-2's family, whose MLP is four widths wide.
+    lm: `lm.model.LanguageModel` of GPT-2's family, whose MLP is four widths wide.
     rows: B.
     tokens: T, source and target, no padding.
     targets: N.
     prompt: P.
   """
-  square = 2 * lm.width**2  # a product of one token with a [H, H] matrix
+  square = 2 * lm.spec.width**2  # a product of one token with a [H, H] matrix
   keys_values, rest = 2 * square, (1 + 1 + 8) * square  # rest: query, output, MLP
   every = rows * tokens
   predicting = rows * targets
   pairs = rows * (prompt * tokens + tokens * (tokens + 1) // 2)  # query sees key
   pairs += prompt * (prompt + 1) // 2
   last_pairs = predicting * (prompt + tokens)
-  attention = 4 * lm.width  # of a pair: a score, and a value weighed by it
-  head = 2 * lm.width * lm.vocab_size * predicting
+  attention = 4 * lm.spec.width  # of a pair: a score, and a value weighed by it
+  head = 2 * lm.spec.width * lm.spec.vocab_size * predicting
 
-  whole_blocks = lm.blocks - 1
+  whole_blocks = lm.spec.blocks - 1
   forward = whole_blocks * ((every + prompt) * (keys_values + rest) + pairs * attention)
   forward += (every + prompt) * keys_values + predicting * rest
   forward += last_pairs * attention + head

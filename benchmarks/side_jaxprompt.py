@@ -54,7 +54,7 @@ class Side:
         params,
         *rows,
         axis_name=devices.DATA,
-        tokens_at_a_time=devices.tokens_at_a_time(),
+        tokens_at_a_time=self._layout.tokens_at_a_time,
       )
 
     def generate(params, soft_prompt, rows):
@@ -226,7 +226,6 @@ def _seconds(call, times):
 
 
 def main(model, file, batch_size, batches, position):
-  devices.return_freed_memory()
   side = Side(model, file, int(batch_size), int(batches), position)
   turns = ('warm_up', 'train', 'kept', 'evaluate', 'generate', 'losses', 'operations')
   worker.answer({turn: getattr(side, turn) for turn in turns})

@@ -29,7 +29,7 @@ def compute(lm, dtype, params, rows):
   """Runs the sources of a batch.
 
   Args:
-    lm: `base.LanguageModel`.
+    lm: `lm.model.LanguageModel`.
     dtype: a key of `DTYPES`, of the keys and values that are kept.
     params: the frozen weights.
     rows: source ids and mask, each [B, S].
@@ -49,7 +49,7 @@ class Contexts:
     """Begins with none.
 
     Args:
-      lm: `base.LanguageModel`.
+      lm: `lm.model.LanguageModel`.
       params: the frozen weights, placed.
       layout: `devices.Layout`.
       dtype: a key of `DTYPES`, of what is kept.

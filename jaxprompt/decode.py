@@ -57,7 +57,7 @@ def generate(
   """Generates a continuation of every row: the most likely token each, or beams.
 
   Args:
-    lm: `base.LanguageModel`.
+    lm: `lm.model.LanguageModel`.
     params: its weights.
     soft_prompt: [P, H].
     input_ids: [B, T] int32: source and newline, padded on either side.
@@ -194,13 +194,8 @@ def advance(lm, params, state, tokens):
   """Feeds every row its next token, [B]; returns the logits [B, V] and the state."""
   embeds = lm.embed(params, tokens[:, None])  # [B, 1, H]
   mask = state.mask.at[:, state.slot].set(True)
-  hidden, cache = lm.hidden_states(
-    params,
-    embeds,
-    state.positions[:, None],
-    mask,
-    cache=state.cache,
-    cache_index=state.slot,
+  hidden, cache = lm.step(
+    params, embeds, state.positions[:, None], mask, state.cache, state.slot
   )
   state = State(cache, mask, state.positions + 1, state.slot + 1)
   return lm.logits(params, hidden[:, 0]), state

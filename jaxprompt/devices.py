@@ -6,7 +6,6 @@ in common is summed or gathered by name, over the axis `DATA`. `jit` over a mesh
 """
 
 import abc
-import ctypes
 import dataclasses
 import functools
 
@@ -16,15 +15,15 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
 from jaxprompt import errors
+from jaxprompt.lm import partition
 
 DATA = 'data'  # the axis of devices that share a batch
 MODEL = 'model'  # the axis of devices that share the weights
 
-# On a CPU, XLA's default order lets independent operations run side by side and keeps
-# half as many arrays more at a time for it; the train step is no faster for it. And
-# there it drops the barriers of `jax.checkpoint`, so that common subexpressions would
-# be what the forward pass has and the backward pass was to compute again: the attention
-# of all blocks would be kept.
+# XLA's default schedule for CPUs runs independent operations side by side, which holds
+# half as many arrays more at a time and makes the train step no faster. And CSE undoes
+# `jax.checkpoint` there: it drops the barriers, and then keeps the attention weights of
+# all blocks for the backward pass.
 _COMPILER_OPTIONS = {
   'cpu': {
     'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED',
@@ -36,30 +35,6 @@ _COMPILER_OPTIONS = {
 # So many tokens keep a CPU's cores busy; more at a time take memory and are no faster.
 _TOKENS_AT_A_TIME = {'cpu': 320}
 
-_COMPILED = '/jax/core/compile/backend_compile_duration'  # JAX's name of the event
-_LARGE_PROGRAM = 0.5  # seconds to compile
-
-
-def tokens_at_a_time():
-  """Returns how many tokens a step best runs at a time here; None is all there are."""
-  return _TOKENS_AT_A_TIME.get(jax.default_backend())
-
-
-def return_freed_memory():
-  """Has this process give freed host memory back after every larger compilation.
-
-  glibc keeps what loading and compiling have freed, and every step's peak would stand
-  on top of it. Does nothing where there is no glibc.
-  """
-  libc = ctypes.CDLL(None)
-
-  def trim(event, seconds, **_):
-    if event == _COMPILED and seconds > _LARGE_PROGRAM:
-      libc.malloc_trim(0)
-
-  if hasattr(libc, 'malloc_trim'):
-    jax.monitoring.register_event_duration_secs_listener(trim)
-
 
 @dataclasses.dataclass(frozen=True)
 class Layout(abc.ABC):
@@ -70,6 +45,16 @@ class Layout(abc.ABC):
   """
 
   mesh: jax.sharding.Mesh
+
+  @property
+  def platform(self):
+    """The kind of the devices: 'cpu', 'gpu' or 'tpu'."""
+    return self.mesh.devices.flat[0].platform
+
+  @property
+  def tokens_at_a_time(self):
+    """How many tokens a step best runs at a time here; None is all there are."""
+    return _TOKENS_AT_A_TIME.get(self.platform)
 
   @property
   @abc.abstractmethod
@@ -134,7 +119,7 @@ class Layout(abc.ABC):
     """Returns a tree of `PartitionSpec`s for a model's weights.
 
     Args:
-      lm: `base.LanguageModel`, whose own `partition` says what is shared over `MODEL`.
+      lm: `lm.model.LanguageModel`.
       params: its weights, in the host's memory, or their shapes.
 
     Raises:
@@ -143,17 +128,13 @@ class Layout(abc.ABC):
     size = self.mesh.shape[MODEL]
     if size == 1:
       return jax.tree.map(lambda _: PartitionSpec(), params)
-    if lm.partition is None:
-      raise errors.UserError(
-        f'parallel.model is {size}, but there are no rules to share a model of this '
-        'family; use 1'
-      )
-    if lm.width % size:
+    if lm.spec.width % size:
       raise errors.UserError(
         f'parallel.model is {size}, which does not divide the width of the model, '
-        f'{lm.width}; use a divisor of it, best one of its {lm.heads} heads too'
+        f'{lm.spec.width}; use a divisor of it, best one of its {lm.spec.heads} heads '
+        'too'
       )
-    return lm.partition(params, MODEL, size)
+    return partition.partition(lm.spec, params, MODEL, size)
 
   def share(self, indices, batch_size):
     """Returns those of a batch's row indices whose rows this process loads.
@@ -244,38 +225,12 @@ class _Mesh(Layout):
     )
 
   def _jit(self, function, out_spec, donate_argnums=()):
-    return _Programs(
+    return jax.jit(
       function,
       out_shardings=NamedSharding(self.mesh, out_spec),
       donate_argnums=donate_argnums,
-      compiler_options=_COMPILER_OPTIONS.get(jax.default_backend()),
+      compiler_options=_COMPILER_OPTIONS.get(self.platform),
     )
-
-
-class _Programs:
-  """A function, compiled once for all arguments of the same shapes.
-
-  As `jax.jit` does it, but that keeps what it has traced and lowered, too: some 6 MB
-  for each shape of GPT-2 small's train step, a sixth of what such a program takes.
-  """
-
-  def __init__(self, function, **options):
-    """Takes the arguments of `jax.jit`."""
-    self._function, self._options = function, options
-    self._compiled = {}
-
-  def __call__(self, *args):
-    leaves, structure = jax.tree.flatten(args)
-    key = structure, *((x.shape, x.dtype) for x in leaves)
-    if key not in self._compiled:
-      self._compiled[key] = self.lower(*args).compile()
-    return self._compiled[key](*args)
-
-  def lower(self, *args):
-    """Lowers the function for such arguments, see `jax.jit`."""
-    # JAX holds what it has traced of a function as long as there is the function.
-    function = functools.partial(self._function)
-    return jax.jit(function, **self._options).lower(*args)
 
 
 def _named_alone(function, in_specs, out_specs):

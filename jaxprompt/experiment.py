@@ -23,8 +23,8 @@ from jaxprompt import sources
 from jaxprompt import steps
 from jaxprompt import tasks
 from jaxprompt import workdir as workdir_lib
-from jaxprompt.lm import base
 from jaxprompt.lm import loading
+from jaxprompt.lm import model as lm_model
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Experiment:
 
   config: object  # ml_collections.ConfigDict
   task: tasks.Task
-  lm: base.LanguageModel
+  lm: lm_model.LanguageModel
   layout: devices.Layout
   params: dict  # the frozen weights, placed
   tokenizer: object
@@ -87,7 +87,7 @@ def build_model(config, layout, progress):
   task = tasks.TASKS[config.task]
   lm, params, tokenizer = loading.load(config.model.path, config.model.dtype)
   _check_positions(config, lm, tokenizer)
-  params = layout.place_params(lm, params)
+  lm, params = lm.on(layout.platform), layout.place_params(lm, params)
 
   def generate(position, params, soft_prompt, rows):
     return decode.generate(
@@ -133,12 +133,12 @@ def _check_positions(config, lm, tokenizer):
   after_name = max(after, key=after.get)
   total = prompts[prompt_name] + config.data.max_source_tokens + newline
   total += after[after_name]
-  if total > lm.max_positions:
+  if total > lm.spec.max_positions:
     raise errors.UserError(
       f'{prompt_name} ({prompts[prompt_name]}) + data.max_source_tokens '
       f'({config.data.max_source_tokens}) + newline + {after_name} '
       f'({after[after_name]}) is {total} tokens; model.path {config.model.path!r} has '
-      f'{lm.max_positions} positions: lower one of them'
+      f'{lm.spec.max_positions} positions: lower one of them'
     )
 
 
@@ -153,7 +153,7 @@ def _of_table(experiment, function):
   lm = experiment.lm
 
   def of_params(params):
-    return function(lm.embed(params, jnp.arange(lm.vocab_size)))
+    return function(lm.embed(params, jnp.arange(lm.spec.vocab_size)))
 
   return jax.device_get(experiment.layout.whole(of_params)(experiment.params))
 
@@ -177,7 +177,7 @@ def initial_prompt(experiment):
 
 def _other_prompt(experiment):
   """Returns the best prompt of another run's workdir, or that of a PEFT adapter."""
-  config, width = experiment.config.prompt, experiment.lm.width
+  config, width = experiment.config.prompt, experiment.lm.spec.width
   directory = workdir_lib.resolve(config.init)
   if _is_adapter(directory):
     trained = _read_adapter(experiment, directory)
@@ -207,9 +207,9 @@ def _read_adapter(experiment, directory):
   return peft.read(
     directory,
     base=embedded.model_path(experiment.config.model.path),
-    width=lm.width,
-    blocks=lm.blocks,
-    heads=lm.heads,
+    width=lm.spec.width,
+    blocks=lm.spec.blocks,
+    heads=lm.spec.heads,
   )
 
 
@@ -283,7 +283,7 @@ def arms(experiment, soft_prompt):
   ids = np.asarray(hard_prompt_ids(experiment.config, experiment.tokenizer))
   embed = experiment.layout.whole(experiment.lm.embed)
   hard = jax.device_get(embed(experiment.params, ids)).astype(np.float32)
-  none = np.zeros((0, experiment.lm.width), np.float32)
+  none = np.zeros((0, experiment.lm.spec.width), np.float32)
   return {
     'none': evaluate.Arm(none, 'prefix'),
     'hard': evaluate.Arm(hard, 'prefix'),
@@ -304,8 +304,8 @@ def export(config, soft_prompt, directory):
     directory,
     soft_prompt,
     base=embedded.model_path(config.model.path),
-    blocks=lm.blocks,
-    heads=lm.heads,
+    blocks=lm.spec.blocks,
+    heads=lm.spec.heads,
     name=config.prompt.name,
     task=config.task,
     template=tasks.TASKS[config.task].template,

@@ -406,5 +406,4 @@ def _keep_compiled_programs():
 
 if __name__ == '__main__':
   _keep_compiled_programs()
-  devices.return_freed_memory()
   sys.exit(main(sys.argv))

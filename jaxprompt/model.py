@@ -34,7 +34,7 @@ def hidden_states(
   """Runs embeddings through the frozen blocks.
 
   Args:
-    lm: `base.LanguageModel`.
+    lm: `lm.model.LanguageModel`.
     params: its weights.
     embeds: [B, T, H].
     attention_mask: [B, T] bool.
@@ -47,11 +47,13 @@ def hidden_states(
     Hidden states [B, N, H] or [B, T, H], and the `Context` of all P + T or S + T
     tokens.
   """
-  positions, mask, cache = position_ids(attention_mask), attention_mask, None
+  positions, mask = position_ids(attention_mask), attention_mask
   if before is not None:
     mask = jnp.concatenate([before.mask, mask], axis=1)  # [B, S + T]
     positions += jnp.sum(before.mask, axis=1, keepdims=True)
     cache = jax.tree.map(lambda x: x.astype(embeds.dtype), before.keys_values)
+    hidden, keys_values = lm.after(params, embeds, positions, mask, cache, outputs)
+    return hidden, Context(keys_values, mask)
   length = 0 if soft_prompt is None else len(soft_prompt)
   if length:
     mask = jnp.pad(mask, [(0, 0), (length, 0)], constant_values=True)  # [B, P + T]
@@ -59,8 +61,8 @@ def hidden_states(
     soft_prompt = soft_prompt.astype(embeds.dtype)
   else:
     soft_prompt = None
-  hidden, keys_values = lm.hidden_states(
-    params, embeds, positions, mask, soft_prompt, outputs, cache
+  hidden, keys_values = lm.sequence(
+    params, embeds, positions, mask, soft_prompt, outputs
   )
   return hidden, Context(keys_values, mask)
 

@@ -23,8 +23,8 @@ from jaxprompt import experiment as experiment_lib
 from jaxprompt import results
 from jaxprompt import tasks
 from jaxprompt import workdir as workdir_lib
-from jaxprompt.lm import base
 from jaxprompt.lm import loading
+from jaxprompt.lm import model as lm_model
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Model:
     lock: held by who computes a token, so that visitors take turns.
   """
 
-  lm: base.LanguageModel
+  lm: lm_model.LanguageModel
   params: dict
   tokenizer: object
   first: Callable
@@ -153,6 +153,7 @@ def _load(workdir, others):
   lm, params, tokenizer = loading.load(
     config['model']['path'], config['model']['dtype']
   )
+  lm = lm.on(jax.default_backend())
   params = jax.device_put(params)  # on one device: a page has few visitors
   prompts = {config['prompt']['name']: _trained(workdir, config)}
   for name, other in others.items():
@@ -267,7 +268,8 @@ def _arms(model, trained, source, hard_prompt):
   hard_ids, _ = data.encode(model.tokenizer, hard_prompt + ' ')
   newline_ids, _ = data.encode(model.tokenizer, '\n')
   prompt = max(len(hard_ids), len(trained.soft_prompt))
-  limit = model.lm.max_positions - prompt - len(newline_ids) - trained.max_new_tokens
+  positions = model.lm.spec.max_positions
+  limit = positions - prompt - len(newline_ids) - trained.max_new_tokens
   # The question, qa's last line, is never cut: without it there is nothing to answer.
   head, newline, tail = (
     source.rpartition('\n') if trained.task == 'qa' else (source, '', '')
@@ -276,7 +278,7 @@ def _arms(model, trained, source, hard_prompt):
     head_left, ids = data.fit(model.tokenizer, head, newline + tail, limit)
   except ValueError as e:
     raise errors.UserError(
-      f'The model has {model.lm.max_positions} positions: {prompt} for the prompt and '
+      f'The model has {positions} positions: {prompt} for the prompt and '
       f'{trained.max_new_tokens} for the answer leave {max(limit, 0)} tokens, too few '
       'for what cannot be cut; shorten the hard prompt or the question.'
     ) from e
@@ -287,10 +289,10 @@ def _arms(model, trained, source, hard_prompt):
     notes.append(
       f'The source was cut by its last {len(head) - len(head_left):,} characters'
       f'{" before the question" if tail else ""}: the model has '
-      f'{model.lm.max_positions} positions, which leave it {limit} tokens.'
+      f'{positions} positions, which leave it {limit} tokens.'
     )
   ids = [*ids, *newline_ids]
-  bare = jnp.zeros((0, model.lm.width), jnp.float32)
+  bare = jnp.zeros((0, model.lm.spec.width), jnp.float32)
   stream = functools.partial(_stream, model, new_tokens=trained.max_new_tokens)
   return ' '.join(notes), {
     'none': stream(bare, 'prefix', ids),

@@ -136,7 +136,7 @@ class Group:
       self._optimiser,
       config.train.accumulate,
       axis_name=devices.DATA,
-      tokens_at_a_time=devices.tokens_at_a_time(),
+      tokens_at_a_time=experiment.layout.tokens_at_a_time,
     )
     self._train_step = experiment.layout.spread(step, donate_argnums=0)
     # Batches of several seeds do not meet again, so their contexts would not be used.

@@ -117,7 +117,7 @@ class Trainer:
         params,
         *rows,
         axis_name=devices.DATA,
-        tokens_at_a_time=devices.tokens_at_a_time(),
+        tokens_at_a_time=self._layout.tokens_at_a_time,
       )
 
     self._train_step = self._layout.spread(step, donate_argnums=0)

@@ -4,12 +4,9 @@ import importlib
 import json
 import os
 import pathlib
-import platform
-import subprocess
 import sys
 
 import conftest
-import jax
 import jax.numpy as jnp
 import pytest
 import transformers
@@ -17,6 +14,7 @@ import transformers
 from jaxprompt import devices
 from jaxprompt.lm import gpt2
 from jaxprompt.lm import loading
+from jaxprompt.lm import model
 from tools import step_traffic
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'benchmarks'
@@ -43,12 +41,9 @@ def peer(tmp_path):
 
 def compile_step(config, *, rows, tokens, targets, prompt):
   """Compiles a GPT-2's train step; returns its functions and the program."""
-  stock = transformers.FlaxGPT2LMHeadModel(config, _do_init=False)
-  params = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), dict(stock.params_shape_tree)
-  )
-  lm = gpt2.from_config(config, jnp.float32)
   layout = devices.layout('jit', -1, 1)
+  lm = model.LanguageModel(gpt2.spec_of(config), jnp.float32).on(layout.platform)
+  params = model.shapes(lm)
   sizes = {'rows': rows, 'prompt': prompt, 'tokens': tokens, 'targets': targets}
   return lm, step_traffic.compile_step(layout, lm, params, **sizes)
 
@@ -76,31 +71,6 @@ def test_a_step_keeps_no_blocks_attention():
 
   kept = 4 * rows * tokens * 9 * width  # outputs of a block's matrix products: 3+1+4+1
   assert (temporary(6) - temporary(3)) / 3 < 1.5 * kept
-
-
-_FREES_BLOCKS = """
-import jax, numpy as np, psutil
-from jaxprompt import devices
-
-devices._LARGE_PROGRAM = 0
-devices.return_freed_memory()
-np.ones(3_000_000)  # after whose like glibc keeps what is freed
-blocks = [np.ones(2_000_000) for _ in range(21)]  # 16 MB each
-before = psutil.Process().memory_info().rss
-del blocks[:-1]
-kept = psutil.Process().memory_info().rss
-jax.jit(lambda: 1.0)()
-print((before - kept) / 16e6, (kept - psutil.Process().memory_info().rss) / 16e6)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='glibc keeps it')
-def test_what_is_freed_goes_back_to_the_system_with_a_compilation():
-  command = [sys.executable, '-c', _FREES_BLOCKS]
-  out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-  at_once, then = map(float, out.split())
-  assert at_once < 0.5  # or there would be nothing to give back
-  assert then > 15  # of 20; compiling has taken some
 
 
 def test_evidence_compares_the_arms_row_by_row(benchmark, tmp_path):

@@ -31,7 +31,7 @@ def test_bfloat16_leaves_the_loss_of_every_task_within_one_percent():
       ).rows
       batch = data.collate(rows, (128, 31), 24, tokenizer.eos_token_id, 'prefix')
       text_ids, _ = data.encode(tokenizer, task.hard_prompt)
-      table = lm.embed(params, np.arange(lm.vocab_size))
+      table = lm.embed(params, np.arange(lm.spec.vocab_size))
       soft_prompt = prompt.from_text(jnp.asarray(table), 12, text_ids=text_ids)
       nats, counts = row_losses(params, soft_prompt, batch)
       losses[name, dtype] = float(jnp.sum(nats) / jnp.sum(counts))

@@ -46,7 +46,7 @@ def _train(frozen, batches, epochs, capacity, dtype='float32'):
     return steps.train_step(lm, tx, 2, state, params, *rows, axis_name=devices.DATA)
 
   step = layout.spread(step)
-  prompt = np.random.default_rng(3).normal(size=(3, lm.width)).astype(np.float32)
+  prompt = np.random.default_rng(3).normal(size=(3, lm.spec.width)).astype(np.float32)
   state = layout.replicate(jax.device_get(steps.init_state(prompt, params, tx)))
   for _ in range(epochs):
     for key, batch in batches.items():
@@ -71,7 +71,7 @@ def test_kept_contexts_give_the_gradient_of_a_source_run_with_the_step(frozen_la
   lm, params, layout = frozen_layout
   batch = _batch(np.random.default_rng(1))
   kept = contexts.Contexts(lm, params, layout, dtype='float32', capacity=10**9)
-  prompt = np.random.default_rng(3).normal(size=(3, lm.width)).astype(np.float32)
+  prompt = np.random.default_rng(3).normal(size=(3, lm.spec.width)).astype(np.float32)
   close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
   gradient = jax.jit(steps.prompt_gradient, static_argnums=(0, 4))
   expected = gradient(lm, params, prompt, batch, 1)

@@ -1,5 +1,6 @@
 """Generation: the cache, padding and beams against the plain definitions."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -12,7 +13,6 @@ from jaxprompt import data
 from jaxprompt import decode
 from jaxprompt import model
 from jaxprompt import prompt
-from jaxprompt.lm import base
 
 EOS = 0
 
@@ -71,7 +71,7 @@ def test_a_suffix_prompt_decodes_as_that_prompt_placed_after_the_source_by_hand(
   soft_prompt = lm.embed(params, jnp.asarray(prompt_ids))
   ids, mask = data.pad(rows, 5, 2, pad_id=11)
   out = generate(soft_prompt, ids, mask, position='suffix')
-  none = jnp.zeros((0, lm.width))
+  none = jnp.zeros((0, lm.spec.width))
   for i, row in enumerate(rows):
     expected = _uncached_greedy(lm, params, none, [*row, *prompt_ids], 6)
     np.testing.assert_array_equal(out[i], expected, err_msg=f'row {i}')
@@ -81,7 +81,7 @@ def test_a_row_ends_at_the_end_of_text_and_a_padding_row_at_once(frozen, generat
   lm, params, _ = frozen
   ids = np.asarray([[7, 81, 300], [1, 1, 1]], np.int32)
   mask = np.asarray([[True] * 3, [False] * 3])
-  prompt = jnp.zeros((2, lm.width))
+  prompt = jnp.zeros((2, lm.spec.width))
   first = _uncached_greedy(lm, params, prompt, ids[0].tolist(), 2)
   stops = functools.partial(
     decode.generate,
@@ -96,35 +96,32 @@ def test_a_row_ends_at_the_end_of_text_and_a_padding_row_at_once(frozen, generat
   assert out[1].tolist() == [first[1]] * 4
 
 
-def _markov_model(log_probs):
-  """A model whose next token depends on the last alone, by a table [V, V]."""
-  vocab = len(log_probs)
+@dataclasses.dataclass(frozen=True)
+class _MarkovModel:
+  """A model whose next token depends on the last alone, by a table [V][V]."""
 
-  def hidden_states(
-    params,
-    embeds,
-    position_ids,
-    mask,
-    soft_prompt=None,
-    outputs=None,
-    cache=None,
-    cache_index=None,
+  log_probs: tuple
+
+  def embed(self, params, ids):
+    return jax.nn.one_hot(ids, len(self.log_probs))
+
+  def sequence(
+    self, params, embeds, position_ids, mask, soft_prompt=None, outputs=None
   ):
     entry = jnp.zeros((embeds.shape[0], 1, mask.shape[1], 1))
     if outputs is not None:
       embeds = jnp.take_along_axis(embeds, outputs[:, :, None], axis=1)
     return embeds, ((entry, entry),)
 
-  return base.LanguageModel(
-    embed=lambda params, ids: jax.nn.one_hot(ids, vocab),
-    hidden_states=hidden_states,
-    logits=lambda params, hidden: hidden @ jnp.asarray(log_probs),
-    vocab_size=vocab,
-    width=vocab,
-    blocks=1,
-    heads=1,
-    max_positions=99,
-  )
+  def step(self, params, embeds, position_ids, mask, cache, slot):
+    return embeds, cache
+
+  def logits(self, params, hidden):
+    return hidden @ jnp.asarray(self.log_probs)
+
+
+def _markov_model(log_probs):
+  return _MarkovModel(tuple(map(tuple, np.asarray(log_probs, np.float32).tolist())))
 
 
 @pytest.mark.parametrize('seed', range(8))
@@ -172,7 +169,7 @@ def _uncached_beams(lm, params, soft_prompt, source, new_tokens, beams):
 def test_cached_beams_equal_uncached_beams(frozen):
   lm, params, _ = frozen
   rng = np.random.default_rng(3)
-  prompt = jnp.zeros((0, lm.width))
+  prompt = jnp.zeros((0, lm.spec.width))
   rows = [rng.integers(1, 320, length).tolist() for length in (5, 3, 5, 4, 2, 5)]
   ids, mask = data.pad(rows, 5, len(rows), pad_id=EOS)
   search = functools.partial(
@@ -210,7 +207,7 @@ _generate_each = jax.jit(decode.generate_each, static_argnames=(*_SETTINGS, 'sam
 def _check_many_prompts(lm, params, beams):
   keys = jax.random.split(jax.random.key(5), 3)
   prompts = [
-    (jax.random.normal(key, (length, lm.width)), position)
+    (jax.random.normal(key, (length, lm.spec.width)), position)
     for key, length, position in zip(
       keys, (5, 3, 2), ('prefix', 'suffix', 'prefix'), strict=True
     )
@@ -246,7 +243,7 @@ def test_beams_of_many_prompts_are_each_as_under_their_prompt_alone(gpt2):
 def test_a_row_stops_at_its_own_limit(gpt2):
   lm, params, _ = gpt2
   ids, mask = data.pad([[7, 81, 300, 12, 45]] * 3, 5, 3, pad_id=11)
-  none = [(np.zeros((0, lm.width)), 'prefix')] * 3
+  none = [(np.zeros((0, lm.spec.width)), 'prefix')] * 3
   limited = _each(lm, params, none, ids, mask, limits=np.asarray([2, 6, 1]), eos_id=319)
   assert [row.index(319) for row in limited.tolist() if 319 in row] == [2, 1]
   np.testing.assert_array_equal(limited[0, :2], limited[1, :2])
@@ -283,7 +280,7 @@ def test_what_is_drawn_for_a_row_depends_on_its_seed_alone(gpt2):
   lm, params, _ = gpt2
   rows = [[7, 81, 300, 12, 45], [9, 200], [9, 200], [9, 200]]
   ids, mask = data.pad(rows, 5, 4, pad_id=11)
-  prompts = [(np.full((2, lm.width), 0.5), 'prefix')] * 4
+  prompts = [(np.full((2, lm.spec.width), 0.5), 'prefix')] * 4
   sampling = decode.Sampling(1.0)
   seeds = np.asarray([3, 8, 8, 4], np.uint32)
   drawn = _each(lm, params, prompts, ids, mask, sampling=sampling, seeds=seeds)

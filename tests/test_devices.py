@@ -27,6 +27,7 @@ from jaxprompt import optim
 from jaxprompt import steps
 from jaxprompt.lm import gpt2 as gpt2_family
 from jaxprompt.lm import llama as llama_family
+from jaxprompt.lm import model as lm_model
 from tools import step_traffic
 
 # For each of the models below, a token that it says early or late, or not at all.
@@ -46,8 +47,7 @@ def _gpt2():
   config = transformers.GPT2Config(
     vocab_size=36, n_embd=16, n_layer=1, n_head=4, n_positions=48
   )
-  stock = transformers.FlaxGPT2LMHeadModel(config, _do_init=False)
-  return gpt2_family.from_config(config, np.float32), stock.params_shape_tree
+  return lm_model.LanguageModel(gpt2_family.spec_of(config), np.float32)
 
 
 def _llama():
@@ -60,8 +60,7 @@ def _llama():
     num_key_value_heads=2,
     max_position_embeddings=48,
   )
-  stock = transformers.FlaxLlamaForCausalLM(config, _do_init=False)
-  return llama_family.from_config(config, np.float32), stock.params_shape_tree
+  return lm_model.LanguageModel(llama_family.spec_of(config), np.float32)
 
 
 # Four heads each. Four devices divide the vocabulary of one, and not the other's.
@@ -71,10 +70,10 @@ FAMILIES = {'gpt2': _gpt2, 'llama': _llama}
 @functools.cache
 def _model(family):
   """Returns a random model, with weights so large that its rows differ and end."""
-  lm, shapes = FAMILIES[family]()
+  lm = FAMILIES[family]()
   rng = np.random.default_rng(1)
   return lm, jax.tree.map(
-    lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32), dict(shapes)
+    lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32), lm_model.shapes(lm)
   )
 
 
@@ -93,7 +92,7 @@ def _train(layout, model, rows, accumulate=1, position='prefix'):
   """Takes 20 steps as a run does; returns the prompt and each step's scalars."""
   lm, params = model
   tx = optim.prompt_only(0.01, clip_norm=1.0)
-  prompt = np.random.default_rng(1).normal(size=(3, lm.width)).astype(np.float32)
+  prompt = np.random.default_rng(1).normal(size=(3, lm.spec.width)).astype(np.float32)
   step = functools.partial(steps.train_step, lm, tx, accumulate, axis_name=devices.DATA)
   step = layout.spread(step, donate_argnums=0)
   placed = layout.place_params(lm, params)
@@ -154,7 +153,7 @@ def _measure(layout, family, rows, beams):
     batch_size=layout.round_up(6),
     progress=lambda batches, label: batches,
   )
-  prompt = np.random.default_rng(2).normal(size=(3, lm.width)).astype(np.float32)
+  prompt = np.random.default_rng(2).normal(size=(3, lm.spec.width)).astype(np.float32)
   arm = evaluate.Arm(prompt, 'prefix')
   found = (
     evaluate.losses(evaluator, arm, rows, ''),
@@ -250,7 +249,7 @@ def test_a_step_sends_the_prompts_gradient_and_scalars():
   )
   sent = step_traffic.collectives(compiled.as_text())
   assert {operation for operation, _ in sent} == {'all-reduce'}
-  gradient, loss_count_and_tokens = 4 * 3 * lm.width, 4 * 3
+  gradient, loss_count_and_tokens = 4 * 3 * lm.spec.width, 4 * 3
   assert sum(size for _, size in sent) == gradient + loss_count_and_tokens
 
 

@@ -65,7 +65,7 @@ def test_the_tokenizers_end_of_text_may_be_one_of_several(folder):
     ({'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}}, 'has rope scaling,'),
     (
       {'rope_parameters': None, 'rope_scaling': {'type': 'linear', 'factor': 2.0}},
-      'has rope scaling, which the Flax Llama does not honour',
+      'has rope scaling, which is not honoured here',
     ),
     ({'rope_parameters': {'partial_rotary_factor': 0.5}}, 'a part of each head'),
     ({'attention_bias': True, 'mlp_bias': True}, 'attention_bias and mlp_bias,'),

@@ -83,7 +83,7 @@ def test_each_virtual_tokens_drift_is_from_where_training_began(finished, gpt2):
   checkpoints = workdir_lib.resolve(workdir) / 'checkpoints'
   change = checkpoint.read_best(checkpoints)[0] - checkpoint.read_initial(checkpoints)
   lm, params, _ = gpt2
-  table = lm.embed(params, np.arange(lm.vocab_size))
+  table = lm.embed(params, np.arange(lm.spec.vocab_size))
   expected = np.linalg.norm(change, axis=1) / np.linalg.norm(table, axis=1).mean()
   found = json.loads((workdir / 'results.json').read_text())['nearest_tokens']
   np.testing.assert_allclose([near['drift'] for near in found], expected, rtol=1e-5)

@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import transformers
 from conftest import FAMILIES
 from conftest import FIXTURES
 
 from jaxprompt import batch as batch_lib
 from jaxprompt import model
 from jaxprompt import steps
-from jaxprompt.lm import blocks
 from jaxprompt.lm import loading
+from jaxprompt.lm import model as lm_model
+from jaxprompt.lm import products
 
 # Compiled whole: op by op, a test would compile dozens of programs.
 prompt_gradient = jax.jit(steps.prompt_gradient, static_argnums=(0, 4))
@@ -44,6 +46,38 @@ def test_logits_without_a_prompt_equal_pytorchs(with_torch):
   np.testing.assert_allclose(lm.logits(params, hidden), expected, atol=2e-4)
 
 
+STOCK = {
+  'gpt2': transformers.FlaxGPT2LMHeadModel,
+  'llama': transformers.FlaxLlamaForCausalLM,
+  'llama_untied': transformers.FlaxLlamaForCausalLM,
+}
+
+
+@pytest.mark.parametrize('family', STOCK)
+def test_the_weights_are_a_tree_of_transformers_own_flax_model(family):
+  config = transformers.AutoConfig.from_pretrained(FIXTURES / family)
+  stock = STOCK[family](config, _do_init=False).params_shape_tree
+  lm, _, _ = loading.load(str(FIXTURES / family), 'float32')
+  expected = dict(jax.tree.map(lambda x: x.shape, stock))
+  if config.tie_word_embeddings:
+    expected.pop('lm_head', None)  # the stock Llama is never tied
+  assert jax.tree.map(lambda x: x.shape, lm_model.shapes(lm)) == expected
+
+
+def test_gpt2_computes_what_transformers_flax_gpt2_does(gpt2):
+  lm, params, _ = gpt2
+  config = transformers.AutoConfig.from_pretrained(FIXTURES / 'gpt2')
+  stock = transformers.FlaxGPT2LMHeadModel(config, _do_init=False)
+  ids = jnp.asarray([[7, 81, 300, 12, 45], [9, 200, 11, 11, 11]])
+  mask = jnp.asarray([[True] * 5, [True] * 2 + [False] * 3])
+  hidden, _ = hidden_states(lm, params, lm.embed(params, ids), mask)
+  expected = stock(ids, mask, params=params).logits
+  real = np.asarray(mask)
+  np.testing.assert_allclose(
+    lm.logits(params, hidden)[real], expected[real], rtol=1e-5, atol=1e-5
+  )
+
+
 def test_loss_target_logits_and_prompt_gradient_equal_pytorchs(with_torch):
   lm, params, torch_outputs = with_torch
   ids = jnp.asarray(torch_outputs['input_ids'])
@@ -65,11 +99,13 @@ def test_loss_target_logits_and_prompt_gradient_equal_pytorchs(with_torch):
 
 
 @pytest.mark.parametrize(('tokens', 'weight_left'), [(1, True), (4, True), (50, False)])
-def test_a_few_rows_are_multiplied_with_the_weight_on_the_left(tokens, weight_left):
+def test_a_cpu_multiplies_few_tokens_with_the_weight_on_the_left(tokens, weight_left):
   rng = np.random.default_rng(0)
   x = rng.normal(size=(3, tokens, 5)).astype(np.float32)
   weight = rng.normal(size=(7, 5)).astype(np.float32)
-  compiled = jax.jit(blocks.product).lower(x, weight).compile()
+  dot_general = products.dot_general('cpu')
+  product = jax.jit(lambda x, weight: dot_general(x, weight, (((2,), (1,)), ((), ()))))
+  compiled = product.lower(x, weight).compile()
   np.testing.assert_allclose(compiled(x, weight), x @ weight.T, rtol=1e-5, atol=1e-6)
   shape = (7, 3 * tokens) if weight_left else (3 * tokens, 7)
   assert f'f32[{shape[0]},{shape[1]}]{{1,0}} dot(' in compiled.as_text()
@@ -85,7 +121,7 @@ def test_a_soft_prompt_of_a_texts_embeddings_is_that_hard_prompt(frozen, batch):
   as_text = target_logits(
     lm,
     params,
-    jnp.zeros((0, lm.width)),
+    jnp.zeros((0, lm.spec.width)),
     dataclasses.replace(
       batch,
       input_ids=jnp.concatenate([in_front, batch.input_ids], axis=1),
@@ -136,7 +172,7 @@ def test_a_suffix_prompt_is_that_text_between_source_and_target(frozen, batch):
   as_text = target_logits(
     lm,
     params,
-    jnp.zeros((0, lm.width)),
+    jnp.zeros((0, lm.spec.width)),
     dataclasses.replace(
       batch,
       input_ids=between(batch.input_ids, text),
@@ -168,8 +204,8 @@ def test_some_tokens_logits_exist_at_a_time_and_once(frozen, monkeypatch):
   monkeypatch.setattr(model, '_HEAD_TOKENS', 64)
   lm, params, _ = frozen
   rng = np.random.default_rng(0)
-  hidden = jnp.asarray(rng.standard_normal((5, 50, lm.width)), jnp.float32)
-  ids = jnp.asarray(rng.integers(0, lm.vocab_size, (5, 50)))
+  hidden = jnp.asarray(rng.standard_normal((5, 50, lm.spec.width)), jnp.float32)
+  ids = jnp.asarray(rng.integers(0, lm.spec.vocab_size, (5, 50)))
 
   def in_parts(hidden):
     return jnp.sum(model.token_losses(lm, params, hidden, ids))
@@ -184,7 +220,7 @@ def test_some_tokens_logits_exist_at_a_time_and_once(frozen, monkeypatch):
   )
   close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
   jax.tree.map(close, parts(hidden), whole(hidden))
-  logits = 4 * 64 * lm.vocab_size  # bytes
+  logits = 4 * 64 * lm.spec.vocab_size  # bytes
   assert parts.memory_analysis().temp_size_in_bytes < 2 * logits + 2 * hidden.nbytes
 
 

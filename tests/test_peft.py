@@ -52,7 +52,7 @@ def _by_peft(family, lm):
   """The soft prompt of the adapter that PEFT saved, and what PEFT computed with it."""
   folder = FIXTURES / f'peft_{family}'
   soft_prompt = peft.read(
-    folder, base=family, width=lm.width, blocks=lm.blocks, heads=lm.heads
+    folder, base=family, width=lm.spec.width, blocks=lm.spec.blocks, heads=lm.spec.heads
   )
   return soft_prompt, np.load(folder / 'outputs.npz')
 
@@ -61,7 +61,7 @@ def _by_peft(family, lm):
 def test_the_files_are_byte_for_byte_those_that_peft_writes(tmp_path, family):
   lm, _, _ = loading.load(str(FIXTURES / family), 'float32')
   soft_prompt, _ = _by_peft(family, lm)
-  sizes = {'base': family, 'blocks': lm.blocks, 'heads': lm.heads}
+  sizes = {'base': family, 'blocks': lm.spec.blocks, 'heads': lm.spec.heads}
   peft.write(tmp_path, soft_prompt, **sizes, name='', task='', template='')
   for name in (peft.CONFIG, peft.WEIGHTS):
     expected = (FIXTURES / f'peft_{family}' / name).read_bytes()

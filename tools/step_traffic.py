@@ -67,7 +67,7 @@ def compile_step(
 
   Args:
     layout: a `devices.Layout` over a mesh.
-    lm: `base.LanguageModel`.
+    lm: `lm.model.LanguageModel`.
     params: the shapes and dtypes of its weights.
     rows: of the batch, over all devices.
     prompt, tokens, targets: the program's P, T and N.
@@ -84,7 +84,7 @@ def compile_step(
     )
 
   tx = optim.prompt_only(0.05, clip_norm=1.0)
-  start = jax.ShapeDtypeStruct((prompt, lm.width), jnp.float32)
+  start = jax.ShapeDtypeStruct((prompt, lm.spec.width), jnp.float32)
   state = jax.eval_shape(lambda *x: steps.init_state(*x, tx), start, params)
   state = jax.tree.map(lambda x: placed(x, PartitionSpec()), state)
   batch = batch_lib.Batch(
@@ -101,13 +101,12 @@ def compile_step(
 def _row(name, count, model, rows, dtype):
   blocks, width, heads = SIZES[name]
   config = transformers.GPT2Config(n_layer=blocks, n_embd=width, n_head=heads)
-  stock = transformers.FlaxGPT2LMHeadModel(config, _do_init=False)
-  params = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, dtype), dict(stock.params_shape_tree)
-  )
   mesh = np.reshape(jax.devices()[:count], (count // model, model))
   layout = devices.MODES['jit'](jax.sharding.Mesh(mesh, (devices.DATA, devices.MODEL)))
-  lm = gpt2.from_config(config, dtype)
+  lm = model.LanguageModel(gpt2.spec_of(config), dtype).on(layout.platform)
+  params = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, dtype), model.shapes(lm)
+  )
   compiled = compile_step(layout, lm, params, rows=rows * count // model)
   found = collectives(compiled.as_text())
   sent = sum(_SENDS[operation] * size for operation, size in found)

@@ -1,10 +1,8 @@
-"""Causal attention over keys and values that may come from before: for every family."""
+"""Causal attention, over the keys and values of the same row or kept ones."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from jaxprompt.lm import choice
 
 # A block of queries looks at the keys up to its own last one, no further: a long row
 # skips nearly half of the work. More and smaller blocks cost more than they skip.
@@ -13,56 +11,63 @@ _QUERIES_A_BLOCK = 128
 _HIDDEN = 0.5 * float(jnp.finfo(jnp.float32).min)
 
 
-def extend(cache, key, value, cache_index):
-  """Joins a block's kept keys and values with new ones.
+def append(cache, key, value):
+  """Puts a block's new keys and values after those that it kept.
 
   Args:
-    cache: (keys, values) of before, each [B, G, S, D], or [1, G, S, D] if they are the
-      same for all rows; or None. If they grow, they may be `choice.Choice`s of those.
+    cache: (keys, values), each [B, G, S, D], or [1, G, S, D] if they are the same for
+      all rows.
     key, value: the new ones, [B, G, T, D].
-    cache_index: the first slot of the cache to write them into, or None: they come
-      after the cache, which grows.
 
   Returns:
-    (keys, values), [B, G, S, D] or [B, G, S + T, D].
+    (keys, values), each [B, G, S + T, D].
   """
-  if cache is None:
-    return key, value
-  if cache_index is None:
-    return tuple(
-      choice.apply(_append, new, old)
-      for old, new in zip(cache, (key, value), strict=True)
-    )
-  at = (0, 0, cache_index, 0)
-  return tuple(
-    jax.lax.dynamic_update_slice(old, new, at)
-    for old, new in zip(cache, (key, value), strict=True)
-  )
+
+  def join(old, new):
+    old = jnp.broadcast_to(old, (len(new), *old.shape[1:]))
+    return jnp.concatenate([old, new], axis=2)
+
+  return tuple(map(join, cache, (key, value)))
 
 
-def _append(new, old):
-  old = jnp.broadcast_to(old, (len(new), *old.shape[1:]))
-  return jnp.concatenate([old, new], axis=2)
+def write(slot, cache, key, value):
+  """Writes new keys and values [B, G, 1, D] over a slot of the cache [B, G, S, D]."""
+
+  def update(old, new):
+    return jax.lax.dynamic_update_slice_in_dim(old, new, slot, axis=2)
+
+  return tuple(map(update, cache, (key, value)))
 
 
-def select(x, query, outputs, keys):
-  """Keeps the tokens whose output a block is wanted for, and says what they may see.
+def mix(streams, mask, cache, outputs, extend):
+  """Attends within each stream, and from the rows to a prompt that stands before them.
 
   Args:
-    x: the residual stream, [B, T, H].
-    query: [B, heads, T, D].
-    outputs: [B, N] int32, positions of T; or None: all.
-    keys: S, the number of keys, of which the last T are these tokens'.
+    streams: query [b, heads, t, D], key and value [b, G, t, D] of each: of a prompt
+      that all rows share (b is 1), if there is one, and of the B rows.
+    mask: [B, S] bool: the keys that the rows may see, prompt and cache included.
+    cache: keys and values of before, or None.
+    outputs: [B, N], the tokens of the rows that are wanted; None = all of all streams.
+    extend: `append` or a `write`: how the cache and the rows' keys become one.
 
   Returns:
-    x, query and the `slots` of `attend`.
+    What the wanted tokens attended to, [M, heads * D], stream after stream; the rows'
+    keys and values, (each [B, G, S, D]).
   """
-  if outputs is None:
-    return x, query, None
-  slots = outputs + keys - x.shape[1]
-  x = jnp.take_along_axis(x, outputs[:, :, None], axis=1)  # [B, N, H]
-  query = jnp.take_along_axis(query, outputs[:, None, :, None], axis=2)
-  return x, query, slots
+  *prompt, (query, key, value) = streams
+  if prompt:
+    ((prompt_query, *cache),) = prompt
+  keys_values = extend(cache, key, value) if cache else (key, value)
+  if outputs is not None:
+    first = keys_values[0].shape[2] - query.shape[2]  # slot of the rows' first token
+    query = jnp.take_along_axis(query, outputs[:, None, :, None], axis=2)
+    attended = [attend(query, *keys_values, mask, outputs + first)]
+  else:
+    attended = [attend(query, *keys_values, mask)]
+    if prompt:
+      all_real = jnp.ones((1, prompt_query.shape[2]), bool)
+      attended.insert(0, attend(prompt_query, *cache, all_real))
+  return jnp.concatenate([a.reshape(-1, a.shape[-1]) for a in attended]), keys_values
 
 
 def attend(query, key, value, mask, slots=None):

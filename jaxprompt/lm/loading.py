@@ -12,8 +12,10 @@ from jaxprompt import errors
 from jaxprompt import hub
 from jaxprompt.lm import gpt2
 from jaxprompt.lm import llama
+from jaxprompt.lm import model
+from jaxprompt.lm import weights
 
-FAMILIES = {'gpt2': gpt2.load, 'llama': llama.load}
+FAMILIES = {'gpt2': gpt2.read_config, 'llama': llama.read_config}
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
@@ -25,7 +27,7 @@ def load(path, dtype):
     dtype: a key of `DTYPES`.
 
   Returns:
-    `base.LanguageModel`, its weights in `dtype` on the host, and the tokenizer.
+    `model.LanguageModel`, its weights in `dtype` on the host, and the tokenizer.
 
   Raises:
     UserError: if the checkpoint is missing, incomplete, of another architecture, has
@@ -48,8 +50,9 @@ def load(path, dtype):
       )
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     with jax.default_device(_host()):
-      lm, params = FAMILIES[kind](path, config, DTYPES[dtype])
-  _check_tokenizer(path, tokenizer, lm.vocab_size, config.get('eos_token_id'))
+      lm = model.LanguageModel(FAMILIES[kind](path, config), DTYPES[dtype])
+      params = weights.read(path, model.shapes(lm))
+  _check_tokenizer(path, tokenizer, lm.spec.vocab_size, config.get('eos_token_id'))
   return lm, jax.tree.map(lambda x: np.asarray(x, DTYPES[dtype]), params), tokenizer
 
 

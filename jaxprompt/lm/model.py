@@ -1,0 +1,218 @@
+"""The frozen language model: pure functions of its weights, for every family.
+
+A sequence is run in one of three ways: whole (`sequence`), after keys and values that
+were kept (`after`), or one token that is written into a cache (`step`).
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprompt.lm import attention
+from jaxprompt.lm import modules
+from jaxprompt.lm import products
+from jaxprompt.lm import rotary
+from jaxprompt.lm import spec as spec_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel:
+  """A causal language model without its weights, which each function takes first.
+
+  Position ids are [B, T]. A mask is True at the keys of real tokens, [B, S]; a token
+  sees those up to its own. Keys and values are a tuple of (keys, values) of every
+  block, each [B, G, S, D] with G the heads that have their own.
+  """
+
+  spec: spec_lib.Spec
+  dtype: Any  # of the computation
+  dot_general: Callable = jax.lax.dot_general  # of products with the weights
+
+  def on(self, platform):
+    """Returns the model with the products that suit 'cpu', 'gpu' or 'tpu'."""
+    return dataclasses.replace(self, dot_general=products.dot_general(platform))
+
+  def embed(self, params, ids):
+    """Returns the embeddings of ids [...], [..., H]."""
+    return self._table(params)[ids]
+
+  def logits(self, params, hidden):
+    """Applies the head to hidden states [..., H]; returns [..., V] float32."""
+    if self.spec.tied:
+      table, axis = self._table(params), 1  # [V, H]
+    else:
+      table, axis = params[self.spec.names.head]['kernel'], 0  # [H, V]
+    contracted = (((hidden.ndim - 1,), (axis,)), ((), ()))
+    return self.dot_general(
+      hidden, table, contracted, preferred_element_type=jnp.float32
+    )
+
+  def sequence(
+    self, params, embeds, position_ids, mask, soft_prompt=None, outputs=None
+  ):
+    """Runs a whole sequence.
+
+    Args:
+      params: the weights.
+      embeds: [B, T, H].
+      position_ids: [B, T].
+      mask: [B, P + T].
+      soft_prompt: [P, H] that stands before every row, from position 0 on, and is run
+        once for all of them; or None, and P is 0.
+      outputs: [B, N], the positions of T whose hidden states are wanted; None = all.
+
+    Returns:
+      Final hidden states [B, N, H] or [B, T, H]; keys and values, S = P + T.
+    """
+    streams = [(embeds, position_ids)]
+    if soft_prompt is not None:
+      # In the rows' own products: the weights are read once, and the program is a third
+      # shorter.
+      streams.insert(0, (soft_prompt[None], jnp.arange(len(soft_prompt))[None]))
+    return self._run(params, streams, mask, outputs=outputs)
+
+  def after(self, params, embeds, position_ids, mask, cache, outputs=None):
+    """Runs tokens after others whose keys and values were kept.
+
+    Args: as `sequence`, and
+      mask: [B, S + T].
+      cache: keys and values of the S tokens, each [B, G, S, D], or [1, G, S, D] if they
+        are the same for all rows.
+
+    Returns:
+      As `sequence`; the keys and values are those of all S + T tokens.
+    """
+    return self._run(
+      params, [(embeds, position_ids)], mask, cache=cache, outputs=outputs
+    )
+
+  def step(self, params, embeds, position_ids, mask, cache, slot):
+    """Runs one token a row, [B, 1, H], and writes its keys and values into the cache.
+
+    Args: as `sequence`, and
+      mask: [B, S], True at the token's own slot, False at those after.
+      cache: keys and values, each [B, G, S, D].
+      slot: [] int32, of S.
+
+    Returns:
+      Hidden states [B, 1, H], and the cache.
+    """
+    extend = functools.partial(attention.write, slot)
+    return self._run(params, [(embeds, position_ids)], mask, cache=cache, extend=extend)
+
+  def _table(self, params):
+    names = self.spec.names
+    return params[names.root][names.embedding]['embedding']
+
+  def _run(
+    self, params, streams, mask, *, cache=None, outputs=None, extend=attention.append
+  ):
+    """Runs (embeddings, position ids) of each stream side by side, the rows last."""
+    own = params[self.spec.names.root]
+    streams = [self._enter(own, *stream) for stream in streams]
+    shapes = [x.shape[:2] for x, _ in streams]
+    # The first block takes the streams apart: what the prompt does not reach there is
+    # not differentiated. From then on the tokens of all are one long row.
+    parts = [jax.tree.map(_flat, stream) for stream in streams]
+    angles = modules.joined([angles for _, angles in parts])
+    run_block = self._block(shapes, extend)
+    weights = own[self.spec.names.blocks]
+    caches = cache or [None] * len(weights)
+    kept = []
+    for i, own_cache in enumerate(caches):
+      wanted = outputs if i == len(caches) - 1 else None
+      x, keys_values = run_block(weights[str(i)], parts, mask, own_cache, wanted)
+      parts = [(x, angles)]
+      kept.append(keys_values)
+    batch, length = shapes[-1] if outputs is None else outputs.shape
+    x = x[-batch * length :].reshape(batch, length, -1)
+    final_norm = modules.norm(self.spec, self.dtype)
+    final = {'params': own[self.spec.names.final_norm]}
+    return final_norm.apply(final, x), tuple(kept)
+
+  def _enter(self, own, embeds, position_ids):
+    """Returns what goes into the first block, and the angles of a rotary embedding."""
+    if self.spec.rope_theta is not None:
+      return embeds, rotary.angles(self.spec, position_ids)
+    table = own[self.spec.names.positions]['embedding']
+    return embeds + table[position_ids], None
+
+  def _block(self, shapes, extend):
+    """Returns (weights, parts, mask, cache, outputs) -> x [M, H], keys and values.
+
+    The backward pass keeps the outputs of the weights' products and computes the rest
+    again (attention weights, activations, norms): a fifth less memory, as fast.
+    """
+    block = modules.Block(self.spec, self.dtype, self.dot_general)
+
+    def run(weights, parts, mask, cache, outputs):
+      def mix(projected):
+        streams = _by_stream(projected, shapes)
+        return attention.mix(streams, mask, cache, outputs, extend)
+
+      def keep(x):
+        if outputs is None:
+          return x
+        batch, length = shapes[-1]
+        rows = x[-batch * length :].reshape(batch, length, -1)
+        return _flat(jnp.take_along_axis(rows, outputs[:, :, None], axis=1))
+
+      return block.apply({'params': weights}, parts, mix, keep)
+
+    policy = jax.checkpoint_policies.save_only_these_names(modules.PRODUCT)
+    return jax.checkpoint(run, policy=policy)
+
+
+def _flat(x):
+  """Puts the tokens of all rows in one: [B, T, ...] -> [B * T, ...]."""
+  return x.reshape(-1, *x.shape[2:])
+
+
+def _by_stream(projected, shapes):
+  """Returns query, key and value of each stream, [b, heads, t, D].
+
+  Args:
+    projected: those of the streams' tokens, [n, heads, D]; or of all tokens in one.
+    shapes: (b, t) of each stream.
+  """
+  if len(projected) != len(shapes):
+    ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+    (projected,) = projected
+    projected = zip(*(jnp.split(each, ends) for each in projected), strict=True)
+  return [
+    [each.reshape(*shape, *each.shape[1:]).swapaxes(1, 2) for each in parts]
+    for parts, shape in zip(projected, shapes, strict=True)
+  ]
+
+
+def shapes(lm):
+  """Returns the weights' shapes, a tree of `jax.ShapeDtypeStruct`."""
+  spec, names = lm.spec, lm.spec.names
+  x = jnp.zeros((1, spec.width))
+  angles = None if spec.rope_theta is None else jnp.zeros((1, spec.head_dim // 2))
+  block = modules.Block(spec, jnp.float32, jax.lax.dot_general)
+  attended = jnp.zeros((1, spec.heads * spec.head_dim))
+
+  def init(module, *args):
+    return jax.eval_shape(lambda: module.init(jax.random.key(0), *args)['params'])
+
+  def array(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+  one_block = init(block, [(x, angles)], lambda _: (attended, ()), lambda x: x)
+  own = {
+    names.embedding: {'embedding': array(spec.vocab_size, spec.width)},
+    names.blocks: {str(i): one_block for i in range(spec.blocks)},
+    names.final_norm: init(modules.norm(spec, jnp.float32), x),
+  }
+  if names.positions:
+    own[names.positions] = {'embedding': array(spec.max_positions, spec.width)}
+  if spec.tied:
+    return {names.root: own}
+  return {names.root: own, names.head: {'kernel': array(spec.width, spec.vocab_size)}}

@@ -16,6 +16,7 @@ from jaxprompt import data
 from jaxprompt import decode
 from jaxprompt import devices
 from jaxprompt import optim
+from jaxprompt import placement
 from jaxprompt import steps
 from jaxprompt.lm import loading
 
@@ -41,6 +42,7 @@ class Side:
     self._batch_size, self._batches, self._position = batch_size, batches, position
     self._layout = devices.layout('jit', -1, 1)
     lm, params, _ = loading.load(model, 'float32')
+    lm = lm.on(self._layout.platform)
     self._lm, self._params = lm, self._layout.place_params(lm, params)
     tx = optim.prompt_only(0.01, clip_norm=1.0)
     soft_prompt = lm.embed(params, jnp.arange(PROMPT))
@@ -57,21 +59,16 @@ class Side:
         tokens_at_a_time=self._layout.tokens_at_a_time,
       )
 
+    # No end of text: both sides generate as many tokens.
+    options = decode.Options(NEW_TOKENS, eos_id=-1, axis_name=devices.DATA)
+
     def generate(params, soft_prompt, rows):
-      return decode.generate(
-        lm,
-        params,
-        soft_prompt,
-        *rows,
-        position=position,
-        max_new_tokens=NEW_TOKENS,
-        beams=1,
-        eos_id=-1,  # never: both sides generate as many tokens
-        axis_name=devices.DATA,
-      )
+      placed = placement.place(soft_prompt, position)
+      return decode.generate(lm, params, placed, *rows, options)
 
     def losses(params, soft_prompt, rows):
-      return steps.row_losses(lm, params, soft_prompt, *rows)
+      placed = placement.place(soft_prompt, position)
+      return steps.row_losses(lm, params, placed, *rows)
 
     self._step = self._layout.spread(step, donate_argnums=0)
     self._losses = self._layout.gather(losses)

@@ -8,7 +8,7 @@ from jaxprompt import contexts
 from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import optim
-from jaxprompt import prompt
+from jaxprompt import placement
 from jaxprompt import tasks
 from jaxprompt.lm import loading
 
@@ -141,7 +141,7 @@ CHECKS = {
   'prompt.name': _TEXT,
   'prompt.length': _AT_LEAST_1,
   'prompt.init': _TEXT,
-  'prompt.position': _one_of(*prompt.POSITIONS),
+  'prompt.position': _one_of(*placement.POSITIONS),
   'train.batch_size': _AT_LEAST_1,
   'train.epochs': _AT_LEAST_1,
   'train.accumulate': _AT_LEAST_1,

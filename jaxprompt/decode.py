@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxprompt import model
-from jaxprompt import prompt
 
 
 @jax.tree_util.register_dataclass
@@ -41,116 +40,66 @@ class Sampling(NamedTuple):
   top_p: float = 1.0  # the least probability that those kept have together
 
 
+class Options(NamedTuple):
+  """How to generate; of the compiled program, not of a row.
+
+  Attributes:
+    max_new_tokens: the most tokens to generate.
+    eos_id: the end of text.
+    beams: 1 for one token after the other; more for a beam search that ranks by mean
+      log-likelihood.
+    sampling: how to draw tokens; None = the most likely each. Beams do not draw.
+    axis_name: of the devices that share the rows, if there are others. All go on until
+      the last has ended: where they share weights too, a token is the work of several.
+  """
+
+  max_new_tokens: int
+  eos_id: int
+  beams: int = 1
+  sampling: Sampling | None = None
+  axis_name: str | None = None
+
+
 def generate(
-  lm,
-  params,
-  soft_prompt,
-  input_ids,
-  attention_mask,
-  *,
-  position,
-  max_new_tokens,
-  beams,
-  eos_id,
-  axis_name=None,
+  lm, params, placement, input_ids, attention_mask, options, limits=None, seeds=None
 ):
-  """Generates a continuation of every row: the most likely token each, or beams.
+  """Generates a continuation of every row.
 
   Args:
     lm: `lm.model.LanguageModel`.
     params: its weights.
-    soft_prompt: [P, H].
+    placement: `placement.Placement`, shared or of each row.
     input_ids: [B, T] int32: source and newline, padded on either side.
     attention_mask: [B, T] bool; a row with no real token is padding, and ends at once.
-    position: 'prefix' or 'suffix', where the prompt stands to the source.
-    max_new_tokens: the most tokens to generate.
-    beams: 1 for greedy; more for a beam search that ranks by mean log-likelihood.
-    eos_id: the end of text.
-    axis_name: of the devices that share the rows, if there are others. All go on until
-      the last has ended: where they share weights too, a token is the work of several.
+    options: `Options`, static.
+    limits: [B] int32: the most tokens for each row, if it is fewer; not for beams.
+    seeds: [B] uint32, of sampling: a row's draws depend on its own seed alone.
 
   Returns:
     Token ids [B, max_new_tokens] int32, `eos_id` from a row's end on.
   """
-  logits, state = prefill(
+  first, state = prefill(
     lm,
     params,
-    soft_prompt,
+    placement,
     input_ids,
     attention_mask,
-    position=position,
-    max_new_tokens=max_new_tokens,
-    copies=beams,
+    max_new_tokens=options.max_new_tokens,
+    copies=options.beams,
   )
-  search = _search(beams, max_new_tokens, _likeliest)
-  return _go_on(
-    search, lm, params, logits, state, attention_mask, max_new_tokens, eos_id, axis_name
-  )
-
-
-def generate_each(
-  lm,
-  params,
-  frames,
-  limits,
-  seeds,
-  input_ids,
-  attention_mask,
-  *,
-  max_new_tokens,
-  beams,
-  sampling,
-  eos_id,
-  axis_name=None,
-):
-  """Generates as `generate` does, under a prompt and a limit of each row's own.
-
-  Args:
-    frames: `prompt.Frames` of B prompts, one a row.
-    limits: [B] int32: the most tokens for each row; beams take `max_new_tokens` alone.
-    seeds: [B] uint32: a row's draws depend on its own seed alone, not on the batch.
-    sampling: `Sampling`, or None for the most likely token each, or beams.
-
-  The other arguments and the result are those of `generate`.
-  """
-  embeds = lm.embed(params, input_ids)
-  embeds, mask = prompt.surround(frames, embeds, attention_mask)
-  logits, state = _begin(lm, params, embeds, mask, max_new_tokens, beams)
-  choose = _likeliest
-  if sampling:
-    choose = functools.partial(_draw, sampling, jax.vmap(jax.random.key)(seeds))
-  search = _search(beams, limits, choose)
-  return _go_on(
-    search, lm, params, logits, state, attention_mask, max_new_tokens, eos_id, axis_name
-  )
-
-
-def _search(beams, limits, choose):
-  """Returns how to search: by beams, or choosing one token after the other."""
-  if beams > 1:
-    return functools.partial(_beam_search, beams=beams)
-  return functools.partial(_one_by_one, limits=limits, choose=choose)
-
-
-def _go_on(
-  search, lm, params, logits, state, attention_mask, max_new_tokens, eos_id, axis_name
-):
-  """Generates from a prefilled state; a row with no real token ends at once."""
   step = functools.partial(advance, lm, params)
   padding = ~jnp.any(attention_mask, axis=-1)  # [B]
-  return search(logits, state, step, padding, max_new_tokens, eos_id, axis_name)
+  if options.beams > 1:
+    return _beam_search(first, state, step, padding, options)
+  choose = _likeliest
+  if options.sampling:
+    choose = functools.partial(_draw, options.sampling, jax.vmap(jax.random.key)(seeds))
+  limits = options.max_new_tokens if limits is None else limits
+  return _one_by_one(first, state, step, padding, options, limits=limits, choose=choose)
 
 
 def prefill(
-  lm,
-  params,
-  soft_prompt,
-  input_ids,
-  attention_mask,
-  *,
-  position,
-  max_new_tokens,
-  copies=1,
+  lm, params, placement, input_ids, attention_mask, *, max_new_tokens, copies=1
 ):
   """Runs prompt and source, and copies each row's state `copies` times.
 
@@ -160,25 +109,10 @@ def prefill(
     The logits of the first new token, [B, V] float32, and the `State` of
     B * copies rows, with room for `max_new_tokens`.
   """
-  if position == 'suffix':
-    in_front = {'before': model.source_context(lm, params, input_ids, attention_mask)}
-    none = input_ids[:, :0]
-    embeds, mask = prompt.prepend(soft_prompt, lm.embed(params, none), none > 0)
-  else:
-    in_front = {'soft_prompt': soft_prompt}
-    embeds, mask = lm.embed(params, input_ids), attention_mask
-  return _begin(lm, params, embeds, mask, max_new_tokens, copies, **in_front)
-
-
-def _begin(lm, params, embeds, mask, max_new_tokens, copies, **in_front):
-  """Runs embeddings, after what `model.hidden_states` takes; returns as `prefill`."""
-  length = mask.shape[1]
-  last = length - 1 - jnp.argmax(mask[:, ::-1], axis=-1)  # [B]: the last real token
-  hidden, (keys_values, mask) = model.hidden_states(
-    lm, params, embeds, mask, outputs=last[:, None], **in_front
+  hidden, (keys_values, mask) = model.prompted_source(
+    lm, params, placement, input_ids, attention_mask
   )
-  logits = lm.logits(params, hidden[:, 0])
-
+  logits = lm.logits(params, hidden)
   slot = mask.shape[1]  # the first new one
   # Room for the new tokens: [B, G, P + T + new, D].
   room = [(0, 0), (0, 0), (0, max_new_tokens), (0, 0)]
@@ -202,7 +136,7 @@ def advance(lm, params, state, tokens):
 
 
 def _anywhere(x, axis_name):
-  """Says whether any of x is true, on any device."""
+  """Returns whether any of x is true, on any device."""
   found = jnp.any(x)
   return found if axis_name is None else jax.lax.pmax(found, axis_name)
 
@@ -229,76 +163,53 @@ def _draw(sampling, rngs, t, logits):
   )
 
 
-def _one_by_one(
-  logits, state, step, ended, max_new_tokens, eos_id, axis_name, *, limits, choose
-):
+def _one_by_one(logits, state, step, padding, options, *, limits, choose):
   """Chooses token after token until every row has ended or is at its limit."""
 
   def add(t, out, logits, ended):
-    tokens = jnp.where(ended, eos_id, choose(t, logits)).astype(jnp.int32)  # [B]
-    ended = ended | (tokens == eos_id) | (t + 1 >= limits)
+    tokens = jnp.where(ended, options.eos_id, choose(t, logits)).astype(
+      jnp.int32
+    )  # [B]
+    ended = ended | (tokens == options.eos_id) | (t + 1 >= limits)
     return out.at[:, t].set(tokens), tokens, ended
 
   def unfinished(carry):
     t, _, _, ended, _ = carry
-    return (t < max_new_tokens) & _anywhere(~ended, axis_name)
+    return (t < options.max_new_tokens) & _anywhere(~ended, options.axis_name)
 
   def body(carry):
     t, out, tokens, ended, state = carry
     logits, state = step(state, tokens)
     return t + 1, *add(t, out, logits, ended), state
 
-  out = jnp.full((len(ended), max_new_tokens), eos_id, jnp.int32)
-  carry = 1, *add(0, out, logits, ended), state
+  out = jnp.full((len(padding), options.max_new_tokens), options.eos_id, jnp.int32)
+  carry = 1, *add(0, out, logits, padding), state
   return jax.lax.while_loop(unfinished, body, carry)[1]
 
 
-def _beam_search(
-  logits, state, step, padding, max_new_tokens, eos_id, axis_name, *, beams
-):
+def _beam_search(logits, state, step, padding, options):
   """Keeps the `beams` likeliest unfinished continuations, and as many finished ones.
 
   A finished one is ranked by its log-likelihood per token, the end of text among
   them. The search ends when no unfinished one can still overtake: its likelihood can
   only fall, so the best it can become is its present sum over the most tokens.
   """
-  batch, vocab = logits.shape
+  beams, (batch, vocab) = options.beams, logits.shape
   rows = jnp.arange(batch)[:, None]  # [B, 1]
   worst = jnp.finfo(jnp.float32).min
 
-  def extend(t, scores, log_probs, live, done_scores, done):
-    """From log-probabilities [B, K, V] of token t to the next live and done sets."""
-    totals = scores[..., None] + log_probs  # [B, K, V]
-    # Twice the beams: even if `beams` of them end here, as many go on.
-    top, flat = jax.lax.top_k(totals.reshape(batch, -1), 2 * beams)  # [B, 2K]
-    parent, token = flat // vocab, (flat % vocab).astype(jnp.int32)
-    sequences = live[rows, parent].at[:, :, t].set(token)  # [B, 2K, new]
-    ends = token == eos_id
-    final = jnp.where(ends, top / (t + 1), worst)
-    done_scores = jnp.concatenate([done_scores, final], axis=1)
-    done_scores, best = jax.lax.top_k(done_scores, beams)
-    done = jnp.concatenate([done, sequences], axis=1)[rows, best]
-    scores, go_on = jax.lax.top_k(jnp.where(ends, worst, top), beams)  # [B, K]
-    return (
-      scores,
-      sequences[rows, go_on],
-      token[rows, go_on],
-      parent[rows, go_on],
-      done_scores,
-      done,
-    )
-
   def unfinished(carry):
     t, scores, _, _, _, done_scores, _ = carry
-    overtakes = scores[:, 0] / max_new_tokens > done_scores[:, -1]
-    return (t < max_new_tokens) & _anywhere(overtakes & ~padding, axis_name)
+    overtakes = scores[:, 0] / options.max_new_tokens > done_scores[:, -1]
+    goes_on = _anywhere(overtakes & ~padding, options.axis_name)
+    return (t < options.max_new_tokens) & goes_on
 
   def body(carry):
     t, scores, live, tokens, state, done_scores, done = carry
     logits, state = step(state, tokens.reshape(-1))
     log_probs = jax.nn.log_softmax(logits).reshape(batch, beams, vocab)
-    scores, live, tokens, parent, done_scores, done = extend(
-      t, scores, log_probs, live, done_scores, done
+    scores, live, tokens, parent, done_scores, done = _extend_beams(
+      t, scores, log_probs, live, done_scores, done, options.eos_id
     )
     origin = (rows * beams + parent).reshape(-1)  # [B * K]
     # The beams of a row differ in their cache alone.
@@ -308,17 +219,56 @@ def _beam_search(
 
   # All beams of a row are the same before the first token: only one may count.
   scores = jnp.full((batch, beams), worst).at[:, 0].set(0.0)
-  empty = jnp.full((batch, beams, max_new_tokens), eos_id, jnp.int32)
+  empty = jnp.full((batch, beams, options.max_new_tokens), options.eos_id, jnp.int32)
   log_probs = jnp.repeat(jax.nn.log_softmax(logits)[:, None], beams, axis=1)
   none_done = jnp.full((batch, beams), worst)
-  scores, live, tokens, _, done_scores, done = extend(
-    0, scores, log_probs, empty, none_done, empty
+  scores, live, tokens, _, done_scores, done = _extend_beams(
+    0, scores, log_probs, empty, none_done, empty, options.eos_id
   )
   carry = 1, scores, live, tokens, state, done_scores, done
   carry = jax.lax.while_loop(unfinished, body, carry)
   _, scores, live, _, _, done_scores, done = carry
   # A row where too few ended in time is completed by what was still going on.
-  scores = jnp.concatenate([done_scores, scores / max_new_tokens], axis=1)
+  scores = jnp.concatenate([done_scores, scores / options.max_new_tokens], axis=1)
   candidates = jnp.concatenate([done, live], axis=1)
   best = candidates[jnp.arange(batch), jnp.argmax(scores, axis=1)]  # [B, new]
-  return jnp.where(padding[:, None], eos_id, best)
+  return jnp.where(padding[:, None], options.eos_id, best)
+
+
+def _extend_beams(t, scores, log_probs, live, done_scores, done, eos_id):
+  """Extends each row's K beams by token number t.
+
+  Args:
+    t: the number of the token.
+    scores: [B, K], the summed log-probabilities of the live beams.
+    log_probs: [B, K, V], of their next token.
+    live: [B, K, new], their tokens.
+    done_scores: [B, K], the mean log-probabilities of the finished ones.
+    done: [B, K, new], their tokens.
+    eos_id: the end of text.
+
+  Returns:
+    The live beams' scores, tokens, last tokens [B, K], and which beam each came from
+    [B, K]; scores and tokens of the finished ones.
+  """
+  batch, beams, vocab = log_probs.shape
+  rows, worst = jnp.arange(batch)[:, None], jnp.finfo(jnp.float32).min
+  totals = scores[..., None] + log_probs  # [B, K, V]
+  # Twice the beams: even if K of them end here, as many go on.
+  top, flat = jax.lax.top_k(totals.reshape(batch, -1), 2 * beams)  # [B, 2K]
+  parent, token = flat // vocab, (flat % vocab).astype(jnp.int32)
+  sequences = live[rows, parent].at[:, :, t].set(token)  # [B, 2K, new]
+  ends = token == eos_id
+  final = jnp.where(ends, top / (t + 1), worst)
+  done_scores = jnp.concatenate([done_scores, final], axis=1)
+  done_scores, best = jax.lax.top_k(done_scores, beams)
+  done = jnp.concatenate([done, sequences], axis=1)[rows, best]
+  scores, kept = jax.lax.top_k(jnp.where(ends, worst, top), beams)  # [B, K]
+  return (
+    scores,
+    sequences[rows, kept],
+    token[rows, kept],
+    parent[rows, kept],
+    done_scores,
+    done,
+  )

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,13 +10,6 @@ import numpy as np
 from jaxprompt import data
 from jaxprompt import devices
 from jaxprompt import metrics
-
-
-class Arm(NamedTuple):
-  """What stands with every source: any arm is a matrix of prompt embeddings."""
-
-  soft_prompt: np.ndarray  # [P, H] float32
-  position: str  # 'prefix' or 'suffix'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +21,8 @@ class Evaluator:
     tokenizer: turns output ids into text.
     layout: of the devices.
     params: the frozen weights, placed.
-    row_losses: spread (params, soft_prompt, Batch) -> nats [B], tokens [B].
-    generate: {position: spread (params, soft_prompt, (ids [B, T], mask [B, T])) ->
-      ids [B, new]}.
+    row_losses: spread (params, Placement, Batch) -> nats [B], tokens [B].
+    generate: spread (params, Placement, (ids [B, T], mask [B, T])) -> ids [B, new].
     batch_size: B, over all devices.
     progress: wraps the list of batches, given a label, to show how far it is.
   """
@@ -41,7 +32,7 @@ class Evaluator:
   layout: devices.Layout
   params: dict
   row_losses: Callable
-  generate: dict[str, Callable]
+  generate: Callable
   batch_size: int
   progress: Callable[[list, str], Iterable]
 
@@ -72,7 +63,7 @@ def evaluate(evaluator, arm, rows, label):
 
   Args:
     evaluator: `Evaluator`.
-    arm: `Arm`.
+    arm: a `placement.Placement`.
     rows: E `data.Row`s.
     label: what progress is shown as.
 
@@ -98,18 +89,19 @@ def evaluate(evaluator, arm, rows, label):
 
 def losses(evaluator, arm, rows, label):
   """Returns each row's nats and number of target tokens, two arrays [E]."""
-  sizes = data.bucket_sizes(rows, arm.position)
+  position = 'suffix' if arm.splits_rows else 'prefix'
+  sizes = data.bucket_sizes(rows, position)
   batch_size, layout = evaluator.batch_size, evaluator.layout
-  shapes = data.shapes(sizes, batch_size, arm.position)
+  shapes = data.shapes(sizes, batch_size, position)
   batches = data.plan(sizes, shapes, batch_size)
   pad_id = evaluator.tokenizer.eos_token_id
   nats, counts = np.zeros(len(rows)), np.zeros(len(rows))
   for indices, shape in evaluator.progress(batches, f'{label} loss'):
     chosen = [rows[i] for i in layout.share(indices, batch_size)]
     own_size = len(layout.own(batch_size))
-    batch = data.collate(chosen, shape, own_size, pad_id, arm.position)
+    batch = data.collate(chosen, shape, own_size, pad_id, position)
     result = jax.device_get(
-      evaluator.row_losses(evaluator.params, arm.soft_prompt, layout.place_rows(batch))
+      evaluator.row_losses(evaluator.params, arm, layout.place_rows(batch))
     )
     nats[indices], counts[indices] = (x[: len(indices)] for x in result)
   return nats, counts
@@ -121,8 +113,8 @@ def generate(evaluator, arm, rows, label):
   shapes = data.shapes(_alone(sources), evaluator.batch_size)
 
   def run(_, tokens):
-    return evaluator.generate[arm.position](
-      evaluator.params, arm.soft_prompt, evaluator.layout.place_rows(tokens)
+    return evaluator.generate(
+      evaluator.params, arm, evaluator.layout.place_rows(tokens)
     )
 
   return outputs(evaluator, run, sources, shapes, label)

@@ -17,6 +17,7 @@ from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt import evaluate
 from jaxprompt import peft
+from jaxprompt import placement
 from jaxprompt import prompt
 from jaxprompt import results
 from jaxprompt import sources
@@ -89,18 +90,15 @@ def build_model(config, layout, progress):
   _check_positions(config, lm, tokenizer)
   lm, params = lm.on(layout.platform), layout.place_params(lm, params)
 
-  def generate(position, params, soft_prompt, rows):
-    return decode.generate(
-      lm,
-      params,
-      soft_prompt,
-      *rows,
-      position=position,
-      max_new_tokens=config.eval.max_new_tokens,
-      beams=config.eval.beams,
-      eos_id=tokenizer.eos_token_id,
-      axis_name=devices.DATA,
-    )
+  options = decode.Options(
+    max_new_tokens=config.eval.max_new_tokens,
+    eos_id=tokenizer.eos_token_id,
+    beams=config.eval.beams,
+    axis_name=devices.DATA,
+  )
+
+  def generate(params, arm, rows):
+    return decode.generate(lm, params, arm, *rows, options)
 
   evaluator = evaluate.Evaluator(
     task=task,
@@ -108,10 +106,7 @@ def build_model(config, layout, progress):
     layout=layout,
     params=params,
     row_losses=layout.gather(functools.partial(steps.row_losses, lm)),
-    generate={
-      position: layout.gather(functools.partial(generate, position))
-      for position in prompt.POSITIONS
-    },
+    generate=layout.gather(generate),
     batch_size=layout.round_up(config.eval.batch_size),
     progress=progress,
   )
@@ -279,15 +274,15 @@ def _run_config(directory):
 
 
 def arms(experiment, soft_prompt):
-  """Returns {arm: `evaluate.Arm`}; a hard text always stands in front."""
+  """Returns {arm: `placement.Placement`}; a hard text always stands in front."""
   ids = np.asarray(hard_prompt_ids(experiment.config, experiment.tokenizer))
   embed = experiment.layout.whole(experiment.lm.embed)
   hard = jax.device_get(embed(experiment.params, ids)).astype(np.float32)
   none = np.zeros((0, experiment.lm.spec.width), np.float32)
   return {
-    'none': evaluate.Arm(none, 'prefix'),
-    'hard': evaluate.Arm(hard, 'prefix'),
-    'soft': evaluate.Arm(soft_prompt, experiment.config.prompt.position),
+    'none': placement.place(none, 'prefix'),
+    'hard': placement.place(hard, 'prefix'),
+    'soft': placement.place(soft_prompt, experiment.config.prompt.position),
   }
 
 

@@ -1,7 +1,7 @@
 """The prompted model: soft prompt, token embeddings and frozen weights become logits.
 
-All three arms of the comparison are this one model: `none` has a prompt of no rows,
-`hard` the embeddings of its text, `soft` the trained matrix.
+All arms of the comparison are this one model: `none` has a prompt of no tokens, `hard`
+the embeddings of its text, `soft` the trained ones.
 """
 
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxprompt import prompt
+from jaxprompt import placement as placement_lib
 
 
 class Context(NamedTuple):
-  """What has been run already, and the tokens that follow look back at."""
+  """The KV cache of a sequence that has been run, and its mask."""
 
   keys_values: tuple  # of every block, each [B, G, S, D]
   mask: jax.Array  # [B, S] bool
@@ -29,7 +29,7 @@ def position_ids(attention_mask):
 
 
 def hidden_states(
-  lm, params, embeds, attention_mask, soft_prompt=None, before=None, outputs=None
+  lm, params, embeds, attention_mask, prefix=None, context=None, outputs=None
 ):
   """Runs embeddings through the frozen blocks.
 
@@ -38,9 +38,8 @@ def hidden_states(
     params: its weights.
     embeds: [B, T, H].
     attention_mask: [B, T] bool.
-    soft_prompt: [P, H], which stands before every row and is run once for all; P may be
-      0, and None is the same.
-    before: the `Context` of S tokens that stand before these instead, or None.
+    prefix: [P, H], which stands before every row and is run once for all; or None.
+    context: the `Context` of S tokens that come before these instead, or None.
     outputs: positions of T whose hidden states are wanted, [B, N]; or None for all.
 
   Returns:
@@ -48,27 +47,24 @@ def hidden_states(
     tokens.
   """
   positions, mask = position_ids(attention_mask), attention_mask
-  if before is not None:
-    mask = jnp.concatenate([before.mask, mask], axis=1)  # [B, S + T]
-    positions += jnp.sum(before.mask, axis=1, keepdims=True)
-    cache = jax.tree.map(lambda x: x.astype(embeds.dtype), before.keys_values)
+  if context is not None:
+    mask = jnp.concatenate([context.mask, mask], axis=1)  # [B, S + T]
+    positions += jnp.sum(context.mask, axis=1, keepdims=True)
+    cache = jax.tree.map(lambda x: x.astype(embeds.dtype), context.keys_values)
     hidden, keys_values = lm.after(params, embeds, positions, mask, cache, outputs)
     return hidden, Context(keys_values, mask)
-  length = 0 if soft_prompt is None else len(soft_prompt)
-  if length:
-    mask = jnp.pad(mask, [(0, 0), (length, 0)], constant_values=True)  # [B, P + T]
-    positions += length
-    soft_prompt = soft_prompt.astype(embeds.dtype)
+  if prefix is not None and len(prefix):
+    mask = jnp.pad(mask, [(0, 0), (len(prefix), 0)], constant_values=True)  # [B, P + T]
+    positions += len(prefix)
+    prefix = prefix.astype(embeds.dtype)
   else:
-    soft_prompt = None
-  hidden, keys_values = lm.sequence(
-    params, embeds, positions, mask, soft_prompt, outputs
-  )
+    prefix = None
+  hidden, keys_values = lm.sequence(params, embeds, positions, mask, prefix, outputs)
   return hidden, Context(keys_values, mask)
 
 
 def source_context(lm, params, source_ids, source_mask):
-  """Runs a source that stands before the prompt, [B, S]; returns its `Context`.
+  """Runs sources that stand before a suffix, [B, S]; returns their `Context`.
 
   It depends on the frozen weights alone: it is not differentiated, and can be kept
   from epoch to epoch.
@@ -76,7 +72,28 @@ def source_context(lm, params, source_ids, source_mask):
   return hidden_states(lm, params, lm.embed(params, source_ids), source_mask)[1]
 
 
-def target_hidden(lm, params, soft_prompt, batch, source=None):
+def prompted_source(lm, params, placement, source_ids, source_mask):
+  """Runs sources with the prompt around them, as generation begins.
+
+  Args:
+    lm, params: see `hidden_states`.
+    placement: `placement.Placement`.
+    source_ids: [B, T] int32, padded on either side.
+    source_mask: [B, T] bool.
+
+  Returns:
+    The hidden state of each row's last real token, [B, H], and the `Context`.
+  """
+  embeds = lm.embed(params, source_ids)
+  prefix, embeds, mask = placement_lib.around(placement, embeds, source_mask)
+  last = mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=-1)  # [B]
+  hidden, context = hidden_states(
+    lm, params, embeds, mask, prefix=prefix, outputs=last[:, None]
+  )
+  return hidden[:, 0], context
+
+
+def target_hidden(lm, params, placement, batch, context=None):
   """Returns the hidden states that predict the target tokens alone, [B, N, H].
 
   A target token is predicted by the token before it; the newline after the source
@@ -84,20 +101,20 @@ def target_hidden(lm, params, soft_prompt, batch, source=None):
 
   Args:
     lm, params: see `hidden_states`.
-    soft_prompt: [P, H].
+    placement: `placement.Placement`, shared; before a suffix, the source is apart.
     batch: `batch.Batch`.
-    source: the `Context` of the batch's source apart; computed here if it is None.
+    context: that of the batch's source apart; computed here if it is None.
   """
   embeds, mask = lm.embed(params, batch.input_ids), batch.attention_mask
   outputs = batch.target_positions - 1
   if batch.source_ids is None:
     return hidden_states(
-      lm, params, embeds, mask, soft_prompt=soft_prompt, outputs=outputs
+      lm, params, embeds, mask, prefix=placement.prefix, outputs=outputs
     )[0]
-  before = source or source_context(lm, params, batch.source_ids, batch.source_mask)
-  embeds, mask = prompt.prepend(soft_prompt, embeds, mask)  # [B, P + T, H]
-  outputs += soft_prompt.shape[0]
-  return hidden_states(lm, params, embeds, mask, before=before, outputs=outputs)[0]
+  context = context or source_context(lm, params, batch.source_ids, batch.source_mask)
+  embeds, mask = placement_lib.before_targets(placement, embeds, mask)  # [B, Q + T, H]
+  outputs += len(placement.suffix)
+  return hidden_states(lm, params, embeds, mask, context=context, outputs=outputs)[0]
 
 
 def target_ids(batch):
@@ -161,8 +178,8 @@ def _cross_entropy(logits, ids):
   """Returns -log softmax(logits) at ids [C], and its gradient by the logits [C, V]."""
   own = jnp.take_along_axis(logits, ids[:, None], axis=-1)  # [C, 1]
   nats = jax.nn.logsumexp(logits, axis=-1, keepdims=True) - own
-  # By own + nats, which waits for all else that is read from the logits: the gradient
-  # can then be written over them.
+  # With `own + nats` in it, this reads the logits last, so that XLA can write the
+  # gradient over them.
   probabilities = jnp.exp(logits - (own + nats))
   is_own = jnp.arange(logits.shape[-1]) == ids[:, None]
   return nats[:, 0], probabilities - is_own

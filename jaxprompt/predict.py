@@ -20,7 +20,7 @@ from jaxprompt import decode
 from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import evaluate
-from jaxprompt import prompt
+from jaxprompt import placement
 from jaxprompt import sources
 from jaxprompt import tasks
 
@@ -78,8 +78,8 @@ class _Answerer:
   def __init__(self, experiment, prompts, sampling, seed):
     self._experiment, self._sampling, self._seed = experiment, sampling, seed
     self._names, self._prompts = list(prompts), list(prompts.values())
-    self._frames = prompt.frames(
-      [(x.soft_prompt, x.config.prompt.position) for x in self._prompts]
+    self._placements = placement.stack(
+      [placement.place(x.soft_prompt, x.config.prompt.position) for x in self._prompts]
     )
     longest = max(x.config.data.max_source_tokens for x in self._prompts) + 1  # newline
     shapes = [length for length in _LENGTHS if length < longest] + [longest]
@@ -151,23 +151,23 @@ class _Answerer:
       limits[i] = self._prompts[request.which].config.eval.max_new_tokens
       seeds[i] = zlib.crc32(f'{self._seed} {request.answer["id"]}'.encode())
     rows = self._experiment.layout.place_rows((which, limits, seeds, *tokens))
-    return self._program(*settings)(self._experiment.params, self._frames, rows)
+    return self._program(*settings)(self._experiment.params, self._placements, rows)
 
   def _program(self, beams, max_new_tokens):
-    """Returns the compiled (params, frames of K, rows) -> ids [B, new]."""
+    """Returns the compiled (params, `Placement` of K, rows) -> ids [B, new]."""
+    options = decode.Options(
+      max_new_tokens=max_new_tokens,
+      eos_id=self._experiment.tokenizer.eos_token_id,
+      beams=beams,
+      sampling=self._sampling,
+      axis_name=devices.DATA,
+    )
 
-    def generate(params, frames, rows):
-      which, *rows = rows
-      return decode.generate_each(
-        self._experiment.lm,
-        params,
-        jax.tree.map(lambda x: x[which], frames),
-        *rows,
-        max_new_tokens=max_new_tokens,
-        beams=beams,
-        sampling=self._sampling,
-        eos_id=self._experiment.tokenizer.eos_token_id,
-        axis_name=devices.DATA,
+    def generate(params, placements, rows):
+      which, limits, seeds, ids, mask = rows
+      own = jax.tree.map(lambda x: x[which], placements)
+      return decode.generate(
+        self._experiment.lm, params, own, ids, mask, options, limits, seeds
       )
 
     return self._experiment.layout.gather(generate)

@@ -20,6 +20,7 @@ from jaxprompt import decode
 from jaxprompt import errors
 from jaxprompt import evaluate
 from jaxprompt import experiment as experiment_lib
+from jaxprompt import placement
 from jaxprompt import results
 from jaxprompt import tasks
 from jaxprompt import workdir as workdir_lib
@@ -40,7 +41,7 @@ class Model:
 
   Attributes:
     lm, params, tokenizer: from `loading.load`.
-    first: (params, soft_prompt, ids [1, T], mask [1, T], position, max_new_tokens) ->
+    first: (params, `placement.Placement`, ids [1, T], mask [1, T], max_new_tokens) ->
       the first new token [1], and the `decode.State`.
     then: (params, state, token [1]) -> the token after it, and the state.
     lock: held by who computes a token, so that visitors take turns.
@@ -58,8 +59,7 @@ class Model:
 class Trained:
   """A trained prompt to choose."""
 
-  soft_prompt: jax.Array  # [P, H]
-  position: str  # 'prefix' or 'suffix'
+  placement: placement.Placement
   task: str
   hard_prompt: str  # the text of its run's hard arm
   max_new_tokens: int
@@ -169,15 +169,9 @@ def _load(workdir, others):
       )
     prompts[name] = _trained(other, other_config)
 
-  def first(params, soft_prompt, ids, mask, position, max_new_tokens):
+  def first(params, arm, ids, mask, max_new_tokens):
     logits, state = decode.prefill(
-      lm,
-      params,
-      soft_prompt,
-      ids,
-      mask,
-      position=position,
-      max_new_tokens=max_new_tokens,
+      lm, params, arm, ids, mask, max_new_tokens=max_new_tokens
     )
     return _likeliest(logits), state
 
@@ -190,7 +184,7 @@ def _load(workdir, others):
       lm,
       params,
       tokenizer,
-      jax.jit(first, static_argnames=('position', 'max_new_tokens')),
+      jax.jit(first, static_argnames='max_new_tokens'),
       jax.jit(then, donate_argnums=1),
     ),
     prompts,
@@ -209,8 +203,7 @@ def _trained(workdir, config):
   soft_prompt, _ = experiment_lib.best_prompt(workdir)
   rows = workdir_lib.read_jsonl(workdir / 'predictions' / 'soft.jsonl')
   return Trained(
-    soft_prompt,
-    config['prompt']['position'],
+    placement.place(soft_prompt, config['prompt']['position']),
     config['task'],
     config['hard_prompt'],
     config['eval']['max_new_tokens'],
@@ -267,7 +260,7 @@ def _arms(model, trained, source, hard_prompt):
     raise errors.UserError('The hard prompt is blank; type one.')
   hard_ids, _ = data.encode(model.tokenizer, hard_prompt + ' ')
   newline_ids, _ = data.encode(model.tokenizer, '\n')
-  prompt = max(len(hard_ids), len(trained.soft_prompt))
+  prompt = max(len(hard_ids), trained.placement.tokens)
   positions = model.lm.spec.max_positions
   limit = positions - prompt - len(newline_ids) - trained.max_new_tokens
   # The question, qa's last line, is never cut: without it there is nothing to answer.
@@ -292,27 +285,27 @@ def _arms(model, trained, source, hard_prompt):
       f'{positions} positions, which leave it {limit} tokens.'
     )
   ids = [*ids, *newline_ids]
-  bare = jnp.zeros((0, model.lm.spec.width), jnp.float32)
+  none = jnp.zeros((0, model.lm.spec.width), jnp.float32)
+  bare = placement.place(none, 'prefix')
   stream = functools.partial(_stream, model, new_tokens=trained.max_new_tokens)
   return ' '.join(notes), {
-    'none': stream(bare, 'prefix', ids),
+    'none': stream(bare, ids),
     # As ids, not as a matrix in front: another length of text compiles nothing new.
-    'hard': stream(bare, 'prefix', [*hard_ids, *ids]),
-    'soft': stream(trained.soft_prompt, trained.position, ids),
+    'hard': stream(bare, [*hard_ids, *ids]),
+    'soft': stream(trained.placement, ids),
   }
 
 
-def _stream(model, soft_prompt, position, ids, new_tokens):
+def _stream(model, arm, ids, new_tokens):
   """Yields the tokens of greedy generation up to and without the end of text."""
   length = max(_SHORTEST, 1 << (len(ids) - 1).bit_length())
   eos_id = model.tokenizer.eos_token_id
   input_ids, mask = data.pad([ids], length, 1, eos_id)
   token, state = model.first(
     model.params,
-    soft_prompt,
+    arm,
     input_ids,
     mask,
-    position=position,
     max_new_tokens=new_tokens,
   )
   for _ in range(new_tokens):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxprompt import model
+from jaxprompt import placement as placement_lib
 
 
 @jax.tree_util.register_dataclass
@@ -42,7 +43,7 @@ def init_state(soft_prompt, params, tx):
   )
 
 
-def row_losses(lm, params, soft_prompt, batch, source=None):
+def row_losses(lm, params, placement, batch, context=None):
   """Sums the negative log-likelihood of each row's target tokens.
 
   Args: see `model.target_hidden`.
@@ -51,14 +52,16 @@ def row_losses(lm, params, soft_prompt, batch, source=None):
     nats [B] float32 and the number of target tokens [B] float32; a padding row has
     zero of both.
   """
-  hidden = model.target_hidden(lm, params, soft_prompt, batch, source)  # [B, N, H]
+  hidden = model.target_hidden(lm, params, placement, batch, context)  # [B, N, H]
   losses = model.token_losses(lm, params, hidden, model.target_ids(batch))
   mask = batch.loss_mask.astype(jnp.float32)  # [B, N]
   return jnp.sum(losses * mask, axis=-1), jnp.sum(mask, axis=-1)
 
 
-def _sums(lm, params, soft_prompt, batch, source):
-  losses, counts = row_losses(lm, params, soft_prompt, batch, source)
+def _sums(lm, params, soft_prompt, batch, context):
+  position = 'prefix' if batch.source_ids is None else 'suffix'
+  placed = placement_lib.place(soft_prompt, position)
+  losses, counts = row_losses(lm, params, placed, batch, context)
   return jnp.sum(losses), jnp.sum(counts)
 
 
@@ -86,7 +89,7 @@ def _parts(batch, prompt_length, accumulate, tokens_at_a_time):
 
 
 def prompt_gradient(
-  lm, params, soft_prompt, batch, accumulate, source=None, tokens_at_a_time=None
+  lm, params, soft_prompt, batch, accumulate, context=None, tokens_at_a_time=None
 ):
   """Sums loss and gradient over `accumulate` micro-batches, cut from the batch's rows.
 
@@ -103,9 +106,9 @@ def prompt_gradient(
   )
   parts = _parts(batch, len(soft_prompt), accumulate, tokens_at_a_time)
   if parts == 1:
-    return value_and_grad(soft_prompt, (batch, source))
+    return value_and_grad(soft_prompt, (batch, context))
   micros = jax.tree.map(
-    lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), (batch, source)
+    lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), (batch, context)
   )
 
   def add(total, micro):
@@ -132,7 +135,7 @@ def train_step(
   state,
   params,
   batch,
-  source=None,
+  context=None,
   *,
   axis_name=None,
   tokens_at_a_time=None,
@@ -144,7 +147,7 @@ def train_step(
     state: `TrainState`; may be donated.
     params: the frozen weights; read, never copied or returned.
     batch: `Batch` of the step's rows, or of a device's share of them.
-    source: `model.Context` of its source apart, if that has been computed.
+    context: `model.Context` of its source apart, if that has been computed.
     axis_name: of the devices that share the rows, if there are others. What they send
       each other is the sums: of the loss, the tokens and the prompt's gradient.
     tokens_at_a_time: cut micro-batches further, into parts of no fewer tokens than
@@ -156,7 +159,7 @@ def train_step(
     (both L2 norms), and `tokens`, the real ones (prompt, source, target).
   """
   sums = prompt_gradient(
-    lm, params, state.soft_prompt, batch, accumulate, source, tokens_at_a_time
+    lm, params, state.soft_prompt, batch, accumulate, context, tokens_at_a_time
   )
   sums = (*sums, _tokens(batch, len(state.soft_prompt)))
   if axis_name is not None:

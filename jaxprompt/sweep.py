@@ -30,6 +30,7 @@ from jaxprompt import evaluate
 from jaxprompt import experiment as experiment_lib
 from jaxprompt import metrics
 from jaxprompt import optim
+from jaxprompt import placement
 from jaxprompt import results
 from jaxprompt import steps
 from jaxprompt import train
@@ -289,7 +290,7 @@ class Group:
     )
 
   def _validation_loss(self, soft_prompt):
-    arm = evaluate.Arm(soft_prompt, self._config.prompt.position)
+    arm = placement.place(soft_prompt, self._config.prompt.position)
     rows = self._experiment.splits['validation'].rows
     found = evaluate.losses(self._experiment.evaluator, arm, rows, 'validation')
     return metrics.figure(metrics.ratio(*found))

@@ -17,6 +17,7 @@ from jaxprompt import errors
 from jaxprompt import evaluate
 from jaxprompt import experiment as experiment_lib
 from jaxprompt import optim
+from jaxprompt import placement
 from jaxprompt import processes
 from jaxprompt import results
 from jaxprompt import steps
@@ -277,7 +278,7 @@ class Trainer:
     place, state = self.place, jax.device_get(self.state)
     measured = evaluate.evaluate(
       self._experiment.evaluator,
-      evaluate.Arm(state.soft_prompt, self._config.prompt.position),
+      placement.place(state.soft_prompt, self._config.prompt.position),
       self._experiment.splits['validation'].rows,
       'validation',
     )

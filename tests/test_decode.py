@@ -12,14 +12,18 @@ import pytest
 from jaxprompt import data
 from jaxprompt import decode
 from jaxprompt import model
-from jaxprompt import prompt
+from jaxprompt import placement
 
 EOS = 0
+OPTIONS = decode.Options(max_new_tokens=6, eos_id=EOS)
+_generate = jax.jit(decode.generate, static_argnames=('lm', 'options'))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _log_probs(lm, params, soft_prompt, ids, mask):
-  embeds, mask = prompt.prepend(soft_prompt, lm.embed(params, ids), mask)
+  in_front = jnp.ones((1, len(soft_prompt)), bool)
+  embeds = jnp.concatenate([soft_prompt[None], lm.embed(params, ids)], axis=1)
+  mask = jnp.concatenate([in_front, mask], axis=1)
   hidden, _ = model.hidden_states(lm, params, embeds, mask)
   last = jnp.sum(mask) - 1
   return jax.nn.log_softmax(lm.logits(params, hidden[0, last]))
@@ -43,8 +47,7 @@ def _uncached_greedy(lm, params, soft_prompt, ids, new_tokens):
 def generate(frozen):
   """Greedy generation of six tokens, compiled once per shape."""
   lm, params, _ = frozen
-  run = functools.partial(decode.generate, lm, max_new_tokens=6, beams=1, eos_id=EOS)
-  return functools.partial(jax.jit(run, static_argnames='position'), params)
+  return functools.partial(_generate, lm, params, options=OPTIONS)
 
 
 def test_cached_decoding_equals_uncached_for_rows_of_different_lengths(
@@ -57,7 +60,7 @@ def test_cached_decoding_equals_uncached_for_rows_of_different_lengths(
     for i, row in enumerate(rows):
       at = slice(5 - len(row), 5) if side == 'left' else slice(0, len(row))
       ids[i, at], mask[i, at] = row, True
-    out = generate(soft_prompt, ids, mask, position='prefix')
+    out = generate(placement.place(soft_prompt, 'prefix'), ids, mask)
     for i, row in enumerate(rows):
       expected = _uncached_greedy(lm, params, soft_prompt, row, 6)
       np.testing.assert_array_equal(out[i], expected, err_msg=f'{side}, row {i}')
@@ -70,7 +73,7 @@ def test_a_suffix_prompt_decodes_as_that_prompt_placed_after_the_source_by_hand(
   rows, prompt_ids = [[7, 81, 300, 12, 45], [9, 200]], [17, 250, 3]
   soft_prompt = lm.embed(params, jnp.asarray(prompt_ids))
   ids, mask = data.pad(rows, 5, 2, pad_id=11)
-  out = generate(soft_prompt, ids, mask, position='suffix')
+  out = generate(placement.place(soft_prompt, 'suffix'), ids, mask)
   none = jnp.zeros((0, lm.spec.width))
   for i, row in enumerate(rows):
     expected = _uncached_greedy(lm, params, none, [*row, *prompt_ids], 6)
@@ -83,15 +86,8 @@ def test_a_row_ends_at_the_end_of_text_and_a_padding_row_at_once(frozen, generat
   mask = np.asarray([[True] * 3, [False] * 3])
   prompt = jnp.zeros((2, lm.spec.width))
   first = _uncached_greedy(lm, params, prompt, ids[0].tolist(), 2)
-  stops = functools.partial(
-    decode.generate,
-    lm,
-    position='prefix',
-    max_new_tokens=4,
-    beams=1,
-    eos_id=first[1],
-  )
-  out = jax.jit(stops)(params, prompt, ids, mask)
+  options = decode.Options(max_new_tokens=4, eos_id=first[1])
+  out = _generate(lm, params, placement.place(prompt, 'prefix'), ids, mask, options)
   assert out[0].tolist() == [first[0], *[first[1]] * 3]
   assert out[1].tolist() == [first[1]] * 4
 
@@ -139,13 +135,10 @@ def test_a_wide_beam_finds_the_likeliest_sequence_per_token(seed):
   out = decode.generate(
     _markov_model(log_probs),
     {},
-    jnp.zeros((0, vocab)),
+    placement.place(jnp.zeros((0, vocab)), 'prefix'),
     jnp.asarray([[1, 2]]),
     jnp.ones((1, 2), bool),
-    position='prefix',
-    max_new_tokens=new_tokens,
-    beams=vocab**new_tokens,
-    eos_id=EOS,
+    decode.Options(new_tokens, EOS, beams=vocab**new_tokens),
   )
   assert out[0].tolist() == best
 
@@ -172,36 +165,21 @@ def test_cached_beams_equal_uncached_beams(frozen):
   prompt = jnp.zeros((0, lm.spec.width))
   rows = [rng.integers(1, 320, length).tolist() for length in (5, 3, 5, 4, 2, 5)]
   ids, mask = data.pad(rows, 5, len(rows), pad_id=EOS)
-  search = functools.partial(
-    decode.generate, lm, params, prompt, ids, mask, position='prefix'
-  )
-  beams = search(max_new_tokens=6, beams=3, eos_id=EOS)
-  greedy = search(max_new_tokens=6, beams=1, eos_id=EOS)
+  bare = placement.place(prompt, 'prefix')
+  beams = _generate(lm, params, bare, ids, mask, decode.Options(6, EOS, beams=3))
+  greedy = _generate(lm, params, bare, ids, mask, OPTIONS)
   for i, row in enumerate(rows):
     expected = _uncached_beams(lm, params, prompt, row, 6, 3)
     np.testing.assert_array_equal(beams[i], expected, err_msg=f'row {i}')
   assert not np.array_equal(beams, greedy)
 
 
-def _each(lm, params, prompts, ids, mask, **settings):
-  """`generate_each` with its defaults: greedy, no limits below the most."""
-  defaults = {
-    'limits': np.full(len(ids), 6, np.int32),
-    'seeds': np.arange(len(ids), dtype=np.uint32),
-    'max_new_tokens': 6,
-    'beams': 1,
-    'sampling': None,
-    'eos_id': EOS,
-  }
-  frames = prompt.frames(prompts)
-  return _generate_each(
-    lm, params, frames, input_ids=ids, attention_mask=mask, **defaults | settings
-  )
-
-
-_SETTINGS = ('lm', 'max_new_tokens', 'beams', 'eos_id')
-_generate = jax.jit(decode.generate, static_argnames=(*_SETTINGS, 'position'))
-_generate_each = jax.jit(decode.generate_each, static_argnames=(*_SETTINGS, 'sampling'))
+def _each(lm, params, prompts, ids, mask, *, limits=None, seeds=None, **options):
+  """Generates with a prompt of each row's own."""
+  seeds = np.arange(len(ids), dtype=np.uint32) if seeds is None else seeds
+  stacked = placement.stack([placement.place(*each) for each in prompts])
+  options = OPTIONS._replace(**options)
+  return _generate(lm, params, stacked, ids, mask, options, limits, seeds)
 
 
 def _check_many_prompts(lm, params, beams):
@@ -219,13 +197,10 @@ def _check_many_prompts(lm, params, beams):
     alone = _generate(
       lm,
       params,
-      soft_prompt,
+      placement.place(soft_prompt, position),
       ids[i : i + 1],
       mask[i : i + 1],
-      position=position,
-      max_new_tokens=6,
-      beams=beams,
-      eos_id=EOS,
+      OPTIONS._replace(beams=beams),
     )
     np.testing.assert_array_equal(found[i], alone[0], err_msg=f'row {i}')
 

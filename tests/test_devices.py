@@ -5,7 +5,6 @@ These tests hold for any number of devices, and are run again with more of them.
 
 import dataclasses
 import functools
-import gc
 import os
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import evaluate
 from jaxprompt import optim
+from jaxprompt import placement
 from jaxprompt import steps
 from jaxprompt.lm import gpt2 as gpt2_family
 from jaxprompt.lm import llama as llama_family
@@ -130,18 +130,10 @@ def _measure(layout, family, rows, beams):
   """Returns what an evaluation computes: nats, counts, output ids."""
   (lm, params), end = _model(family), ENDS[family]
 
-  def generate(params, prompt, rows):
-    return decode.generate(
-      lm,
-      params,
-      prompt,
-      *rows,
-      position='prefix',
-      max_new_tokens=5,
-      beams=beams,
-      eos_id=end,
-      axis_name=devices.DATA,
-    )
+  options = decode.Options(5, end, beams=beams, axis_name=devices.DATA)
+
+  def generate(params, arm, rows):
+    return decode.generate(lm, params, arm, *rows, options)
 
   evaluator = evaluate.Evaluator(
     task=None,
@@ -149,12 +141,12 @@ def _measure(layout, family, rows, beams):
     layout=layout,
     params=layout.place_params(lm, params),
     row_losses=layout.gather(functools.partial(steps.row_losses, lm)),
-    generate={'prefix': layout.gather(generate)},
+    generate=layout.gather(generate),
     batch_size=layout.round_up(6),
     progress=lambda batches, label: batches,
   )
   prompt = np.random.default_rng(2).normal(size=(3, lm.spec.width)).astype(np.float32)
-  arm = evaluate.Arm(prompt, 'prefix')
+  arm = placement.place(prompt, 'prefix')
   found = (
     evaluate.losses(evaluator, arm, rows, ''),
     evaluate.generate(evaluator, arm, rows, ''),
@@ -172,25 +164,6 @@ def test_evaluation_is_one_devices(rows, family, beams):
     np.testing.assert_allclose(found[0], nats, rtol=1e-5, err_msg=str(each))
     np.testing.assert_array_equal(found[1], counts)
     assert found[2] == outputs, each
-
-
-def test_a_function_is_compiled_once_a_shape_and_what_was_traced_is_let_go():
-  shapes = []
-
-  def total(a, b, rows):
-    shapes.append(a.shape)
-    return jax.lax.psum(jax.lax.sinh(a) + b + rows.sum(), devices.DATA)
-
-  layout = devices.layout('jit', -1, 1)
-  function = layout.spread(total)
-  rows = layout.place_rows(np.ones(COUNT, np.float32))
-  for size in (2, 3, 2, 3):
-    found = function(np.zeros(size, np.float32), np.float32(4), rows)
-    np.testing.assert_allclose(found, [5 * COUNT] * size)
-  assert shapes == [(2,), (3,)]
-  gc.collect()
-  traces = [x for x in gc.get_objects() if isinstance(x, jax.extend.core.Jaxpr)]
-  assert 'sinh' not in {eqn.primitive.name for trace in traces for eqn in trace.eqns}
 
 
 def test_shared_weights_are_whole_on_no_device():

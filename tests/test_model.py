@@ -13,6 +13,7 @@ from conftest import FIXTURES
 
 from jaxprompt import batch as batch_lib
 from jaxprompt import model
+from jaxprompt import placement
 from jaxprompt import steps
 from jaxprompt.lm import loading
 from jaxprompt.lm import model as lm_model
@@ -22,12 +23,22 @@ from jaxprompt.lm import products
 prompt_gradient = jax.jit(steps.prompt_gradient, static_argnums=(0, 4))
 source_context = jax.jit(model.source_context, static_argnums=0)
 hidden_states = jax.jit(model.hidden_states, static_argnums=0)
-row_losses = jax.jit(steps.row_losses, static_argnums=0)
+
+
+def _placed(soft_prompt, batch):
+  apart = batch.source_ids is not None
+  return placement.place(soft_prompt, 'suffix' if apart else 'prefix')
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def row_losses(lm, params, soft_prompt, batch):
+  return steps.row_losses(lm, params, _placed(soft_prompt, batch), batch)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def target_logits(lm, params, soft_prompt, batch):
-  return lm.logits(params, model.target_hidden(lm, params, soft_prompt, batch))
+  placed = _placed(soft_prompt, batch)
+  return lm.logits(params, model.target_hidden(lm, params, placed, batch))
 
 
 @pytest.fixture(scope='module', params=['gpt2', 'llama', 'llama_untied'])

@@ -18,6 +18,7 @@ from jaxprompt import decode
 from jaxprompt import errors
 from jaxprompt import main
 from jaxprompt import peft
+from jaxprompt import placement
 from jaxprompt import steps
 from jaxprompt import workdir as workdir_lib
 from jaxprompt.lm import loading
@@ -76,19 +77,12 @@ def test_pefts_adapter_has_pefts_loss_and_greedy_text(family):
   ids, start = by_peft['input_ids'], int(by_peft['source_length'])
   real, positions = np.ones(ids.shape, bool), np.arange(start, ids.shape[1])[None]
   rows = batch_lib.Batch(ids, real, positions, np.ones(positions.shape, bool))
-  nats, count = jax.jit(steps.row_losses, static_argnums=0)(
-    lm, params, soft_prompt, rows
-  )
+  placed = placement.place(soft_prompt, 'prefix')
+  nats, count = jax.jit(steps.row_losses, static_argnums=0)(lm, params, placed, rows)
   np.testing.assert_allclose(nats[0] / count[0], by_peft['loss'], rtol=1e-5)
-  generate = functools.partial(
-    decode.generate,
-    lm,
-    position='prefix',
-    max_new_tokens=by_peft['generated'].shape[1],
-    beams=1,
-    eos_id=tokenizer.eos_token_id,
-  )
-  found = jax.jit(generate)(params, soft_prompt, ids[:, :start], real[:, :start])
+  options = decode.Options(by_peft['generated'].shape[1], tokenizer.eos_token_id)
+  generate = functools.partial(decode.generate, lm, options=options)
+  found = jax.jit(generate)(params, placed, ids[:, :start], real[:, :start])
   np.testing.assert_array_equal(found, by_peft['generated'])
 
 

@@ -30,15 +30,6 @@ def test_random_prompts_have_the_tables_own_scale():
   np.testing.assert_allclose(found.std(axis=0), TABLE.std(axis=0), atol=0.01)
 
 
-def test_the_prompt_stands_in_front_of_every_row_and_is_never_masked():
-  embeds, mask = jnp.ones((3, 4, 7), jnp.bfloat16), jnp.zeros((3, 4), bool)
-  joined, joined_mask = prompt.prepend(TABLE[:2], embeds, mask)
-  assert joined.shape == (3, 6, 7) and joined.dtype == jnp.bfloat16
-  for row in joined:
-    np.testing.assert_array_equal(row[:2], TABLE[:2].astype(jnp.bfloat16))
-  assert joined_mask.tolist() == [[True, True, False, False, False, False]] * 3
-
-
 def test_a_prompt_of_a_texts_embeddings_is_nearest_to_that_text():
   text = jnp.asarray([4, 9, 1])
   ids, cosines, norms = prompt.nearest_tokens(3 * TABLE[text], TABLE, 5)

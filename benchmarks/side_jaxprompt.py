@@ -41,7 +41,7 @@ class Side:
     self._eos_id = int(np.load(file)['eos_id'])
     self._batch_size, self._batches, self._position = batch_size, batches, position
     self._layout = devices.layout('jit', -1, 1)
-    lm, params, _ = loading.load(model, 'float32')
+    lm, params, *_ = loading.load(model, 'float32')
     lm = lm.on(self._layout.platform)
     self._lm, self._params = lm, self._layout.place_params(lm, params)
     tx = optim.prompt_only(0.01, clip_norm=1.0)
@@ -186,8 +186,8 @@ class Side:
       self._state, scalars = compiled(self._state, *arguments)
       return scalars
 
-    left = jnp.ones((rows * tokens, self._lm.width))
-    right = jnp.ones((self._lm.width, 4 * self._lm.width))
+    left = jnp.ones((rows * tokens, self._lm.spec.width))
+    right = jnp.ones((self._lm.spec.width, 4 * self._lm.spec.width))
     product = jax.jit(jnp.matmul)
     product_flops = 2 * left.size * right.shape[1]
     return {

@@ -188,7 +188,7 @@ def main():
   args = parser.parse_args()
   chosen, python = args.tasks.split(','), worker.peer_python(args.peer)
   model = args.model.resolve()
-  _, _, tokenizer = loading.load(str(model), 'float32')
+  tokenizer = loading.load(str(model), 'float32').tokenizer
   found = {'cases': []}
   with tempfile.TemporaryDirectory() as folder:
     files = {task: pathlib.Path(folder) / f'{task}.npz' for task in chosen}

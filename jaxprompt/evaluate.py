@@ -159,4 +159,9 @@ def text(tokenizer, ids):
 
 def piece(tokenizer, token_id):
   """Returns the text of one token, its space in front included."""
-  return tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+  # After another one: SentencePiece drops the space that a text begins with.
+  once, twice = (
+    tokenizer.decode([token_id] * times, clean_up_tokenization_spaces=False)
+    for times in (1, 2)
+  )
+  return twice[len(once) :]

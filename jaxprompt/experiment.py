@@ -86,7 +86,7 @@ def build(config, layout, progress):
 def build_model(config, layout, progress):
   """Loads the model alone; the arguments and errors are those of `build`."""
   task = tasks.TASKS[config.task]
-  lm, params, tokenizer = loading.load(config.model.path, config.model.dtype)
+  lm, params, tokenizer, _ = loading.load(config.model.path, config.model.dtype)
   _check_positions(config, lm, tokenizer)
   lm, params = lm.on(layout.platform), layout.place_params(lm, params)
 
@@ -294,7 +294,7 @@ def export(config, soft_prompt, directory):
     soft_prompt: [P, H].
     directory: a pathlib path.
   """
-  lm, _, _ = loading.load(config.model.path, config.model.dtype)
+  lm = loading.load(config.model.path, config.model.dtype).lm
   peft.write(
     directory,
     soft_prompt,

@@ -150,7 +150,7 @@ def _import_gradio():
 def _load(workdir, others):
   """Returns the `Model` and {name: `Trained`}, the workdir's own first."""
   config = _config(workdir)
-  lm, params, tokenizer = loading.load(
+  lm, params, tokenizer, _ = loading.load(
     config['model']['path'], config['model']['dtype']
   )
   lm = lm.on(jax.default_backend())

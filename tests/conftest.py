@@ -62,7 +62,7 @@ def frozen(request):
 
 
 def _load(name):
-  lm, params, tokenizer = loading.load(str(FIXTURES / name), 'float32')
+  lm, params, tokenizer, _ = loading.load(str(FIXTURES / name), 'float32')
   return lm, jax.device_put(params), tokenizer
 
 

@@ -90,7 +90,7 @@ def test_both_sides_take_turns(benchmark, monkeypatch, tmp_path, peer):
   versus = benchmark('versus_peft')
   directory = conftest.write_data(tmp_path / 'data', 'translation', (90, 1, 30))
   rows = tmp_path / 'rows.npz'
-  _, _, tokenizer = loading.load(str(conftest.CHECKPOINT), 'float32')
+  tokenizer = loading.load(str(conftest.CHECKPOINT), 'float32').tokenizer
   versus.write_rows(tokenizer, directory, 'translation', rows)
   turns = ('train', 'evaluate', 'generate')
   case = versus.Case('translation', 'suffix', 4, turns, batches=2)

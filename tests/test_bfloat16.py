@@ -23,7 +23,7 @@ def test_bfloat16_leaves_the_loss_of_every_task_within_one_percent():
   """On the embedded model and data, with the hard text as soft prompt."""
   losses = {}
   for dtype in loading.DTYPES:
-    lm, params, tokenizer = loading.load('tiny', dtype)
+    lm, params, tokenizer, _ = loading.load('tiny', dtype)
     row_losses = jax.jit(functools.partial(steps.row_losses, lm))
     for name, task in tasks.TASKS.items():
       split = sources.read(embedded.data_path('tiny', name), '')['test']
@@ -42,7 +42,7 @@ def test_bfloat16_leaves_the_loss_of_every_task_within_one_percent():
 
 
 def test_in_bfloat16_the_prompt_and_its_moments_stay_float32(batch):
-  lm, params, _ = loading.load(str(CHECKPOINT), 'bfloat16')
+  lm, params, *_ = loading.load(str(CHECKPOINT), 'bfloat16')
   tx = optim.prompt_only(0.1, clip_norm=1.0)
   state = steps.init_state(jnp.ones((5, 24)), params, tx)
   before = jax.tree.map(lambda x: x.dtype, state)

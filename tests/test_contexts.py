@@ -21,7 +21,7 @@ ROWS, SOURCE, TARGET = 4, 7, 5
 
 @pytest.fixture(params=FAMILIES)
 def frozen_layout(request):
-  lm, params, _ = loading.load(str(FIXTURES / request.param), 'float32')
+  lm, params, *_ = loading.load(str(FIXTURES / request.param), 'float32')
   layout = devices.layout('jit', -1, 1)
   return lm, layout.place_params(lm, params), layout
 

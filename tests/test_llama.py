@@ -26,7 +26,7 @@ def _edit(folder, **fields):
 
 
 def _logits(folder):
-  lm, params, _ = loading.load(str(folder), 'float32')
+  lm, params, *_ = loading.load(str(folder), 'float32')
   ids = jnp.asarray([[7, 81, 300, 12, 45]])
   embeds = lm.embed(params, ids)
   hidden, _ = model.hidden_states(lm, params, embeds, jnp.ones(ids.shape, bool))
@@ -55,22 +55,31 @@ def test_the_tokenizers_end_of_text_may_be_one_of_several(folder):
   _edit(folder, eos_token_id=[5, 0])
   loading.load(str(folder), 'float32')
   _edit(folder, eos_token_id=[5, 6])
-  with pytest.raises(errors.UserError, match="put the model's own tokenizer there"):
+  with pytest.raises(errors.UserError, match='correct the one that is wrong'):
     loading.load(str(folder), 'float32')
 
 
 @pytest.mark.parametrize(
   'fields, message',
   [
-    ({'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}}, 'has rope scaling,'),
+    (
+      {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}},
+      "rope_type 'yarn' and factor 4.0",
+    ),
     (
       {'rope_parameters': None, 'rope_scaling': {'type': 'linear', 'factor': 2.0}},
-      'has rope scaling, which is not honoured here',
+      "has type 'linear' and factor 2.0 in config.json, which is not honoured here",
     ),
-    ({'rope_parameters': {'partial_rotary_factor': 0.5}}, 'a part of each head'),
-    ({'attention_bias': True, 'mlp_bias': True}, 'attention_bias and mlp_bias,'),
-    ({'head_dim': 8}, 'a head_dim that is not hidden_size / heads'),
-    ({'num_key_value_heads': 4}, 'no multiple of the key-value heads'),
+    (
+      {'rope_parameters': {'partial_rotary_factor': 0.5}},
+      'has partial_rotary_factor 0.5',
+    ),
+    (
+      {'attention_bias': True, 'mlp_bias': True},
+      'attention_bias True and mlp_bias True in',
+    ),
+    ({'head_dim': 8}, r'self_attn.\w_proj.weight of shape'),
+    ({'num_key_value_heads': 4}, '6 heads, no multiple of its 4 key-value heads'),
     ({'hidden_act': 'xielu'}, "hidden_act 'xielu'"),
     (
       {'num_hidden_layers': 3},

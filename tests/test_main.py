@@ -1,7 +1,6 @@
 """The command as a user runs it: its files, its output, its errors."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -354,31 +353,12 @@ def _rename_weights(folder):
   (folder / 'model.safetensors').rename(folder / 'pytorch_model.bin')
 
 
-SPOILED = {
-  'empty': (lambda f: shutil.rmtree(f) or f.mkdir(), 'has no config.json'),
-  'family': (lambda f: _edit(f, model_type='bert'), "has model_type 'bert'; expected"),
-  'short': (lambda f: _edit(f, n_layer=3), 'lacks weights that its config asks for'),
-  'shape': (lambda f: _edit(f, n_positions=200), 'config asks for (200, 24)'),
-  'tokenizer': (lambda f: _edit(f, eos_token_id=9), "put the model's own tokenizer"),
-  'scale': (lambda f: _edit(f, scale_attn_weights=False), 'scales its attention'),
-  'pickle': (_rename_weights, 'pickled weights can run code when they are read'),
-  'no weights': (lambda f: (f / 'model.safetensors').unlink(), 'has no model.safet'),
-  'torn': (lambda f: (f / 'model.safetensors').write_bytes(b'torn'), 'cannot be read'),
-  'config': (lambda f: (f / 'config.json').write_text('{'), 'cannot be loaded'),
-}
-
-
-@pytest.mark.parametrize('case', SPOILED)
-def test_a_checkpoint_that_is_not_whole_is_refused(
-  finished, tmp_path, checkpoint_copy, capsys, case
+def test_a_checkpoint_that_cannot_be_used_is_refused(
+  finished, tmp_path, checkpoint_copy, capsys
 ):
-  spoil, message = SPOILED[case]
   _, data = finished['qa']
-  spoil(checkpoint_copy)
+  config = json.loads((checkpoint_copy / 'config.json').read_text())
+  config['model_type'] = 'bert'
+  (checkpoint_copy / 'config.json').write_text(json.dumps(config))
   argv = arguments('qa', tmp_path / 'run', data, f'model.path={checkpoint_copy}')
-  assert message in _error(capsys, argv)
-
-
-def _edit(folder, **fields):
-  config = json.loads((folder / 'config.json').read_text())
-  (folder / 'config.json').write_text(json.dumps({**config, **fields}))
+  assert "has model_type 'bert'; expected" in _error(capsys, argv)

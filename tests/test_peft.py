@@ -60,7 +60,7 @@ def _by_peft(family, lm):
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_the_files_are_byte_for_byte_those_that_peft_writes(tmp_path, family):
-  lm, _, _ = loading.load(str(FIXTURES / family), 'float32')
+  lm = loading.load(str(FIXTURES / family), 'float32').lm
   soft_prompt, _ = _by_peft(family, lm)
   sizes = {'base': family, 'blocks': lm.spec.blocks, 'heads': lm.spec.heads}
   peft.write(tmp_path, soft_prompt, **sizes, name='', task='', template='')
@@ -71,7 +71,7 @@ def test_the_files_are_byte_for_byte_those_that_peft_writes(tmp_path, family):
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_pefts_adapter_has_pefts_loss_and_greedy_text(family):
-  lm, params, tokenizer = loading.load(str(FIXTURES / family), 'float32')
+  lm, params, tokenizer, _ = loading.load(str(FIXTURES / family), 'float32')
   params = jax.device_put(params)
   soft_prompt, by_peft = _by_peft(family, lm)
   ids, start = by_peft['input_ids'], int(by_peft['source_length'])

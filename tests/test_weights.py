@@ -83,7 +83,7 @@ def test_what_flax_has_saved_is_read(folder):
   file.write_bytes(serialization.msgpack_serialize(expected))
   jax.tree.map(np.testing.assert_array_equal, _params(folder), expected)
   file.write_bytes(file.read_bytes()[:1000])
-  with pytest.raises(errors.UserError, match='has weights that cannot be read: '):
+  with pytest.raises(errors.UserError, match=r'flax_model.msgpack cannot be read: '):
     _params(folder)
 
 

@@ -2,7 +2,7 @@
 
 import transformers
 
-from jaxprompt import errors
+from jaxprompt.lm import keys
 from jaxprompt.lm import modules
 from jaxprompt.lm import spec
 
@@ -23,6 +23,31 @@ _NAMES = spec.Names(
 )
 
 
+_HONOURED = {
+  'vocab_size',
+  'n_embd',
+  'n_layer',
+  'n_head',
+  'n_inner',
+  'n_positions',
+  'n_ctx',
+  'layer_norm_epsilon',
+  'tie_word_embeddings',
+  'hidden_size',
+  'num_hidden_layers',
+  'num_attention_heads',
+  'max_position_embeddings',
+}
+_FIXED = {
+  'activation_function': modules.ACTIVATIONS,
+  'scale_attn_weights': [True],
+  'scale_attn_by_inverse_layer_idx': [False],
+  'add_cross_attention': [False],
+  'is_encoder_decoder': [False],
+  'pruned_heads': [{}],
+}
+
+
 def read_config(path, config):
   """Returns the `Spec` that a checkpoint's config.json asks for.
 
@@ -33,19 +58,8 @@ def read_config(path, config):
   Raises:
     UserError: if it asks for what is not honoured here.
   """
-  config = transformers.GPT2Config.from_dict(config)
-  if config.scale_attn_by_inverse_layer_idx or not config.scale_attn_weights:
-    raise errors.UserError(
-      f'model.path {path!r} scales its attention by block '
-      '(scale_attn_by_inverse_layer_idx, or no scale_attn_weights), which is not '
-      'honoured here; use a checkpoint with the stock scaling'
-    )
-  if config.activation_function not in modules.ACTIVATIONS:
-    raise errors.UserError(
-      f'model.path {path!r} has activation_function {config.activation_function!r}; '
-      f'expected one of {", ".join(modules.ACTIVATIONS)}'
-    )
-  return spec_of(config)
+  keys.check(path, config, _HONOURED, _FIXED)
+  return spec_of(transformers.GPT2Config.from_dict(config))
 
 
 def spec_of(config):

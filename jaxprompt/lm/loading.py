@@ -1,37 +1,51 @@
 """Loads a checkpoint: its family's functions, its weights, and the tokenizer it had."""
 
+import hashlib
 import pathlib
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tokenizers
 import transformers
 
 from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt import hub
+from jaxprompt.lm import files
 from jaxprompt.lm import gpt2
 from jaxprompt.lm import llama
-from jaxprompt.lm import model
-from jaxprompt.lm import weights
+from jaxprompt.lm import model as model_lib
+from jaxprompt.lm import weights as weights_lib
 
 FAMILIES = {'gpt2': gpt2.read_config, 'llama': llama.read_config}
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
+class Model(NamedTuple):
+  """A frozen model: its functions, its weights, its tokenizer, and what they are."""
+
+  lm: model_lib.LanguageModel
+  params: dict  # the weights
+  tokenizer: transformers.PreTrainedTokenizerFast
+  fingerprint: dict[str, str]  # of the 'weights' and the 'tokenizer', wherever they are
+
+
 def load(path, dtype):
-  """Loads a frozen model.
+  """Loads a frozen model; nothing in its checkpoint is ever run.
 
   Args:
     path: a hub id, a local directory, or `tiny`, the embedded one.
     dtype: a key of `DTYPES`.
 
   Returns:
-    `model.LanguageModel`, its weights in `dtype` on the host, and the tokenizer.
+    `Model`, its weights in `dtype` on the host.
 
   Raises:
-    UserError: if the checkpoint is missing, incomplete, of another architecture, has
-      no weights but pickled ones, or a tokenizer that is not its own.
+    UserError: if the checkpoint is missing, incomplete, of another architecture, asks
+      for what is not honoured, or has no weights but pickled or quantized ones, or a
+      tokenizer that is not its own.
   """
   path = embedded.model_path(path)
   folder = pathlib.Path(path).expanduser()
@@ -40,20 +54,22 @@ def load(path, dtype):
     path = str(folder)
   else:
     hub.require(path, 'model', 'model.path')
-  with hub.one_line(path, 'model.path'):
-    config, _ = transformers.PretrainedConfig.get_config_dict(path)
-    kind = config.get('model_type')
-    if kind not in FAMILIES:
-      raise errors.UserError(
-        f'model.path {path!r} has model_type {kind!r}; expected one of '
-        f'{", ".join(FAMILIES)}'
-      )
-    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-    with jax.default_device(_host()):
-      lm = model.LanguageModel(FAMILIES[kind](path, config), DTYPES[dtype])
-      params = weights.read(path, model.shapes(lm))
-  _check_tokenizer(path, tokenizer, lm.spec.vocab_size, config.get('eos_token_id'))
-  return lm, jax.tree.map(lambda x: np.asarray(x, DTYPES[dtype]), params), tokenizer
+  config = files.read_json(path, 'config.json') or {}
+  kind = config.get('model_type')
+  if kind not in FAMILIES:
+    raise errors.UserError(
+      f'model.path {path!r} has model_type {kind!r}; expected one of '
+      f'{", ".join(FAMILIES)}'
+    )
+  lm = model_lib.LanguageModel(FAMILIES[kind](path, config), DTYPES[dtype])
+  tokenizer = _read_tokenizer(path)
+  _check_tokenizer(path, tokenizer, lm.spec.vocab_size, _ends(path, config))
+  with jax.default_device(_host()):
+    shapes = model_lib.shapes(lm)
+    params, digest = weights_lib.read(path, shapes, lm.spec.names.head)
+  params = jax.tree.map(lambda x: np.asarray(x, DTYPES[dtype]), params)
+  fingerprint = {'weights': digest, 'tokenizer': _tokenizer_digest(tokenizer)}
+  return Model(lm, params, tokenizer, fingerprint)
 
 
 def _host():
@@ -77,17 +93,72 @@ def _check_directory(folder):
     )
 
 
-def _check_tokenizer(path, tokenizer, vocab_size, eos_token_id):
+def _read_tokenizer(path):
+  """Returns the checkpoint's own tokenizer.
+
+  Raises:
+    UserError: if it cannot be read, or only by code that comes with it.
+  """
+  config = files.read_json(path, 'tokenizer_config.json') or {}
+  if 'AutoTokenizer' in (config.get('auto_map') or {}):
+    raise errors.UserError(
+      f'model.path {path!r} has a tokenizer that is code of its own (auto_map in '
+      'tokenizer_config.json), which is never run; use a checkpoint with a '
+      'tokenizer.json alone'
+    )
+  file = files.find(path, 'tokenizer.json')
+  if file is not None:
+    files.read_json(path, 'tokenizer.json')
+    upgrade = (
+      f'tokenizers {tokenizers.__version__} may be older than the file: upgrade it, or '
+      'get the file again'
+    )
+    with files.reading(file, upgrade):
+      tokenizers.Tokenizer.from_file(str(file))
+  with files.reading(
+    f'the tokenizer of model.path {path!r}',
+    'put a tokenizer.json there, which transformers.AutoTokenizer saves',
+  ):
+    return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+
+
+def _ends(path, config):
+  """Returns the ids of all ends of text that a checkpoint names."""
+  generation = files.read_json(path, 'generation_config.json') or {}
+  found = set()
+  for stored in (config, generation):
+    ids = stored.get('eos_token_id')
+    found |= set(ids if isinstance(ids, list) else [ids]) - {None}
+  return found
+
+
+def _check_tokenizer(path, tokenizer, vocab_size, ends):
   if not tokenizer.is_fast:
     raise errors.UserError(
       f'model.path {path!r} has no fast tokenizer; save one there with '
       'transformers.AutoTokenizer (tokenizer.json)'
     )
-  # Chat models list several ends of text; the one that ours is must be among them.
-  ends = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
-  if len(tokenizer) > vocab_size or tokenizer.eos_token_id not in ends:
+  if len(tokenizer) > vocab_size:
     raise errors.UserError(
-      f'model.path {path!r} has a tokenizer of {len(tokenizer)} tokens with end of '
-      f'text {tokenizer.eos_token_id}, a model of {vocab_size} with {eos_token_id}; '
-      "put the model's own tokenizer there"
+      f'model.path {path!r} has a tokenizer of {len(tokenizer)} tokens, a model of '
+      f"{vocab_size}; put the model's own tokenizer there"
     )
+  end = tokenizer.eos_token_id
+  if end is None:
+    raise errors.UserError(
+      f'model.path {path!r} has a tokenizer without an end of text; set eos_token in '
+      'its tokenizer_config.json'
+    )
+  # Chat models list several ends of text; the one that ours is must be among them.
+  if ends and end not in ends:
+    raise errors.UserError(
+      f'model.path {path!r} has the end of text {end} ({tokenizer.eos_token!r}) by '
+      f'eos_token in tokenizer_config.json, {sorted(ends)} by eos_token_id in '
+      'config.json and generation_config.json; correct the one that is wrong'
+    )
+
+
+def _tokenizer_digest(tokenizer):
+  """Returns a hash of all that decides a text's tokens."""
+  content = f'{tokenizer.backend_tokenizer.to_str()} {tokenizer.eos_token_id}'
+  return hashlib.sha256(content.encode()).hexdigest()

@@ -1,80 +1,102 @@
-"""Reads a checkpoint's weights into a Flax module's own tree.
+"""Reads a checkpoint's weights into the tree of a model, one array at a time.
 
-transformers' Flax models read no sharded safetensors, draw random weights first, keep
-what a checkpoint lacks, and hold everything twice. Here the module's tree says what
-there must be, and one array is read at a time.
+What is in the files is what is used: every array that the model needs is there, of its
+shape, of a floating type and finite, and no array is left over that would matter.
 """
 
-import contextlib
 import functools
-import json
-import pathlib
+import hashlib
+import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import safetensors
-import transformers
 from flax import serialization
 
 from jaxprompt import errors
+from jaxprompt.lm import files
 
 _WHOLE, _INDEX = 'model.safetensors', 'model.safetensors.index.json'
 _FLAX = 'flax_model.msgpack'
+_FLOATING = ('F64', 'F32', 'F16', 'BF16')  # by safetensors' names
+# What torch.compile and DataParallel put in front of every name.
+_WRAPPERS = re.compile(r'^(_orig_mod\.|module\.)+')
+# Masks and tables that older releases stored, and that follow from the config.
+_NEEDLESS = re.compile(r'.*\b(attn\.(masked_)?bias|rotary_emb\.inv_freq)')
 
 
-def read(path, shapes):
-  """Reads the weights of a module: safetensors, whole or in shards, or Flax's msgpack.
+def read(path, shapes, head):
+  """Reads the weights: safetensors, whole or in shards, or Flax's msgpack.
 
   Args:
     path: a hub id or a local directory.
-    shapes: the module's parameters as a nested dict of what has a shape.
+    shapes: the model's parameters as a nested dict of what has a shape.
+    head: the name of the head, which a checkpoint may store though the model ties it.
 
   Returns:
-    Such a dict of arrays on JAX's default device, in the dtypes of the files.
+    Such a dict of arrays on JAX's default device, in the dtypes of the files, and a
+    fingerprint of what was read: a hash that is the same wherever the files are.
 
   Raises:
-    UserError: names what is missing, torn or of another shape.
+    UserError: names what is missing, left over, torn, not finite or of another shape.
   """
-  with _one_line(path):
-    stored = _stored(path)
-
-    def find(name):
-      # A base model without its head has names without its own: the hub's GPT-2 does.
-      return stored.get(name) or stored.get(name.partition('.')[2])
-
-    names = [_name(keys) for keys, _ in jax.tree.leaves_with_path(shapes)]
-    missing = [name for name in names if find(name) is None]
-    if missing:
-      raise errors.UserError(
-        f'model.path {path!r} lacks weights that its config asks for: '
-        f'{", ".join(missing):.200}; get the whole checkpoint'
-      )
-
-    def leaf(keys, expected):
-      name = _name(keys)
-      found = _turned(keys, find(name)())
-      if found.shape != expected.shape:
-        raise errors.UserError(
-          f'model.path {path!r} has {name} of shape {found.shape}, its config asks for '
-          f'{expected.shape}; put its own config.json there'
-        )
-      return jnp.array(found)
-
-    return jax.tree.map_with_path(leaf, shapes)
-
-
-@contextlib.contextmanager
-def _one_line(path):
-  """Turns what the readers raise for a torn file, each its own, into a `UserError`."""
-  try:
-    yield
-  except (errors.UserError, OSError):
-    raise
-  except Exception as e:
-    reason = ' '.join(str(e).split())
+  stored = {_WRAPPERS.sub('', name): read for name, read in _stored(path).items()}
+  names = {_name(keys) for keys, _ in jax.tree.leaves_with_path(shapes)}
+  # A base model without its head has names without its own: the hub's GPT-2 does.
+  found = {name: name if name in stored else name.partition('.')[2] for name in names}
+  missing = sorted(name for name in names if found[name] not in stored)
+  if missing:
     raise errors.UserError(
-      f'model.path {path!r} has weights that cannot be read: {reason}; get them again'
-    ) from e
+      f'model.path {path!r} lacks weights that its config asks for: '
+      f'{", ".join(missing):.200}; get the whole checkpoint'
+    )
+  left = sorted(stored.keys() - found.values() - {f'{head}.weight'})
+  left = [name for name in left if not _NEEDLESS.fullmatch(name)]
+  if left:
+    raise errors.UserError(
+      f'model.path {path!r} has weights that its model has no use for: '
+      f'{", ".join(left):.200}; use a checkpoint of its model_type alone, not '
+      'quantized, with adapters merged'
+    )
+  digests = {}
+
+  def leaf(keys, expected):
+    name = _name(keys)
+    array = stored[found[name]]()
+    _check(path, name, array, _turned(keys, expected).shape)
+    digests[name] = _digest(array)
+    return jnp.array(_turned(keys, array))
+
+  params = jax.tree.map_with_path(leaf, shapes)
+  return params, hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
+
+
+def _check(path, name, array, shape):
+  if array.shape != shape:
+    raise errors.UserError(
+      f'model.path {path!r} has {name} of shape {array.shape}, its config asks for '
+      f'{shape}; put its own config.json there'
+    )
+  if not jnp.issubdtype(array.dtype, jnp.floating):
+    raise errors.UserError(
+      f'model.path {path!r} has {name} of type {array.dtype}, which are the codes of a '
+      'quantized weight; use a checkpoint of float32, float16 or bfloat16'
+    )
+  if not np.isfinite(array).all():
+    raise errors.UserError(
+      f'model.path {path!r} has {name} with numbers that are not finite; get the '
+      'checkpoint again'
+    )
+
+
+def _digest(array):
+  """Returns a hash of an array's type, shape and bytes."""
+  head = f'{array.dtype} {array.shape} '.encode()
+  data = np.ascontiguousarray(array).view(np.uint8)
+  digest = hashlib.sha256(head)
+  digest.update(data)
+  return digest.hexdigest()
 
 
 def _name(keys):
@@ -85,51 +107,68 @@ def _name(keys):
 
 def _turned(keys, x):
   """Turns a leaf as PyTorch stores it into Flax's, or back: kernels are transposed."""
-  return x.T if keys[-1].key == 'kernel' else x
+  if keys[-1].key != 'kernel':
+    return x
+  if isinstance(x, jax.ShapeDtypeStruct):
+    return jax.ShapeDtypeStruct(x.shape[::-1], x.dtype)
+  return x.T
 
 
 def _stored(path):
-  """Returns {PyTorch's name: function that reads the array} of a checkpoint.
-
-  Files are downloaded if need be.
-  """
-  if whole := _find(path, _WHOLE):
-    files = [whole]
-  elif index := _find(path, _INDEX):
-    shards = json.loads(pathlib.Path(index).read_bytes())['weight_map'].values()
-    files = [transformers.utils.cached_file(path, shard) for shard in set(shards)]
+  """Returns {PyTorch's name: function that reads the array} of a checkpoint."""
+  if whole := files.find(path, _WHOLE):
+    shards = [whole]
+  elif index := files.read_json(path, _INDEX):
+    with files.reading(_INDEX):
+      shards = sorted(set(index['weight_map'].values()))
+    shards = [_shard(path, shard) for shard in shards]
   else:
     return _msgpack(path)
   places = {}
-  for file in files:
-    with safetensors.safe_open(file, framework='numpy') as opened:
-      places |= dict.fromkeys(opened.keys(), file)
-  return {name: functools.partial(_tensor, file, name) for name, file in places.items()}
+  for file in shards:
+    with files.reading(file), safetensors.safe_open(file, framework='numpy') as opened:
+      names = opened.keys()
+      types = {name: opened.get_slice(name).get_dtype() for name in names}
+    places |= {name: (file, kind) for name, kind in types.items()}
+  return {
+    name: functools.partial(_tensor, file, name, kind)
+    for name, (file, kind) in places.items()
+  }
 
 
-def _tensor(file, name):
+def _shard(path, name):
+  file = files.find(path, name)
+  if file is None:
+    raise errors.UserError(
+      f'model.path {path!r} has no {name}, which its {_INDEX} names; get the whole '
+      'checkpoint'
+    )
+  return file
+
+
+def _tensor(file, name, kind):
+  if kind not in _FLOATING:  # some of which numpy does not know
+    raise errors.UserError(
+      f'{file} has {name} of type {kind}, which are the codes of a quantized weight; '
+      f'use a checkpoint of one of {", ".join(_FLOATING)}'
+    )
   # Opened for each anew: while a file is open, all that was read of it is in memory.
-  with safetensors.safe_open(file, framework='numpy') as opened:
+  with files.reading(file), safetensors.safe_open(file, framework='numpy') as opened:
     return opened.get_tensor(name)
 
 
 def _msgpack(path):
-  """Is `_stored` for what Flax itself has saved, which is read whole."""
-  file = _find(path, _FLAX)
+  """Returns the same of the one file that Flax saves, which is read whole."""
+  file = files.find(path, _FLAX)
   if file is None:
     raise errors.UserError(
       f'model.path {path!r} has no {_WHOLE}, {_INDEX} or {_FLAX}; pickled weights can '
       'run code when they are read: convert them where torch is installed, by '
       'transformers.AutoModelForCausalLM.from_pretrained(PATH).save_pretrained(PATH)'
     )
-  params = serialization.msgpack_restore(pathlib.Path(file).read_bytes())
-  return {
-    _name(keys): functools.partial(_turned, keys, x)
-    for keys, x in jax.tree.leaves_with_path(params)
-  }
-
-
-def _find(path, name):
-  return transformers.utils.cached_file(
-    path, name, _raise_exceptions_for_missing_entries=False
-  )
+  with files.reading(file):
+    params = serialization.msgpack_restore(file.read_bytes())
+    leaves = jax.tree.leaves_with_path(params)
+    return {
+      _name(keys): functools.partial(_turned, keys, np.asarray(x)) for keys, x in leaves
+    }

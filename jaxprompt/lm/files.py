@@ -1,0 +1,63 @@
+"""The files of a checkpoint, in a directory or from the hub: found, and read safely.
+
+This is the door for what a user brings: whatever a library raises while it reads such a
+file becomes one line with the file's name. Nothing else is called behind it.
+"""
+
+import contextlib
+import json
+import pathlib
+
+import transformers
+
+from jaxprompt import errors
+from jaxprompt import hub
+
+_GIT_LFS = b'version https://git-lfs'
+
+
+def find(path, name):
+  """Returns the local path of a checkpoint's file, or None if it has none.
+
+  Args:
+    path: a directory, or a hub id, whose file is downloaded if need be.
+    name: of the file.
+
+  Raises:
+    UserError: if the file is a stand-in for one that git-lfs has not fetched.
+  """
+  with hub.one_line(path, 'model.path'):
+    found = transformers.utils.cached_file(
+      path, name, _raise_exceptions_for_missing_entries=False
+    )
+  if found is None:
+    return None
+  with reading(found), open(found, 'rb') as f:
+    start = f.read(len(_GIT_LFS))
+  if start == _GIT_LFS:
+    raise errors.UserError(
+      f'{found} is a Git LFS pointer, not the file itself; fetch it with: git lfs pull'
+    )
+  return pathlib.Path(found)
+
+
+def read_json(path, name):
+  """Returns the object in a checkpoint's JSON file; None if it has no such file."""
+  file = find(path, name)
+  if file is None:
+    return None
+  with reading(file):
+    content = json.loads(file.read_text(encoding='utf-8'))
+  if not isinstance(content, dict):
+    raise errors.UserError(f'{file} holds {content!r:.40}; expected a JSON object')
+  return content
+
+
+@contextlib.contextmanager
+def reading(file, remedy='get it again'):
+  """Makes one line of whatever is raised while `file` is read by a library."""
+  try:
+    yield
+  except Exception as e:
+    reason = ' '.join(str(e).split()) or type(e).__name__
+    raise errors.UserError(f'{file} cannot be read: {reason:.300}; {remedy}') from e

@@ -30,6 +30,7 @@ def default(task):
   c.data.train_size = 0  # rows, from the split's beginning; 0 = all
   c.data.validation_size = 0  # rows; 0 = all
   c.data.test_size = 0  # rows; 0 = all
+  c.data.bad_rows = 'error'  # of rows that cannot be used: error, or skip and count
   c.data.max_source_tokens = 512  # tokens; longer sources are cut (a question never)
   c.data.max_target_tokens = 128  # tokens; longer targets are cut
 
@@ -136,6 +137,7 @@ CHECKS = {
   'data.train_size': _AT_LEAST_0,
   'data.validation_size': _AT_LEAST_0,
   'data.test_size': _AT_LEAST_0,
+  'data.bad_rows': _one_of('error', 'skip'),
   'data.max_source_tokens': _AT_LEAST_1,
   'data.max_target_tokens': _AT_LEAST_1,
   'prompt.name': _TEXT,

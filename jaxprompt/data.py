@@ -34,11 +34,12 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-  """A split's rows, and how many sources and targets were too long and cut."""
+  """A split's rows, and how many were cut, being too long, or left out."""
 
   rows: Sequence[Row]
   sources_cut: int
   targets_cut: int
+  skipped: int
 
 
 def encode(tokenizer, text):
@@ -56,7 +57,18 @@ def encode(tokenizer, text):
   return encoding['input_ids'], [end for _, end in encoding['offset_mapping']]
 
 
-def load(tokenizer, task, split, *, size, max_source_tokens, max_target_tokens):
+def check_newline(tokenizer, path):
+  """Refuses a tokenizer to which the template's newline is nothing."""
+  if not encode(tokenizer, '\n')[0]:
+    raise errors.UserError(
+      f'model.path {path!r} has a tokenizer that makes no token of a newline, which '
+      'stands between source and target; use another model'
+    )
+
+
+def load(
+  tokenizer, task, split, *, size, max_source_tokens, max_target_tokens, skip=False
+):
   """Tokenises the first rows of a split.
 
   Args:
@@ -65,23 +77,32 @@ def load(tokenizer, task, split, *, size, max_source_tokens, max_target_tokens):
     split: a `sources.Split`.
     size: the most rows to take, 0 for all.
     max_source_tokens, max_target_tokens: longer ones are cut.
+    skip: leave out rows that cannot be used, and count them.
 
   Returns:
     `Rows`.
 
   Raises:
-    UserError: names the row that cannot be used.
+    UserError: names the row that cannot be used, the first of all if none can.
   """
   newline, _ = encode(tokenizer, '\n')
-  rows, sources_cut, targets_cut = [], 0, 0
+  rows, problems, sources_cut, targets_cut = [], [], 0, 0
   available = len(split.rows)
   for i in range(min(size or available, available)):
     try:
-      example = tasks.parse(task, split.rows[i], i)
+      row = split.rows[i]
+      if isinstance(row, errors.RowError):
+        raise row
+      example = tasks.parse(task, row, i)
       head, source_ids = fit(tokenizer, example.head, example.tail, max_source_tokens)
       target, target_ids = fit(tokenizer, example.target, '', max_target_tokens, ' ')
-    except ValueError as e:
-      raise errors.UserError(f'{split.where(i)}: {e}') from e
+    except errors.RowError as e:
+      problems.append(f'{split.where(i)}: {e}')
+      if skip:
+        continue
+      raise errors.UserError(
+        f'{problems[0]}; correct it, or set data.bad_rows=skip'
+      ) from e
     sources_cut += head != example.head
     targets_cut += target != example.target
     rows.append(
@@ -94,7 +115,9 @@ def load(tokenizer, task, split, *, size, max_source_tokens, max_target_tokens):
         target_ids=np.asarray([*target_ids, tokenizer.eos_token_id], np.int32),
       )
     )
-  return Rows(rows, sources_cut, targets_cut)
+  if not rows:
+    raise errors.UserError(f'{problems[0]}; no row of this split can be used')
+  return Rows(rows, sources_cut, targets_cut, len(problems))
 
 
 def fit(tokenizer, text, tail, limit, lead=''):
@@ -107,9 +130,11 @@ def fit(tokenizer, text, tail, limit, lead=''):
     The text, cut or not, and the ids of lead + text + tail.
 
   Raises:
-    ValueError: if the tail alone is longer.
+    RowError: if the tail alone is longer, or the text makes no token.
   """
   ids, _ = encode(tokenizer, lead + text + tail)
+  if not ids:
+    raise errors.RowError(f'{(text + tail)!r:.60} is no token to the tokenizer')
   if len(ids) <= limit:
     return text, ids
   over = len(ids) - limit
@@ -119,7 +144,7 @@ def fit(tokenizer, text, tail, limit, lead=''):
     ids, _ = encode(tokenizer, lead + cut + tail)
     if len(ids) <= limit:
       return cut, ids
-  raise ValueError(
+  raise errors.RowError(
     f'{tail.strip()!r:.60} alone is {len(ids)} tokens and is never cut; raise '
     f'data.max_source_tokens ({limit}) to at least that'
   )

@@ -1,4 +1,6 @@
-"""The one exception that means: the user can mend this."""
+"""The exceptions that mean: the user can mend this; and the door for their files."""
+
+import contextlib
 
 
 class UserError(ValueError):
@@ -6,3 +8,27 @@ class UserError(ValueError):
 
   `main` prints it without a traceback and exits with status 2.
   """
+
+
+class RowError(ValueError):
+  """What is wrong with one row of data; who reads the rows says which, and goes on."""
+
+  def __init__(self, message, row=None):
+    """Takes the message, and what is known of the row, such as its id."""
+    super().__init__(message)
+    self.row = row or {}
+
+
+@contextlib.contextmanager
+def reading(file, remedy='get it again'):
+  """Makes one line of whatever a library raises while it reads a user's file.
+
+  Nothing of our own is called inside: our bugs are no mistakes of the user's.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as e:
+    reason = ' '.join(str(e).split()) or type(e).__name__
+    raise UserError(f'{file} cannot be read: {reason:.300}; {remedy}') from e

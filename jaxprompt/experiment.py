@@ -69,16 +69,18 @@ def build(config, layout, progress):
       size=config.data[f'{split}_size'],
       max_source_tokens=config.data.max_source_tokens,
       max_target_tokens=config.data.max_target_tokens,
+      skip=config.data.bad_rows == 'skip',
     )
     for split in sources.SPLITS
   }
   for split, rows in splits.items():
     log.info(
-      '%s: %d rows, %d sources and %d targets cut',
+      '%s: %d rows, %d sources and %d targets cut, %d rows skipped',
       split,
       len(rows.rows),
       rows.sources_cut,
       rows.targets_cut,
+      rows.skipped,
     )
   return dataclasses.replace(experiment, splits=splits)
 
@@ -87,6 +89,7 @@ def build_model(config, layout, progress):
   """Loads the model alone; the arguments and errors are those of `build`."""
   task = tasks.TASKS[config.task]
   lm, params, tokenizer, _ = loading.load(config.model.path, config.model.dtype)
+  data.check_newline(tokenizer, config.model.path)
   _check_positions(config, lm, tokenizer)
   lm, params = lm.on(layout.platform), layout.place_params(lm, params)
 
@@ -339,6 +342,7 @@ def _data_summary(experiment):
       'rows': len(rows.rows),
       'sources_cut': rows.sources_cut,
       'targets_cut': rows.targets_cut,
+      'skipped': rows.skipped,
       'padding': data.padding(rows.rows, config.prompt.position, batch_size),
     }
   return summary

@@ -6,6 +6,7 @@ at the sum, and a bootstrap sample is its value at a resampled sum.
 """
 
 import collections
+import importlib.metadata
 import re
 import string
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from sacrebleu import metrics as sacrebleu_metrics
 BOOTSTRAP_SAMPLES = 1000
 ROUGE_TYPES = ('rouge1', 'rouge2', 'rougeL')
 _PUNCTUATION = frozenset(string.punctuation)
+_CJK = r'\u3040-\u30ff\u3400-\u9fff'  # written without spaces
+_UNICODE_WORD = re.compile(rf'[{_CJK}]|[^\W{_CJK}]+')
 
 
 class Statistics(NamedTuple):
@@ -80,16 +83,38 @@ def rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]):
   """ROUGE-1, -2 and -L F-measures with stemming, 0 to 1, by `rouge-score`.
 
   Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries". The first
-  reference counts.
+  reference counts. `rouge-score` keeps a-z and 0-9 alone, so that a text in other
+  letters would score 0: where these are most of a reference's, its tokens and the
+  prediction's are Unicode words, and the single characters of Chinese and Japanese.
   """
   from rouge_score import rouge_scorer  # here: a quarter of the start, for one task
 
-  scorer = rouge_scorer.RougeScorer(ROUGE_TYPES, use_stemmer=True)
+  stemmed = rouge_scorer.RougeScorer(ROUGE_TYPES, use_stemmer=True)
+  unicode = rouge_scorer.RougeScorer(ROUGE_TYPES, tokenizer=_UnicodeWords())
   scores = [
-    scorer.score(refs[0], prediction)
+    (stemmed if _is_latin(refs[0]) else unicode).score(refs[0], prediction)
     for prediction, refs in zip(predictions, references, strict=True)
   ]
   return {t: mean([s[t].fmeasure for s in scores]) for t in ROUGE_TYPES}
+
+
+def rouge_signature():
+  """Returns what ROUGE was computed with, {'rouge': text}."""
+  version = importlib.metadata.version('rouge-score')
+  return {'rouge': f'rouge-score {version}, stemmed; of other letters: Unicode words'}
+
+
+def _is_latin(text):
+  """Returns whether most of a text's letters are those that `rouge-score` keeps."""
+  letters = [c for c in text.lower() if c.isalnum()]
+  return 2 * sum(c.isascii() for c in letters) >= len(letters)
+
+
+class _UnicodeWords:
+  """A tokenizer as `rouge-score` takes one."""
+
+  def tokenize(self, text):
+    return _UNICODE_WORD.findall(text.lower())
 
 
 def normalize_answer(text):

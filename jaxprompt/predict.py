@@ -87,8 +87,8 @@ class _Answerer:
     self._program = functools.cache(self._program)
 
   def __call__(self, window):
-    """Returns the answers to rows, (index, (row, problem)) each."""
-    encoded = [self._encode(index, *row) for index, row in window]
+    """Returns the answers to rows, (index, row or its error) each."""
+    encoded = [self._encode(index, row) for index, row in window]
     groups = {}
     for request in encoded:
       if request.ids:
@@ -106,23 +106,24 @@ class _Answerer:
         request.answer['prediction'] = text
     return [request.answer for request in encoded]
 
-  def _encode(self, index, row, problem):
+  def _encode(self, index, row):
     """Returns the `_Request` of a row; without ids if its answer is an error."""
-    if problem:
-      return _Request({'id': str(index), 'error': problem}, 0, [])
+    if isinstance(row, errors.RowError):
+      answer = {'id': tasks.row_id(row.row, index), 'error': str(row)}
+      return _Request(answer, 0, [])
     tokenizer, answer = self._experiment.tokenizer, {'id': tasks.row_id(row, index)}
     try:
       which = self._choose(row)
       config = self._prompts[which].config
       head, tail = tasks.parse_source(tasks.TASKS[config.task], row)
       _, ids = data.fit(tokenizer, head, tail, config.data.max_source_tokens)
-    except ValueError as e:
+    except errors.RowError as e:
       return _Request({**answer, 'error': str(e)}, 0, [])
     newline, _ = data.encode(tokenizer, '\n')
     return _Request(answer, which, [*ids, *newline])
 
   def _choose(self, row):
-    """Returns which prompt is a row's; raises `ValueError` if that cannot be said."""
+    """Returns which prompt is a row's; raises `RowError` if that cannot be said."""
     named = [name for name in self._names if name]
     if not named:  # the column may then be about something else
       return 0
@@ -131,7 +132,9 @@ class _Answerer:
       name = named[0]
     if name not in self._names:
       found = 'is missing' if name is None else f'is {name!r:.80}'
-      raise ValueError(f'the column prompt {found}; expected one of {", ".join(named)}')
+      raise errors.RowError(
+        f'the column prompt {found}; expected one of {", ".join(named)}'
+      )
     return self._names.index(name)
 
   def _settings(self, request):

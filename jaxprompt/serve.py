@@ -269,7 +269,7 @@ def _arms(model, trained, source, hard_prompt):
   )
   try:
     head_left, ids = data.fit(model.tokenizer, head, newline + tail, limit)
-  except ValueError as e:
+  except errors.RowError as e:
     raise errors.UserError(
       f'The model has {positions} positions: {prompt} for the prompt and '
       f'{trained.max_new_tokens} for the answer leave {max(limit, 0)} tokens, too few '

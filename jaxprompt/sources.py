@@ -1,6 +1,7 @@
 """Rows from where they live: a directory of local files, or a data set of the hub."""
 
 import csv
+import itertools
 import json
 import pathlib
 import sys
@@ -8,7 +9,6 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import pyarrow
 import pyarrow.parquet
 
 from jaxprompt import errors
@@ -16,13 +16,12 @@ from jaxprompt import hub
 
 SPLITS = ('train', 'validation', 'test')
 _LARGEST_CELL = 2**31 - 1  # characters; csv's own limit is 131072
-_JSON_COLUMNS = ('answers', 'translation')  # nested, so a CSV cell holds them as JSON
 
 
 class Split(NamedTuple):
   """Rows, and what to call each of them in an error."""
 
-  rows: Sequence[dict]
+  rows: Sequence[dict | errors.RowError]  # an error in place of a row that is none
   where: Callable[[int], str]
 
 
@@ -85,7 +84,7 @@ def _read_directory(folder):
     )
   splits = {}
   for split in SPLITS:
-    files = [folder / (split + suffix) for suffix in READERS]
+    files = [folder / (split + suffix) for suffix in SUFFIXES]
     files = [file for file in files if file.exists()]
     if len(files) > 1:
       names = ' and '.join(file.name for file in files)
@@ -99,48 +98,147 @@ def read_file(file):
   """Returns the `Split` of one local file, read by its suffix.
 
   Raises:
-    UserError: names the file, and the line where there is one.
+    UserError: names the file if it cannot be read as a whole.
   """
-  try:
-    return READERS[file.suffix](file)
-  except UnicodeDecodeError as e:
-    raise errors.UserError(f'{file} is not UTF-8: {e.reason} at byte {e.start}') from e
-  except (OSError, csv.Error, pyarrow.ArrowException) as e:
-    reason = str(e).splitlines()[0]
-    raise errors.UserError(f'{file} cannot be read as {file.suffix}: {reason}') from e
+  if file.suffix == '.json' and not _holds_lines(file):
+    return _read_json(file)
+  places, rows = [], []
+  for place, row in _READERS['.jsonl' if file.suffix == '.json' else file.suffix](file):
+    places.append(place)
+    rows.append(row)
+  return Split(rows, lambda i: f'{file} {places[i]}')
+
+
+def stream(path):
+  """Goes through the rows of a file, or of standard input, one by one.
+
+  Args:
+    path: a .jsonl, .csv or .parquet file, or '-' for JSONL on standard input.
+
+  Yields:
+    The row, or an `errors.RowError` that says where it is and what is wrong with it.
+
+  Raises:
+    UserError: if the file cannot be read as a whole.
+  """
+  file = pathlib.Path(path).expanduser()
+  if path != '-' and file.suffix not in _READERS:
+    raise errors.UserError(
+      f'--input {path!r} is of no kind that can be read row by row; expected '
+      f'{", ".join(_READERS)}, or - for JSONL on standard input'
+    )
+  if path == '-':
+    name, rows = 'standard input', _parsed(_lines(sys.stdin, 'standard input'))
+  else:
+    name, rows = file, _READERS[file.suffix](file)
+  for place, row in rows:
+    if isinstance(row, errors.RowError):
+      row = errors.RowError(f'{name} {place} {row}', row.row)
+    yield row
+
+
+def _lines(lines, name):
+  """Yields the lines of a text file, without the mark that it may begin with."""
+  lines = iter(lines)
+  first = True
+  while True:
+    with errors.reading(name, 'expected text in UTF-8'):
+      line = next(lines, None)
+    if line is None:
+      return
+    yield line.removeprefix('\ufeff') if first else line
+    first = False
+
+
+def _open(file):
+  with errors.reading(file, 'expected a file of yours'):
+    return file.open(encoding='utf-8', newline='')
 
 
 def _read_jsonl(file):
-  rows, lines = [], []
-  with file.open(encoding='utf-8-sig') as f:
-    for number, line in enumerate(f, 1):
-      if line.strip():
-        rows.append(_parse_line(line, f'{file} line {number}'))
-        lines.append(number)
-  return Split(rows, lambda i: f'{file} line {lines[i]}')
+  with _open(file) as f:
+    yield from _parsed(_lines(f, file))
 
 
-def _parse_line(line, where):
-  row = _parse_json(line, where)
-  if not isinstance(row, dict):
-    raise errors.UserError(f'{where} is no JSON object: {row!r:.60}')
-  return row
+def _parsed(lines):
+  for number, line in enumerate(lines, 1):
+    if line.strip():
+      yield f'line {number}', _parse_line(line)
 
 
-def _parse_json(text, where):
+def _parse_line(line):
+  """Returns the row of a line of JSON, or the `RowError` of one that is none."""
   try:
-    return json.loads(text)
-  except (json.JSONDecodeError, RecursionError) as e:
-    raise errors.UserError(f'{where} is not JSON: {e}') from e
+    row = json.loads(line)
+  except (ValueError, RecursionError) as e:  # a number of 5,000 digits is one, too
+    return errors.RowError(f'is not JSON: {e}')
+  return row if isinstance(row, dict) else errors.RowError(f'is no object: {row!r:.60}')
+
+
+def _read_csv(file):
+  csv.field_size_limit(_LARGEST_CELL)
+  with _open(file) as f:
+    reader = csv.reader(_lines(f, file), strict=True)
+    with errors.reading(file, 'expected a header of column names'):
+      header = next(reader, [])
+    if len(set(header)) < len(header) or not all(map(str.strip, header)):
+      raise errors.UserError(
+        f'{file} has the header {",".join(header)!r:.200}; expected column names, all '
+        'different and none empty'
+      )
+    for number in itertools.count():
+      try:
+        cells = next(reader, None)
+      except csv.Error as e:
+        yield f'row {number}', errors.RowError(f'is not CSV: {e}; look at its quotes')
+        continue
+      if cells is None:
+        return
+      if cells:  # not a blank line
+        yield f'row {number}', _row(header, cells)
+
+
+def _row(header, cells):
+  if len(cells) == len(header):
+    return dict(zip(header, cells, strict=True))
+  return errors.RowError(
+    f'has {len(cells)} cells, the header {len(header)}; a text that holds a comma, a '
+    'quote or a line break wants quotes around it',
+    {'id': cells[0]} if header[0] == 'id' else None,
+  )
+
+
+def _read_parquet(file):
+  with errors.reading(file, 'expected a Parquet file'):
+    opened = pyarrow.parquet.ParquetFile(file)
+  parts, number = opened.iter_batches(batch_size=256), 0
+  while True:
+    with errors.reading(file, 'expected a Parquet file'):
+      part = next(parts, None)
+      rows = None if part is None else part.to_pylist()
+    if rows is None:
+      return
+    for row in rows:
+      yield f'row {number}', row
+      number += 1
+
+
+_READERS = {'.jsonl': _read_jsonl, '.csv': _read_csv, '.parquet': _read_parquet}
+SUFFIXES = (*_READERS, '.json')
+
+
+def _holds_lines(file):
+  """Returns whether a .json file holds one object a line."""
+  with errors.reading(file, 'expected text in UTF-8'):
+    text = file.read_text(encoding='utf-8-sig')
+  first = text.lstrip().partition('\n')[0].rstrip()
+  return first.startswith('{') and first.endswith('}') and '\n' in text.strip()
 
 
 def _read_json(file):
-  """Reads a list of rows, SQuAD's own nested file, or one object a line."""
-  text = file.read_text(encoding='utf-8-sig')
-  first = text.lstrip().partition('\n')[0].rstrip()
-  if first.startswith('{') and first.endswith('}') and '\n' in text.strip():
-    return _read_jsonl(file)
-  content = _parse_json(text, str(file))
+  """Reads a list of rows, or SQuAD's own nested file."""
+  with errors.reading(file, 'expected JSON in UTF-8'):
+    content = json.loads(file.read_text(encoding='utf-8-sig'))
   rows = content.get('data') if isinstance(content, dict) else content
   if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
     raise errors.UserError(
@@ -152,7 +250,7 @@ def _read_json(file):
 
 
 def _squad_rows(articles, file):
-  """Flattens SQuAD v1.1's nesting of articles, paragraphs, questions and answers."""
+  """Flattens SQuAD's nesting of articles, paragraphs, questions and answers."""
   try:
     for article in articles:
       for paragraph in article['paragraphs']:
@@ -164,98 +262,5 @@ def _squad_rows(articles, file):
             'question': qa['question'],
             'answers': {'text': [answer['text'] for answer in qa['answers']]},
           }
-  except (KeyError, TypeError) as e:
+  except (KeyError, TypeError, AttributeError) as e:
     raise errors.UserError(f"{file} is not in SQuAD's nested form: no {e}") from e
-
-
-def _read_csv(file):
-  csv.field_size_limit(_LARGEST_CELL)
-  with file.open(encoding='utf-8-sig', newline='') as f:
-    rows = [
-      _parse_cells(row, f'{file} row {i}') for i, row in enumerate(csv.DictReader(f))
-    ]
-  return Split(rows, lambda i: f'{file} row {i}')
-
-
-def _parse_cells(row, where):
-  return {
-    column: _parse_json(cell, f'{where}: {column}') if column in _JSON_COLUMNS else cell
-    for column, cell in row.items()
-  }
-
-
-def _read_parquet(file):
-  rows = pyarrow.parquet.read_table(file).to_pylist()
-  return Split(rows, lambda i: f'{file} row {i}')
-
-
-def stream(path):
-  """Goes through the rows of a file, or of standard input, one by one.
-
-  Args:
-    path: a .jsonl, .csv or .parquet file, or '-' for JSONL on standard input.
-
-  Yields:
-    (the row, None), or (None, what is wrong with it).
-
-  Raises:
-    UserError: if the file cannot be read as a whole.
-  """
-  file = pathlib.Path(path).expanduser()
-  if path != '-' and file.suffix not in _STREAMS:
-    raise errors.UserError(
-      f'--input {path!r} is of no kind that can be read row by row; expected '
-      f'{", ".join(_STREAMS)}, or - for JSONL on standard input'
-    )
-  try:
-    if path == '-':
-      yield from _stream_lines(sys.stdin, 'standard input')
-    else:
-      yield from _STREAMS[file.suffix](file)
-  except (OSError, UnicodeDecodeError, csv.Error, pyarrow.ArrowException) as e:
-    reason = str(e).splitlines()[0]
-    raise errors.UserError(f'--input {path!r} cannot be read: {reason}') from e
-
-
-def _stream_jsonl(file):
-  with file.open(encoding='utf-8-sig') as f:
-    yield from _stream_lines(f, file)
-
-
-def _stream_lines(lines, name):
-  for number, line in enumerate(lines, 1):
-    if line.strip():
-      yield _attempt(_parse_line, line, f'{name} line {number}')
-
-
-def _stream_csv(file):
-  csv.field_size_limit(_LARGEST_CELL)
-  with file.open(encoding='utf-8-sig', newline='') as f:
-    for i, row in enumerate(csv.DictReader(f)):
-      yield _attempt(_parse_cells, row, f'{file} row {i}')
-
-
-def _stream_parquet(file):
-  for part in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=256):
-    for row in part.to_pylist():
-      yield row, None
-
-
-def _attempt(parse, text, where):
-  try:
-    return parse(text, where), None
-  except errors.UserError as e:
-    return None, str(e)
-
-
-_STREAMS = {
-  '.jsonl': _stream_jsonl,
-  '.csv': _stream_csv,
-  '.parquet': _stream_parquet,
-}
-READERS = {
-  '.jsonl': _read_jsonl,
-  '.json': _read_json,
-  '.csv': _read_csv,
-  '.parquet': _read_parquet,
-}

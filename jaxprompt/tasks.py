@@ -4,10 +4,12 @@ A new task is one `Task` in `TASKS` and one file in `configs/`.
 """
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable
 from collections.abc import Sequence
 
+from jaxprompt import errors
 from jaxprompt import metrics
 
 
@@ -31,7 +33,7 @@ class Task:
     hard_prompt: the text of the hard arm.
     template: what a prompted text looks like, for people.
     source: from a row in the hub's columns to the source's head and tail; raises
-      `ValueError` with what is wrong with the row.
+      `RowError` with what is wrong with the row.
     targets: from such a row to its gold targets, likewise.
     score: from predictions and their gold targets to named `metrics.Statistics`.
     metrics: the names that `score` gives, and `token_match`, the main one first.
@@ -50,21 +52,30 @@ class Task:
 
 def _text(value, name):
   if not isinstance(value, str):
-    raise ValueError(f'{name} is {value!r:.80}, expected a string')
+    raise errors.RowError(f'{name} is {value!r:.80}, expected a string')
+  if not value.strip():
+    raise errors.RowError(f'{name} is blank')
   return value
 
 
 def _column(row, name):
   if name not in row:
-    raise ValueError(f'column {name!r} is missing; found {", ".join(map(str, row))}')
+    raise errors.RowError(
+      f'column {name!r} is missing; found {", ".join(map(str, row)):.200}'
+    )
   return row[name]
 
 
 def _nested(row, name, key):
-  """Returns `row[name][key]`."""
+  """Returns `row[name][key]`; in CSV, the cell holds it as JSON."""
   value = _column(row, name)
+  if isinstance(value, str):
+    try:
+      value = json.loads(value)
+    except (ValueError, RecursionError) as e:
+      raise errors.RowError(f'{name} is not JSON: {e}') from e
   if not isinstance(value, dict) or key not in value:
-    raise ValueError(f'{name} is {value!r:.80}, expected an object with {key!r}')
+    raise errors.RowError(f'{name} is {value!r:.80}, expected an object with {key!r}')
   return value[key]
 
 
@@ -84,8 +95,12 @@ def _qa_source(row):
 
 def _qa_targets(row):
   answers = _nested(row, 'answers', 'text')
-  if not isinstance(answers, list | tuple) or not answers:
-    raise ValueError(f'answers.text is {answers!r:.80}, expected a list of strings')
+  if not isinstance(answers, list | tuple):
+    raise errors.RowError(
+      f'answers.text is {answers!r:.80}, expected a list of strings'
+    )
+  if not answers:
+    raise errors.RowError('answers.text is empty: the question has no answer')
   return [_text(answer, 'answers.text') for answer in answers]
 
 
@@ -106,6 +121,7 @@ TASKS = {
     targets=_summarization_targets,
     score=metrics.rouge,
     metrics=('rougeL', 'rouge1', 'rouge2', 'token_match'),
+    signatures=metrics.rouge_signature,
   ),
   'qa': Task(
     prompt_name='[QUESTIONANSWERING]',
@@ -138,12 +154,10 @@ def parse(task, row, index):
     index: the row's number, its id if the row has none.
 
   Raises:
-    ValueError: says what is wrong with the row.
+    RowError: says what is wrong with the row.
   """
   head, tail = parse_source(task, row)
   targets = tuple(clean(target).strip() for target in task.targets(row))
-  if not all(targets):
-    raise ValueError('the target is empty')
   return Example(row_id(row, index), head, tail, targets[0], targets)
 
 

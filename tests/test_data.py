@@ -12,7 +12,7 @@ from jaxprompt import sources
 from jaxprompt import tasks
 
 
-def _load(tokenizer, task, rows, source=90, target=20, size=0):
+def _load(tokenizer, task, rows, source=90, target=20, size=0, skip=False):
   split = sources.Split(rows, lambda i: f'rows.jsonl line {i + 1}')
   return data.load(
     tokenizer,
@@ -21,7 +21,15 @@ def _load(tokenizer, task, rows, source=90, target=20, size=0):
     size=size,
     max_source_tokens=source,
     max_target_tokens=target,
+    skip=skip,
   )
+
+
+class _Silent:
+  """A tokenizer to which no text is any token."""
+
+  def __call__(self, text, **_):
+    return {'input_ids': [], 'offset_mapping': []}
 
 
 @pytest.fixture(scope='module')
@@ -127,14 +135,31 @@ def test_size_takes_the_first_rows_and_all_if_there_are_fewer(tokenizer):
     ({'context': 'c', 'answers': {'text': ['a']}}, "column 'question' is missing"),
     ({**ROWS['qa'](0), 'context': None}, 'context is None, expected a string'),
     ({**ROWS['qa'](0), 'question': 7}, 'question is 7, expected a string'),
-    ({**ROWS['qa'](0), 'answers': {'text': []}}, r'answers.text is \[\]'),
-    ({**ROWS['qa'](0), 'answers': {'text': ['  ']}}, 'the target is empty'),
-    ({**ROWS['qa'](0), 'answers': 'Watt'}, "expected an object with 'text'"),
+    ({**ROWS['qa'](0), 'context': ' \n'}, 'context is blank'),
+    ({**ROWS['qa'](0), 'question': ''}, 'question is blank'),
+    ({**ROWS['qa'](0), 'answers': {'text': []}}, 'text is empty: the question has no'),
+    ({**ROWS['qa'](0), 'answers': {'text': ['  ']}}, 'answers.text is blank'),
+    ({**ROWS['qa'](0), 'answers': None}, "answers is None, expected an object with 't"),
+    ({**ROWS['qa'](0), 'answers': 'Watt'}, 'answers is not JSON: '),
+    ({**ROWS['qa'](0), 'answers': '"Watt"'}, "expected an object with 'text'"),
+    (errors.RowError('has 4 cells, the header 3'), 'has 4 cells, the header 3'),
   ],
 )
 def test_a_row_that_cannot_be_used_is_named(tokenizer, row, message):
   with pytest.raises(errors.UserError, match='rows.jsonl line 2: .*' + message):
     _load(tokenizer, 'qa', [ROWS['qa'](1), row])
+  skipped = _load(tokenizer, 'qa', [ROWS['qa'](1), row], skip=True)
+  assert ([r.id for r in skipped.rows], skipped.skipped) == (['q1'], 1)
+  with pytest.raises(errors.UserError, match='no row of this split can be used'):
+    _load(tokenizer, 'qa', [row], skip=True)
+
+
+def test_a_tokenizer_that_drops_the_newline_or_a_source_is_refused(tokenizer):
+  data.check_newline(tokenizer, 'gpt2')
+  with pytest.raises(errors.UserError, match="'m' has a tokenizer that makes no token"):
+    data.check_newline(_Silent(), 'm')
+  with pytest.raises(errors.RowError, match="'a source' is no token to the tokenizer"):
+    data.fit(_Silent(), 'a source', '', 9)
 
 
 LENGTHS = np.random.default_rng(0).integers(20, 300, 203)

@@ -25,6 +25,19 @@ def test_rouge_is_the_stemmed_f_measure():
   assert found == pytest.approx({'rouge1': 0.75, 'rouge2': 2 / 3, 'rougeL': 0.75})
 
 
+@pytest.mark.parametrize(
+  'target, prediction, expected',
+  [
+    ('今天天气很好', '今天天气不好', 5 / 6),
+    ('Γάτα λευκή κάθεται', 'γάτα λευκή τρέχει', 2 / 3),
+    ('Die Tür ist zu', 'die Tür ist zu', 1),
+  ],
+)
+def test_rouge_judges_text_in_other_letters(target, prediction, expected):
+  figures = metrics.rouge([prediction], [[target]])
+  assert metrics.figure(figures['rouge1']) == pytest.approx(expected)
+
+
 def test_squad_takes_the_best_gold_answer_after_official_normalisation():
   predictions = ['The Watt!', 'James', 'nothing']
   golds = [['Newton', 'watt'], ['James Watt', 'W. James'], ['a']]

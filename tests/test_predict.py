@@ -123,7 +123,7 @@ def test_only_the_settings_of_generation_may_differ_from_the_runs(
 @pytest.mark.parametrize(
   'source, message',
   [
-    ('/nowhere.jsonl', "--input '/nowhere.jsonl' cannot be read: "),
+    ('/nowhere.jsonl', '/nowhere.jsonl cannot be read: '),
     ('rows.txt', "--input 'rows.txt' is of no kind that can be read row by row"),
   ],
 )

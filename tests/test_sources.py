@@ -1,7 +1,11 @@
 """Reading rows from local files: the formats, and the errors that name their place."""
 
 import csv
+import datetime
+import io
 import json
+import math
+import re
 
 import pyarrow
 import pyarrow.parquet
@@ -26,8 +30,10 @@ def test_jsonl_csv_parquet_and_json_hold_the_same_rows(tmp_path):
     table = csv.DictWriter(f, rows[0])
     table.writeheader()
     table.writerows({**row, 'answers': json.dumps(row['answers'])} for row in rows)
-  for suffix in sources.READERS:
-    assert _rows(sources.read_file(tmp_path / f'a{suffix}')) == rows, suffix
+  csv_rows = [{**row, 'answers': json.dumps(row['answers'])} for row in rows]
+  for suffix in sources.SUFFIXES:
+    found = _rows(sources.read_file(tmp_path / f'a{suffix}'))
+    assert found == (csv_rows if suffix == '.csv' else rows), suffix
 
 
 def test_json_lines_in_a_json_file_are_read(tmp_path):
@@ -60,14 +66,20 @@ def test_a_missing_test_split_is_cut_from_validation_and_shares_no_row(tmp_path)
 @pytest.mark.parametrize(
   'name, content, message',
   [
-    ('a.jsonl', '{"x": 1}\n{"x": \n', r'a.jsonl line 2 is not JSON'),
-    ('a.jsonl', '{"x": 1}\n\n[1]\n', r'a.jsonl line 3 is no JSON object: \[1\]'),
-    ('a.json', '{"x"', r'a.json is not JSON'),
+    ('a.json', '{"x"', r'a.json cannot be read: Expecting'),
+    ('a.json', '[9' + '9' * 5000 + ']', r'a.json cannot be read: Exceeds the limit'),
+    ('a.json', '[' * 10000, r'a.json cannot be read: maximum recursion'),
     ('a.json', '{"x": 1}', r'a.json holds neither a list of objects'),
     ('a.json', '{"data": [{"paragraphs": [{}]}]}', "SQuAD's nested form: no 'qas'"),
-    ('a.csv', 'id,answers\n1,{oops\n', 'a.csv row 0: answers is not JSON'),
-    ('a.parquet', 'PAR0', r'a.parquet cannot be read as .parquet'),
-    ('a.jsonl', b'{"x": "\xff"}\n', r'a.jsonl is not UTF-8'),
+    ('a.csv', 'id,x,x\n1,2,3\n', 'has the header .*; expected column names, all diff'),
+    ('a.csv', 'id,\n1,2\n', 'has the header .*; expected column names, all diff'),
+    ('a.parquet', 'PAR0', r'a.parquet cannot be read: .* expected a Parquet file'),
+    (
+      'a.jsonl',
+      b'{"x": "\xff"}\n',
+      r'a.jsonl cannot be read: .*; expected text in UTF-8',
+    ),
+    ('a.csv', b'x\n\xff\n', r'a.csv cannot be read: .*; expected text in UTF-8'),
   ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, message):
@@ -76,6 +88,74 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, message):
   with pytest.raises(errors.UserError, match=message) as e:
     sources.read_file(file)
   assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize(
+  'name, content, place, message',
+  [
+    ('a.jsonl', '{"id": 0}\n{"x": \n', 'line 2', 'is not JSON: Expecting value'),
+    ('a.jsonl', '{"id": 0}\n\n[1]\n', 'line 3', r'is no object: \[1\]'),
+    (
+      'a.jsonl',
+      '{"id": 0}\n{"x": 9' + '9' * 5000 + '}\n',
+      'line 2',
+      'is not JSON: Exc',
+    ),
+    ('a.jsonl', '{"id": 0}\n' + '[' * 10000 + '\n', 'line 2', 'is not JSON: maximum'),
+    ('a.csv', 'id,x\n0,a\n1,b,c\n', 'row 1', 'has 3 cells, the header 2; a text that'),
+    ('a.csv', 'id,x\n0,a\n1\n', 'row 1', 'has 1 cells, the header 2'),
+    ('a.csv', 'id,x\n0,a\n1,"b"c\n', 'row 1', 'is not CSV: .* look at its quotes'),
+    ('a.csv', 'id,x\n0,a\n1,"b\n2,c\n', 'row 1', 'is not CSV: unexpected end of data'),
+  ],
+)
+def test_a_row_that_cannot_be_read_is_an_error_of_that_row(
+  tmp_path, name, content, place, message
+):
+  file = tmp_path / name
+  file.write_text(content)
+  split = sources.read_file(file)
+  (good, bad), streamed = _rows(split), list(sources.stream(str(file)))
+  assert str(good['id']) == '0' and streamed[0] == good
+  assert split.where(1) == f'{file} {place}'
+  for error, text in ((bad, str(bad)), (streamed[1], str(streamed[1]))):
+    assert isinstance(error, errors.RowError)
+    assert re.search(message, text) and '\n' not in text
+  assert str(streamed[1]).startswith(f'{file} {place} ')
+
+
+@pytest.mark.parametrize(
+  'name, content, expected',
+  [
+    ('a.jsonl', '\ufeff{"id": NaN}\r\n', {'id': math.nan}),
+    ('a.csv', '\ufeffid,x\r\n"1, 2","a ""b"""\r\n\r\n', {'id': '1, 2', 'x': 'a "b"'}),
+    ('a.csv', 'id,x\n\x00,\n', {'id': '\x00', 'x': ''}),
+    ('a.json', '\ufeff[{"id": "\\ud800"}]', {'id': '\ud800'}),
+  ],
+)
+def test_marks_line_ends_and_odd_values_are_read_as_they_are(
+  tmp_path, name, content, expected
+):
+  file = tmp_path / name
+  file.write_bytes(content.encode())
+  (row,) = _rows(sources.read_file(file))
+  assert str(row) == str(expected)
+
+
+def test_standard_input_may_begin_with_a_byte_order_mark(monkeypatch):
+  monkeypatch.setattr('sys.stdin', io.StringIO('\ufeff{"id": 1}\n{"id": 2}\n'))
+  assert list(sources.stream('-')) == [{'id': 1}, {'id': 2}]
+
+
+def test_parquets_types_are_read_as_they_are(tmp_path):
+  columns = {
+    'id': pyarrow.array([1.5, None]),
+    'when': pyarrow.array([datetime.date(2020, 1, 2), None]),
+    'x': pyarrow.array(['a', 'b']).dictionary_encode(),
+  }
+  file = tmp_path / 'a.parquet'
+  pyarrow.parquet.write_table(pyarrow.table(columns), file)
+  rows = _rows(sources.read_file(file))
+  assert [row['x'] for row in rows] == ['a', 'b'] and rows[1]['id'] is None
 
 
 def test_what_a_directory_lacks_is_named(tmp_path):

@@ -1,10 +1,5 @@
-"""The files of a checkpoint, in a directory or from the hub: found, and read safely.
+"""The files of a checkpoint, in a directory or from the hub."""
 
-This is the door for what a user brings: whatever a library raises while it reads such a
-file becomes one line with the file's name. Nothing else is called behind it.
-"""
-
-import contextlib
 import json
 import pathlib
 
@@ -32,7 +27,7 @@ def find(path, name):
     )
   if found is None:
     return None
-  with reading(found), open(found, 'rb') as f:
+  with errors.reading(found), open(found, 'rb') as f:
     start = f.read(len(_GIT_LFS))
   if start == _GIT_LFS:
     raise errors.UserError(
@@ -46,18 +41,8 @@ def read_json(path, name):
   file = find(path, name)
   if file is None:
     return None
-  with reading(file):
+  with errors.reading(file):
     content = json.loads(file.read_text(encoding='utf-8'))
   if not isinstance(content, dict):
     raise errors.UserError(f'{file} holds {content!r:.40}; expected a JSON object')
   return content
-
-
-@contextlib.contextmanager
-def reading(file, remedy='get it again'):
-  """Makes one line of whatever is raised while `file` is read by a library."""
-  try:
-    yield
-  except Exception as e:
-    reason = ' '.join(str(e).split()) or type(e).__name__
-    raise errors.UserError(f'{file} cannot be read: {reason:.300}; {remedy}') from e

@@ -113,9 +113,9 @@ def _read_tokenizer(path):
       f'tokenizers {tokenizers.__version__} may be older than the file: upgrade it, or '
       'get the file again'
     )
-    with files.reading(file, upgrade):
+    with errors.reading(file, upgrade):
       tokenizers.Tokenizer.from_file(str(file))
-  with files.reading(
+  with errors.reading(
     f'the tokenizer of model.path {path!r}',
     'put a tokenizer.json there, which transformers.AutoTokenizer saves',
   ):

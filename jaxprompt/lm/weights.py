@@ -119,14 +119,14 @@ def _stored(path):
   if whole := files.find(path, _WHOLE):
     shards = [whole]
   elif index := files.read_json(path, _INDEX):
-    with files.reading(_INDEX):
+    with errors.reading(_INDEX):
       shards = sorted(set(index['weight_map'].values()))
     shards = [_shard(path, shard) for shard in shards]
   else:
     return _msgpack(path)
   places = {}
   for file in shards:
-    with files.reading(file), safetensors.safe_open(file, framework='numpy') as opened:
+    with errors.reading(file), safetensors.safe_open(file, framework='numpy') as opened:
       names = opened.keys()
       types = {name: opened.get_slice(name).get_dtype() for name in names}
     places |= {name: (file, kind) for name, kind in types.items()}
@@ -153,7 +153,7 @@ def _tensor(file, name, kind):
       f'use a checkpoint of one of {", ".join(_FLOATING)}'
     )
   # Opened for each anew: while a file is open, all that was read of it is in memory.
-  with files.reading(file), safetensors.safe_open(file, framework='numpy') as opened:
+  with errors.reading(file), safetensors.safe_open(file, framework='numpy') as opened:
     return opened.get_tensor(name)
 
 
@@ -166,7 +166,7 @@ def _msgpack(path):
       'run code when they are read: convert them where torch is installed, by '
       'transformers.AutoModelForCausalLM.from_pretrained(PATH).save_pretrained(PATH)'
     )
-  with files.reading(file):
+  with errors.reading(file):
     params = serialization.msgpack_restore(file.read_bytes())
     leaves = jax.tree.leaves_with_path(params)
     return {

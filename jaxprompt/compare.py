@@ -96,6 +96,7 @@ def write(workdirs, output):
     UserError: if a directory is no workdir, no run has finished, or runs of one task
       were tested on different rows.
   """
+  page.check_output(output)
   runs, missing = _read(workdirs)
   _check_rows(runs)
   groups = _group(runs)

@@ -43,6 +43,7 @@ class Experiment:
   params: dict  # the frozen weights, placed
   tokenizer: object
   evaluator: evaluate.Evaluator
+  fingerprint: dict[str, str]  # of the model, see `loading.Model`
   splits: dict[str, data.Rows] = dataclasses.field(default_factory=dict)
 
 
@@ -88,7 +89,9 @@ def build(config, layout, progress):
 def build_model(config, layout, progress):
   """Loads the model alone; the arguments and errors are those of `build`."""
   task = tasks.TASKS[config.task]
-  lm, params, tokenizer, _ = loading.load(config.model.path, config.model.dtype)
+  lm, params, tokenizer, fingerprint = loading.load(
+    config.model.path, config.model.dtype
+  )
   data.check_newline(tokenizer, config.model.path)
   _check_positions(config, lm, tokenizer)
   lm, params = lm.on(layout.platform), layout.place_params(lm, params)
@@ -113,7 +116,7 @@ def build_model(config, layout, progress):
     batch_size=layout.round_up(config.eval.batch_size),
     progress=progress,
   )
-  return Experiment(config, task, lm, layout, params, tokenizer, evaluator)
+  return Experiment(config, task, lm, layout, params, tokenizer, evaluator, fingerprint)
 
 
 def _check_positions(config, lm, tokenizer):
@@ -289,17 +292,15 @@ def arms(experiment, soft_prompt):
   }
 
 
-def export(config, soft_prompt, directory):
-  """Writes a prompt as a PEFT adapter directory.
+def adapter(config, soft_prompt):
+  """Returns the files of a prompt's PEFT adapter, {name: bytes}.
 
   Args:
     config: of its run.
     soft_prompt: [P, H].
-    directory: a pathlib path.
   """
   lm = loading.load(config.model.path, config.model.dtype).lm
-  peft.write(
-    directory,
+  return peft.files_of(
     soft_prompt,
     base=embedded.model_path(config.model.path),
     blocks=lm.spec.blocks,

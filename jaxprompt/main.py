@@ -15,7 +15,9 @@ import contextlib
 import functools
 import logging
 import math
+import os
 import pathlib
+import signal
 import sys
 
 import jax
@@ -29,11 +31,14 @@ from jaxprompt import decode
 from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import experiment as experiment_lib
+from jaxprompt import output
+from jaxprompt import peft
 from jaxprompt import predict
 from jaxprompt import processes
 from jaxprompt import report
 from jaxprompt import results
 from jaxprompt import serve
+from jaxprompt import sources
 from jaxprompt import sweep
 from jaxprompt import tasks
 from jaxprompt import train
@@ -52,13 +57,18 @@ def main(argv):
   _set_up_logging()
   try:
     values, arguments = _parse(argv)
-    return MODES[values.mode](values, arguments)
+    status = MODES[values.mode](values, arguments)
+    sys.stdout.flush()  # here, where a closed pipe can be answered
+    return status
   except errors.UserError as e:
     print(f'jaxprompt: {" ".join(str(e).split())}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print('jaxprompt: interrupted; run again to go on', file=sys.stderr)
     return 130
+  except BrokenPipeError:  # whoever read standard output has had enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
   except Exception as e:
     processes.give_up(e)
     raise
@@ -144,7 +154,8 @@ def _sweep(values, _):
 
 def _predict(values, _):
   sampling = _sampling(values)
-  source, output = _required(values, 'input'), _required(values, 'output')
+  source, path = _required(values, 'input'), _required(values, 'output')
+  sources.check_input(source)
   paths = _prompt_paths(values)
   config, workdir = _use(values, paths)
   if workdir is not None:
@@ -163,11 +174,16 @@ def _predict(values, _):
   }
   if workdir is not None and len(prompts) > 1:
     prompts.setdefault(config.prompt.name, prompts[''])
-  written, failed = predict.predict(
-    experiment, prompts, source, output, sampling=sampling, seed=values.seed
-  )
-  log.info('%d rows written, %d of them with an error', written, failed)
-  return 1 if failed else 0
+  settings = {'sampling': sampling, 'seed': values.seed}
+  made_of = predict.made_of(experiment, prompts, source, **settings)
+  opened = output.open_output(path, source, made_of, overwrite=values.overwrite)
+  if opened.is_finished:
+    log.info('%s has these predictions already', path)
+  else:
+    with opened:
+      predict.predict(experiment, prompts, source, opened, **settings)
+  log.info('%d rows written, %d of them with an error', opened.lines, opened.failed)
+  return 1 if opened.failed else 0
 
 
 def _sampling(values):
@@ -235,10 +251,16 @@ def _export(values, _):
       f'prompt.position is {config.prompt.position!r}; PEFT knows only a prompt in '
       'front, so only a prefix can be exported'
     )
+  path = _required(values, 'output')
+  if '://' in path:
+    raise errors.UserError(
+      f'--output {path!r} is no local directory; write one, and copy it there'
+    )
+  directory = pathlib.Path(path).expanduser()
+  peft.check_output(directory, values.overwrite)
   soft_prompt, _ = experiment_lib.best_prompt(workdir)
-  output = pathlib.Path(_required(values, 'output')).expanduser()
-  experiment_lib.export(config, soft_prompt, output)
-  print(f'adapter: {output}')
+  peft.write(directory, experiment_lib.adapter(config, soft_prompt))
+  print(f'adapter: {directory}')
   return 0
 
 
@@ -307,6 +329,12 @@ def _parse(argv):
     'through JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID',
     flag_values=values,
   )
+  flags.DEFINE_boolean(
+    'overwrite',
+    False,
+    'replaces predictions of other rows or settings, or another adapter of ours',
+    flag_values=values,
+  )
   flags.DEFINE_integer('port', 7860, 'its port', flag_values=values)
   flags.DEFINE_multi_string('prompt', [], '[NAME=]DIRECTORY', flag_values=values)
   for name, default, help_text in (
@@ -331,8 +359,9 @@ def _parse(argv):
 
 
 def _required(values, name):
-  if values[name].value is None:
-    raise errors.UserError(f'--{name} is missing; expected {values[name].help}')
+  if not values[name].value:
+    found = 'missing' if values[name].value is None else 'empty'
+    raise errors.UserError(f'--{name} is {found}; expected {values[name].help}')
   return values[name].value
 
 

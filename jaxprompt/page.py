@@ -2,6 +2,11 @@
 
 import jinja2
 
+from jaxprompt import errors
+
+_GENERATOR = '<meta name="generator" content="jaxprompt">'
+_HEAD = 2000  # bytes of a page that hold it
+
 # title, unit, whether lower is better
 FIGURES = {
   'loss': ('Loss', 'nats per target token; lower is better', True),
@@ -50,6 +55,24 @@ def count(value):
     if value >= size:
       return f'{value / size:.3g}{letter}'
   return str(value)
+
+
+def check_output(path):
+  """Refuses to write a page, an epath, where something else is.
+
+  Raises:
+    UserError: names it.
+  """
+  if not path.exists():
+    return
+  start = ''
+  if not path.is_dir():
+    with path.open('rb') as f:
+      start = f.read(_HEAD).decode(errors='replace')
+  if _GENERATOR not in start:
+    raise errors.UserError(
+      f'{path} is there and is no page of ours; choose another --output, or move it'
+    )
 
 
 def render(template, **values):

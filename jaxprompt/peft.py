@@ -7,7 +7,9 @@ Never pickle.
 
 import contextlib
 import json
+import os
 import pathlib
+import shutil
 
 import numpy as np
 import safetensors
@@ -16,6 +18,8 @@ import safetensors.numpy
 from jaxprompt import errors
 
 CONFIG, WEIGHTS = 'adapter_config.json', 'adapter_model.safetensors'
+_README = 'README.md'
+_TAG = '- jaxprompt\n'  # of an adapter's card: that this package has written it
 _KEY = 'prompt_embeddings'
 _VERSION = '0.21.2'  # the release whose files these are
 
@@ -24,8 +28,7 @@ base_model: {base}
 library_name: peft
 tags:
 - prompt-tuning
-- jaxprompt
----
+{tag}---
 
 # {name}
 
@@ -37,15 +40,17 @@ then the model writes the target after one space:
 """
 
 
-def write(directory, soft_prompt, *, base, blocks, heads, name, task, template):
-  """Writes an adapter that `peft.PeftModel.from_pretrained` loads.
+def files_of(soft_prompt, *, base, blocks, heads, name, task, template):
+  """Returns the files of an adapter that `peft.PeftModel.from_pretrained` loads.
 
   Args:
-    directory: a pathlib path; made if missing.
     soft_prompt: [P, H].
     base: the frozen model's hub id or path.
     blocks, heads: of the frozen model.
     name, task, template: for the model card.
+
+  Returns:
+    {name: bytes}.
   """
   length, width = soft_prompt.shape
   config = {
@@ -68,16 +73,70 @@ def write(directory, soft_prompt, *, base, blocks, heads, name, task, template):
     'tokenizer_kwargs': None,
     'tokenizer_name_or_path': None,
   }
-  directory.mkdir(parents=True, exist_ok=True)
   array = np.ascontiguousarray(soft_prompt, np.float32)
-  safetensors.numpy.save_file(
-    {_KEY: array}, directory / WEIGHTS, metadata={'format': 'pt'}
+  card = _CARD.format(
+    base=base, name=name, length=length, task=task, template=template, tag=_TAG
   )
-  (directory / 'README.md').write_text(
-    _CARD.format(base=base, name=name, length=length, task=task, template=template)
-  )
-  # Last: a directory without it is no adapter.
-  (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))
+  return {
+    WEIGHTS: safetensors.numpy.save({_KEY: array}, metadata={'format': 'pt'}),
+    _README: card.encode(),
+    CONFIG: json.dumps(config, indent=2, sort_keys=True).encode(),
+  }
+
+
+def check_output(directory, overwrite):
+  """Refuses to write an adapter where something else is.
+
+  Args:
+    directory: a pathlib path.
+    overwrite: an adapter that this package has written may be there.
+
+  Raises:
+    UserError: says what is there.
+  """
+  if not directory.exists():
+    return
+  names = {file.name for file in directory.iterdir()} if directory.is_dir() else {''}
+  if not names:
+    return
+  card = directory / _README
+  ours = names == {WEIGHTS, _README, CONFIG} and _TAG in card.read_text('utf-8')
+  if not ours:
+    raise errors.UserError(
+      f'--output {str(directory)!r} is there and is no adapter of ours; choose a '
+      'directory that does not exist'
+    )
+  if not overwrite:
+    raise errors.UserError(
+      f'--output {str(directory)!r} has an adapter; choose another directory, or '
+      'replace it with --overwrite'
+    )
+
+
+def write(directory, files):
+  """Writes an adapter's files, all or none of them; see `check_output` first.
+
+  Args:
+    directory: a pathlib path.
+    files: from `files_of`.
+  """
+  temporary = directory.with_name(f'.{directory.name}.partial')
+  old = directory.with_name(f'.{directory.name}.old')
+  try:
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, content in files.items():
+      (temporary / name).write_bytes(content)
+    if directory.exists():
+      shutil.rmtree(old, ignore_errors=True)
+      directory.rename(old)
+    os.rename(temporary, directory)
+    shutil.rmtree(old, ignore_errors=True)
+  except OSError as e:
+    raise errors.UserError(
+      f'--output {str(directory)!r} cannot be written ({e.strerror or e}); make room '
+      'or choose another place'
+    ) from e
 
 
 def read(directory, *, base, width, blocks, heads):

@@ -4,11 +4,8 @@ One frozen model serves rows of many prompts in the same batch.
 """
 
 import functools
+import hashlib
 import itertools
-import json
-import logging
-import pathlib
-import sys
 import zlib
 from typing import NamedTuple
 
@@ -20,11 +17,10 @@ from jaxprompt import decode
 from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import evaluate
+from jaxprompt import output as output_lib
 from jaxprompt import placement
 from jaxprompt import sources
 from jaxprompt import tasks
-
-log = logging.getLogger(__name__)
 
 _BATCHES_AT_ONCE = 16  # rows of like length are sought among so many batches
 # Padded source lengths: fixed, so that no new row compiles a new program for long.
@@ -39,37 +35,49 @@ class _Request(NamedTuple):
   ids: list[int]  # of the source and its newline
 
 
-def predict(experiment, prompts, input_path, output_path, *, sampling, seed):
+def predict(experiment, prompts, input_path, output, *, sampling, seed):
   """Writes {"id", "prediction"} for every row of the input, in its order.
 
-  A row that cannot be used gets {"id", "error"}. An output file that is there already
-  is continued after its last whole line.
+  A row that cannot be used gets {"id", "error"}.
 
   Args:
     experiment: `experiment.Experiment`; needs no splits.
     prompts: {name: `experiment.Trained`}. A row's column `prompt` names its own; '' is
       that of rows that name none.
     input_path: see `sources.stream`; rows in the hub's columns, targets not needed.
-    output_path: a JSONL file, or '-' for standard output.
+    output: from `output.open_output`; rows that it has are not answered again.
     sampling: `decode.Sampling`, or None for greedy generation or beams, as the
       prompt's config says.
     seed: of the sampling; a row's draws depend on it and on the row's id alone.
-
-  Returns:
-    The number of rows written, and how many of them are errors.
   """
   answer = _Answerer(experiment, prompts, sampling, seed)
   at_once = _BATCHES_AT_ONCE * experiment.evaluator.batch_size
   rows = enumerate(sources.stream(input_path))
-  written = failed = 0
-  with _Output(output_path) as output:
-    while window := list(itertools.islice(rows, at_once)):
-      window = window[output.skip(len(window)) :]
-      answers = answer(window)
-      output.write(answers)
-      written += len(answers)
-      failed += sum('error' in answer for answer in answers)
-  return written, failed
+  while window := list(itertools.islice(rows, at_once)):
+    window = window[output.skip(len(window)) :]
+    output.write(answer(window))
+
+
+def made_of(experiment, prompts, input_path, *, sampling, seed):
+  """Returns what decides the predictions, a nested dict; arguments as of `predict`."""
+  return {
+    'input': None if input_path == '-' else output_lib.file_digest(input_path),
+    'model': experiment.fingerprint,
+    'dtype': experiment.config.model.dtype,
+    'prompt': {
+      name: {
+        'content': hashlib.sha256(x.soft_prompt.tobytes()).hexdigest(),
+        'position': x.config.prompt.position,
+        'task': x.config.task,
+        'max_source_tokens': x.config.data.max_source_tokens,
+        'max_new_tokens': x.config.eval.max_new_tokens,
+        'beams': x.config.eval.beams,
+      }
+      for name, x in prompts.items()
+    },
+    'sampling': sampling and sampling._asdict(),
+    'seed': seed,
+  }
 
 
 class _Answerer:
@@ -174,48 +182,3 @@ class _Answerer:
       )
 
     return self._experiment.layout.gather(generate)
-
-
-class _Output:
-  """JSON lines to a file that may have been begun, or to standard output."""
-
-  def __init__(self, path):
-    self._path = path
-
-  def __enter__(self):
-    self._done = 0
-    if self._path == '-':
-      self._file = sys.stdout
-      return self
-    path = pathlib.Path(self._path).expanduser()
-    try:
-      self._file = path.open('a+', encoding='utf-8')
-    except OSError as e:
-      raise errors.UserError(
-        f'--output {self._path!r} cannot be written ({e.strerror}); expected a file in '
-        'a directory of yours'
-      ) from e
-    self._file.seek(0)
-    whole = 0
-    while self._file.readline().endswith('\n'):
-      self._done += 1
-      whole = self._file.tell()
-    self._file.truncate(whole)  # the start of a line that was being written
-    if self._done:
-      log.info('going on after the %d rows that %s has', self._done, path)
-    return self
-
-  def __exit__(self, *_):
-    if self._file is not sys.stdout:
-      self._file.close()
-
-  def skip(self, rows):
-    """Returns how many of the next rows have been written before."""
-    skipped = min(rows, self._done)
-    self._done -= skipped
-    return skipped
-
-  def write(self, values):
-    for value in values:
-      self._file.write(json.dumps(value, ensure_ascii=False) + '\n')
-    self._file.flush()

@@ -109,6 +109,18 @@ def read_file(file):
   return Split(rows, lambda i: f'{file} {places[i]}')
 
 
+def check_input(path):
+  """Raises `UserError` if `stream` cannot read a file of this name."""
+  file = pathlib.Path(path).expanduser()
+  if path != '-' and file.suffix not in _READERS:
+    raise errors.UserError(
+      f'--input {path!r} is of no kind that can be read row by row; expected '
+      f'{", ".join(_READERS)}, or - for JSONL on standard input'
+    )
+  if path != '-' and not file.exists():
+    raise errors.UserError(f'--input {path!r} is no file; expected one of rows')
+
+
 def stream(path):
   """Goes through the rows of a file, or of standard input, one by one.
 
@@ -121,12 +133,8 @@ def stream(path):
   Raises:
     UserError: if the file cannot be read as a whole.
   """
+  check_input(path)
   file = pathlib.Path(path).expanduser()
-  if path != '-' and file.suffix not in _READERS:
-    raise errors.UserError(
-      f'--input {path!r} is of no kind that can be read row by row; expected '
-      f'{", ".join(_READERS)}, or - for JSONL on standard input'
-    )
   if path == '-':
     name, rows = 'standard input', _parsed(_lines(sys.stdin, 'standard input'))
   else:

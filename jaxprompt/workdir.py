@@ -125,13 +125,16 @@ def write(path, text):
   """
   if not processes.is_first():
     return
-  temporary = path.parent / f'.{path.name}.{os.getpid()}'
+  temporary = path.parent / f'.{path.name}.partial'
   try:
     if _is_remote(path):  # object stores have no half-written files
       path.write_text(text)
     else:
-      temporary.write_text(text)
-      temporary.replace(path)
+      try:
+        temporary.write_text(text)
+        temporary.replace(path)
+      finally:
+        temporary.unlink(missing_ok=True)
   except OSError as e:
     raise errors.UserError(
       f'{path} cannot be written ({e.strerror or e}); make room or choose another place'

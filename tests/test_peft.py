@@ -27,8 +27,7 @@ PROMPT = np.random.default_rng(0).normal(size=(3, 24)).astype(np.float32)
 
 
 def _write(directory):
-  peft.write(
-    directory,
+  files = peft.files_of(
     PROMPT,
     base='gpt2',
     blocks=2,
@@ -37,6 +36,7 @@ def _write(directory):
     task='qa',
     template='{context}',
   )
+  peft.write(directory, files)
   return directory
 
 
@@ -59,14 +59,13 @@ def _by_peft(family, lm):
 
 
 @pytest.mark.parametrize('family', FAMILIES)
-def test_the_files_are_byte_for_byte_those_that_peft_writes(tmp_path, family):
+def test_the_files_are_byte_for_byte_those_that_peft_writes(family):
   lm = loading.load(str(FIXTURES / family), 'float32').lm
   soft_prompt, _ = _by_peft(family, lm)
   sizes = {'base': family, 'blocks': lm.spec.blocks, 'heads': lm.spec.heads}
-  peft.write(tmp_path, soft_prompt, **sizes, name='', task='', template='')
+  files = peft.files_of(soft_prompt, **sizes, name='', task='', template='')
   for name in (peft.CONFIG, peft.WEIGHTS):
-    expected = (FIXTURES / f'peft_{family}' / name).read_bytes()
-    assert (tmp_path / name).read_bytes() == expected
+    assert files[name] == (FIXTURES / f'peft_{family}' / name).read_bytes()
 
 
 @pytest.mark.parametrize('family', FAMILIES)

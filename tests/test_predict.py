@@ -84,17 +84,69 @@ def test_a_bad_row_gets_an_error_and_the_others_are_served(run, tmp_path):
   assert null == {'id': rows[1]['id'], 'error': 'question is None, expected a string'}
 
 
-def test_an_interrupted_output_is_continued(run, tmp_path):
+def test_a_bad_row_keeps_its_own_id(run, tmp_path):
+  workdir, rows = run
+  first, second = ({k: rows[i][k] for k in ('id', 'context')} for i in (0, 1))
+  with (tmp_path / 'in.csv').open('w') as f:
+    f.write('id,context,question,answers\n')
+    f.write(f'{first["id"]},a context,"a, question",{{not JSON\n')  # not needed here
+    f.write(f'{second["id"]},a context, with a comma,and a question,x\n')
+  assert _predict(workdir, tmp_path / 'in.csv', tmp_path / 'out.jsonl') == 1
+  good, shifted = _jsonl(tmp_path / 'out.jsonl')
+  assert good['id'] == first['id'] and 'prediction' in good
+  assert shifted['id'] == second['id']
+  assert 'in.csv row 1 has 5 cells, the header 4; a text' in shifted['error']
+
+
+def test_an_interrupted_output_is_continued_and_a_finished_one_left(run, tmp_path):
   workdir, rows = run
   (tmp_path / 'in.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  output, partial = tmp_path / 'out.jsonl', tmp_path / 'out.jsonl.partial'
+  assert _predict(workdir, tmp_path / 'in.jsonl', output) == 0
+  whole = output.read_text()
+  # As a killed command leaves it: lines, the last one torn, and what they are made of.
+  output.rename(partial)
+  record = tmp_path / '.out.jsonl.jaxprompt.json'
+  record.rename(tmp_path / '.out.jsonl.partial.jaxprompt.json')
+  begun = json.dumps({'id': 'written', 'prediction': 'before'}) + '\n'
+  partial.write_text(3 * begun + '{"id": "half')
+  assert _predict(workdir, tmp_path / 'in.jsonl', output) == 0
+  assert output.read_text() == 3 * begun + ''.join(whole.splitlines(True)[3:])
+  assert not partial.exists()
+  written = output.stat()
+  assert _predict(workdir, tmp_path / 'in.jsonl', output) == 0
+  assert output.stat() == written
+
+
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    ({'source': 'other.jsonl'}, 'has predictions of other input; choose another --o'),
+    ({'flags': ['--temperature=1']}, 'of other sampling.temperature, sampling.top_k'),
+    ({'flags': ['--seed=3']}, 'has predictions of other seed; '),
+    ({'prompt': True}, 'has predictions of other model, prompt..content, prompt'),
+  ],
+)
+def test_predictions_of_anything_else_are_not_mixed_in(
+  run, other, tmp_path, capsys, change, message
+):
+  workdir, rows = run
+  (tmp_path / 'in.jsonl').write_text('\n'.join(map(json.dumps, rows[:2])))
+  (tmp_path / 'other.jsonl').write_text(json.dumps(rows[3]))
   output = tmp_path / 'out.jsonl'
-  begun = [json.dumps({'id': 'written', 'prediction': 'before'})] * 3
-  output.write_text('\n'.join(begun) + '\n{"id": "half')
   assert _predict(workdir, tmp_path / 'in.jsonl', output) == 0
-  assert _jsonl(output)[3:] == _expected(workdir)[3:]
-  assert output.read_text().splitlines()[:3] == begun
-  assert _predict(workdir, tmp_path / 'in.jsonl', output) == 0
-  assert len(_jsonl(output)) == len(rows)
+  whole = output.read_text()
+  given = (
+    other[0] if 'prompt' in change else workdir,
+    tmp_path / change.get('source', 'in.jsonl'),
+    output,
+    *change.get('flags', ()),
+  )
+  assert _predict(*given) == 2
+  assert message.replace('other model, ', 'other ') in capsys.readouterr().err
+  assert output.read_text() == whole
+  assert _predict(*given, '--overwrite') in (0, 1)
+  assert (output.read_text() == whole) == ('--seed=3' in given)  # nothing is drawn
 
 
 def test_more_rows_than_are_read_at_once_keep_their_order(run, tmp_path):
@@ -123,7 +175,7 @@ def test_only_the_settings_of_generation_may_differ_from_the_runs(
 @pytest.mark.parametrize(
   'source, message',
   [
-    ('/nowhere.jsonl', '/nowhere.jsonl cannot be read: '),
+    ('/nowhere.jsonl', "--input '/nowhere.jsonl' is no file; expected one"),
     ('rows.txt', "--input 'rows.txt' is of no kind that can be read row by row"),
   ],
 )

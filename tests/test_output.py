@@ -1,0 +1,224 @@
+"""The file of predictions: whole or absent, and nobody else's is ever changed."""
+
+import errno
+import json
+import os
+import pathlib
+import threading
+
+import kills
+import pytest
+
+from jaxprompt import errors
+from jaxprompt import main
+from jaxprompt import output
+from jaxprompt import page
+from jaxprompt import peft
+
+MADE_OF = {'input': 'a', 'prompt': {'x': {'content': 'b'}}, 'seed': 0}
+LINES = [{'id': str(i), 'prediction': 'p' * i} for i in range(40)]
+FILES = dict.fromkeys((peft.WEIGHTS, peft.CONFIG), b'x' * 9)
+FILES['README.md'] = f'---\n{peft._TAG}---\n'.encode()
+
+
+def _open(path, source='-', made_of=None, overwrite=False):
+  made_of = {**MADE_OF, **(made_of or {})}
+  return output.open_output(str(path), str(source), made_of, overwrite=overwrite)
+
+
+def _write(path, lines=LINES, **settings):
+  opened = _open(path, **settings)
+  with opened:
+    opened.write(lines[opened.skip(len(lines)) :])
+  return opened
+
+
+def _text(lines):
+  return ''.join(json.dumps(line) + '\n' for line in lines)
+
+
+def _refused(message, *args, **settings):
+  with pytest.raises(errors.UserError, match=message) as e:
+    _open(*args, **settings)
+  assert '\n' not in str(e.value)
+
+
+def test_lines_are_in_a_partial_file_until_all_are_there(tmp_path):
+  opened = _open(tmp_path / 'out')
+  with opened:
+    opened.write(LINES[:3])
+    assert not (tmp_path / 'out').exists()
+    assert (tmp_path / 'out.partial').read_text() == _text(LINES[:3])
+    opened.write([{'id': '9', 'error': 'e'}])
+  assert (tmp_path / 'out').read_text() == _text(
+    [*LINES[:3], {'id': '9', 'error': 'e'}]
+  )
+  assert (opened.lines, opened.failed) == (4, 1)
+  again = _open(tmp_path / 'out')
+  assert again.is_finished and (again.lines, again.failed) == (4, 1)
+
+
+def test_a_file_that_predict_has_not_written_is_never_changed(tmp_path):
+  notes = tmp_path / 'notes.txt'
+  notes.write_text('mine')
+  for overwrite in (False, True):
+    _refused('is there and was not written by', notes, overwrite=overwrite)
+  (tmp_path / 'out.partial').write_text('mine too')
+  _refused('out.partial. is there and was not written by', tmp_path / 'out')
+  _refused('is there and was not written by', tmp_path)
+  assert notes.read_text() == 'mine'
+
+
+def test_the_input_is_never_the_output(tmp_path):
+  rows = tmp_path / 'r.jsonl'
+  rows.write_text('{}\n')
+  (tmp_path / 'link.jsonl').symlink_to(rows)
+  os.link(rows, tmp_path / 'hard.jsonl')
+  for name in ('r.jsonl', 'link.jsonl', 'hard.jsonl'):
+    _refused('would replace the rows of --input', tmp_path / name, rows, overwrite=True)
+  assert rows.read_text() == '{}\n'
+
+
+def test_an_output_that_was_changed_is_replaced_only_if_asked(tmp_path):
+  out = tmp_path / 'out'
+  _write(out)
+  with out.open('a') as f:
+    f.write('a note of mine')
+  _refused('was changed since it was written; choose .* --overwrite', out)
+  _write(out, LINES[:2], overwrite=True)
+  assert out.read_text() == _text(LINES[:2])
+
+
+def test_what_standard_input_gave_is_never_gone_on_with(tmp_path):
+  opened = _open(tmp_path / 'out', made_of={'input': None})
+  with pytest.raises(KeyboardInterrupt), opened:
+    opened.write(LINES[:3])
+    raise KeyboardInterrupt
+  _write(tmp_path / 'out', LINES[5:], made_of={'input': None})
+  assert (tmp_path / 'out').read_text() == _text(LINES[5:])
+  _refused('has predictions of other input', tmp_path / 'out', made_of={'input': None})
+
+
+def test_a_device_or_a_fifo_is_written_straight_through(tmp_path):
+  _write('/dev/null')
+  fifo, found = tmp_path / 'fifo', []
+  os.mkfifo(fifo)
+  reader = threading.Thread(target=lambda: found.append(fifo.read_text()))
+  reader.start()
+  _write(fifo)
+  reader.join()
+  assert found == [_text(LINES)]
+  assert [file.name for file in tmp_path.iterdir()] == ['fifo']
+
+
+def test_a_full_disk_is_one_line_and_the_next_start_goes_on(tmp_path, monkeypatch):
+  opened = _open(tmp_path / 'out')
+
+  def full(self, values):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  with pytest.raises(errors.UserError, match=r'No space left on device.*run again'):
+    with opened:
+      opened.write(LINES[:5])
+      monkeypatch.setattr(output.Stream, 'write', full)
+      opened.write(LINES[5:])
+  monkeypatch.undo()
+  _write(tmp_path / 'out')
+  assert (tmp_path / 'out').read_text() == _text(LINES)
+
+
+def test_another_scheme_or_no_path_is_refused(tmp_path, capsys):
+  _refused('is no local file', 'gs://bucket/out.jsonl')
+  for flag in ('input', 'output', 'workdir'):
+    given = {'input': 'r.jsonl', 'output': 'o', 'workdir': str(tmp_path), flag: ''}
+    argv = [f'--{name}={value}' for name, value in given.items()]
+    assert main.main(['jaxprompt', '--mode=predict', *argv]) == 2
+    assert f'--{flag} is empty; expected' in capsys.readouterr().err
+
+
+_SLOW_PREDICT = """
+import sys, time
+import test_output
+opened = test_output._open(sys.argv[1])
+print('ready', flush=True)
+if not opened.is_finished:
+  with opened:
+    for i, line in enumerate(test_output.LINES):
+      if not opened.skip(1):
+        opened.write([line])
+        time.sleep(0.01)
+"""
+
+
+def test_a_killed_prediction_is_whole_or_absent_and_ends_as_if_it_had_not_been(
+  tmp_path,
+):
+  out = tmp_path / 'out'
+
+  def check():
+    assert not out.exists() or out.read_text() == _text(LINES)
+
+  kills.kill_at_random(kills.python(_SLOW_PREDICT, out), check, times=12)
+  opened = _open(out)
+  if not opened.is_finished:
+    with opened:
+      opened.write(LINES[opened.skip(len(LINES)) :])
+  assert out.read_text() == _text(LINES)
+
+
+def test_an_adapter_replaces_nothing_that_is_not_one_of_ours(tmp_path):
+  (tmp_path / 'mine').mkdir()
+  (tmp_path / 'mine' / 'README.md').write_text('mine')
+  for overwrite in (False, True):
+    with pytest.raises(errors.UserError, match='is there and is no adapter of ours'):
+      peft.check_output(tmp_path / 'mine', overwrite)
+  with pytest.raises(errors.UserError, match='is there and is no adapter of ours'):
+    peft.check_output(tmp_path / 'mine' / 'README.md', True)
+  adapter = tmp_path / 'adapter'
+  peft.check_output(adapter, False)
+  peft.write(adapter, FILES)
+  with pytest.raises(errors.UserError, match='has an adapter; .* with --overwrite'):
+    peft.check_output(adapter, False)
+  peft.check_output(adapter, True)
+  peft.write(adapter, {**FILES, peft.WEIGHTS: b'new'})
+  assert (adapter / peft.WEIGHTS).read_bytes() == b'new'
+  assert {file.name for file in tmp_path.iterdir()} == {'mine', 'adapter'}
+  (adapter / 'notes.txt').write_text('mine')
+  with pytest.raises(errors.UserError, match='is no adapter of ours'):
+    peft.check_output(adapter, True)
+
+
+_SLOW_EXPORT = """
+import pathlib, sys
+import test_output
+from jaxprompt import peft
+print('ready', flush=True)
+for i in range(300):
+  files = {**test_output.FILES, peft.WEIGHTS: bytes([i % 256]) * 10_000_000}
+  peft.write(pathlib.Path(sys.argv[1]), files)
+"""
+
+
+def test_a_killed_export_leaves_a_whole_adapter_or_none(tmp_path):
+  adapter = tmp_path / 'adapter'
+
+  def check():
+    if adapter.exists():
+      assert {file.name for file in adapter.iterdir()} == FILES.keys()
+      assert len(set((adapter / peft.WEIGHTS).read_bytes())) == 1
+      assert (adapter / peft.WEIGHTS).stat().st_size == 10_000_000
+
+  kills.kill_at_random(kills.python(_SLOW_EXPORT, adapter), check, times=8)
+
+
+def test_a_comparison_replaces_only_a_page_of_ours(tmp_path):
+  path = tmp_path / 'page.html'
+  page.check_output(path)
+  path.write_text('{"results": 1}')
+  for wrong in (path, tmp_path):
+    with pytest.raises(errors.UserError, match='is there and is no page of ours'):
+      page.check_output(wrong)
+  template = pathlib.Path(page.__file__).parent / 'templates' / 'base.html'
+  assert page._GENERATOR in template.read_text()[: page._HEAD]
+  path.write_text(f'<!doctype html>\n{page._GENERATOR}')
+  page.check_output(path)

@@ -353,15 +353,17 @@ def _parse(argv):
     raise errors.UserError(
       f'--mode={values.mode} runs in one process; leave out --distributed'
     )
+  for name in ('workdir', 'input', 'output'):
+    if values[name].value == '':
+      raise errors.UserError(f'--{name} is empty; expected {values[name].help}')
   if arguments and values.mode != 'compare':
     raise errors.UserError(f'{arguments[0]!r} is no flag; expected --NAME=VALUE')
   return values, arguments
 
 
 def _required(values, name):
-  if not values[name].value:
-    found = 'missing' if values[name].value is None else 'empty'
-    raise errors.UserError(f'--{name} is {found}; expected {values[name].help}')
+  if values[name].value is None:
+    raise errors.UserError(f'--{name} is missing; expected {values[name].help}')
   return values[name].value
 
 

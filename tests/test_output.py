@@ -117,11 +117,11 @@ def test_a_full_disk_is_one_line_and_the_next_start_goes_on(tmp_path, monkeypatc
   def full(self, values):
     raise OSError(errno.ENOSPC, 'No space left on device')
 
-  with pytest.raises(errors.UserError, match=r'No space left on device.*run again'):
-    with opened:
-      opened.write(LINES[:5])
-      monkeypatch.setattr(output.Stream, 'write', full)
-      opened.write(LINES[5:])
+  message = r'No space left on device.*run again'
+  with pytest.raises(errors.UserError, match=message), opened:
+    opened.write(LINES[:5])
+    monkeypatch.setattr(output.Stream, 'write', full)
+    opened.write(LINES[5:])
   monkeypatch.undo()
   _write(tmp_path / 'out')
   assert (tmp_path / 'out').read_text() == _text(LINES)
@@ -177,7 +177,7 @@ def test_an_adapter_replaces_nothing_that_is_not_one_of_ours(tmp_path):
   adapter = tmp_path / 'adapter'
   peft.check_output(adapter, False)
   peft.write(adapter, FILES)
-  with pytest.raises(errors.UserError, match='has an adapter; .* with --overwrite'):
+  with pytest.raises(errors.UserError, match=r'has an adapter; .* with --overwrite'):
     peft.check_output(adapter, False)
   peft.check_output(adapter, True)
   peft.write(adapter, {**FILES, peft.WEIGHTS: b'new'})

@@ -32,3 +32,14 @@ def reading(file, remedy='get it again'):
   except Exception as e:
     reason = ' '.join(str(e).split()) or type(e).__name__
     raise UserError(f'{file} cannot be read: {reason:.300}; {remedy}') from e
+
+
+@contextlib.contextmanager
+def writing(path, remedy='make room or choose another place'):
+  """Makes one line of a file that cannot be written; as `reading`."""
+  try:
+    yield
+  except BrokenPipeError:  # no fault of the file's
+    raise
+  except OSError as e:
+    raise UserError(f'{path} cannot be written ({e.strerror or e}); {remedy}') from e

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxprompt import data
 from jaxprompt import devices
+from jaxprompt import errors
 from jaxprompt import metrics
 
 
@@ -71,6 +72,11 @@ def evaluate(evaluator, arm, rows, label):
     `Evaluation`.
   """
   nats, counts = losses(evaluator, arm, rows, label)
+  if not np.isfinite(nats).all():
+    raise errors.UserError(
+      f'the loss of {label} is {np.sum(nats)}: the model computes numbers that are not '
+      'finite; lower train.learning_rate if it is trained, or use model.dtype float32'
+    )
   found = generate(evaluator, arm, rows, label)
   predictions = [text(evaluator.tokenizer, ids) for ids in found]
   targets = [row.target_ids[:-1].tolist() for row in rows]  # without the end of text

@@ -424,8 +424,15 @@ def _set_up_logging():
   logger.handlers = [handler]
   logger.propagate = False  # libraries give the root logger a handler of their own
   logger.setLevel(logging.INFO)
-  # Orbax tells through absl what it does; only its errors matter to a user.
-  logging.getLogger('absl').setLevel(logging.ERROR)
+  # What Orbax tells through absl, with tracebacks, reaches a user as one line of ours.
+  logging.getLogger('absl').setLevel(logging.CRITICAL)
+  sys.unraisablehook = _report_unraisable
+
+
+def _report_unraisable(unraisable):
+  """Reports as Python does, but for what is left of a save that Orbax has given up."""
+  if str(unraisable.exc_value) != 'Event loop is closed':
+    sys.__unraisablehook__(unraisable)
 
 
 def _keep_compiled_programs():

@@ -59,16 +59,14 @@ def open_output(path, input_path, made_of, *, overwrite):
 
 
 def _open(file, mode):
-  try:
+  with _writing(file):
     return file.open(mode, encoding='utf-8')
-  except OSError as e:
-    raise _cannot_write(file, e) from e
 
 
-def _cannot_write(file, error):
-  return errors.UserError(
-    f'--output {str(file)!r} cannot be written ({error.strerror or error}); expected a '
-    'file in a directory of yours with room for it; run again to go on'
+def _writing(file):
+  return errors.writing(
+    f'--output {str(file)!r}',
+    'expected a file in a directory of yours with room for it; run again to go on',
   )
 
 
@@ -138,13 +136,11 @@ class File(Stream):
     return self
 
   def __exit__(self, kind, *_):
-    try:
+    with _writing(self._path):
       if kind is None:
         self._file.flush()
         os.fsync(self._file.fileno())
       self._file.close()
-    except OSError as e:
-      raise _cannot_write(self._path, e) from e
     if kind is not None:
       return
     record = {'made_of': self._made_of, 'lines': self.lines, 'failed': self.failed}
@@ -160,10 +156,8 @@ class File(Stream):
     return skipped
 
   def write(self, values):
-    try:
+    with _writing(self._path):
       super().write(values)
-    except OSError as e:
-      raise _cannot_write(self._path, e) from e
 
   def _check_input(self, input_path):
     source = pathlib.Path(input_path).expanduser()

@@ -122,7 +122,7 @@ def write(directory, files):
   """
   temporary = directory.with_name(f'.{directory.name}.partial')
   old = directory.with_name(f'.{directory.name}.old')
-  try:
+  with errors.writing(f'--output {str(directory)!r}'):
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     for name, content in files.items():
@@ -132,11 +132,6 @@ def write(directory, files):
       directory.rename(old)
     os.rename(temporary, directory)
     shutil.rmtree(old, ignore_errors=True)
-  except OSError as e:
-    raise errors.UserError(
-      f'--output {str(directory)!r} cannot be written ({e.strerror or e}); make room '
-      'or choose another place'
-    ) from e
 
 
 def read(directory, *, base, width, blocks, heads):

@@ -128,6 +128,10 @@ def _tokens(batch, length):
   return tokens
 
 
+def _all_finite(tree):
+  return jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]).all()
+
+
 def train_step(
   lm,
   tx,
@@ -156,7 +160,8 @@ def train_step(
   Returns:
     The new state, and scalars of this step: mean `loss` per target token (nats),
     `grad_norm` of the prompt before clipping, `prompt_drift` from the initial prompt
-    (both L2 norms), and `tokens`, the real ones (prompt, source, target).
+    (both L2 norms), `is_finite`, whether all that is trained still is, and `tokens`,
+    the real ones (prompt, source, target).
   """
   sums = prompt_gradient(
     lm, params, state.soft_prompt, batch, accumulate, context, tokens_at_a_time
@@ -177,6 +182,7 @@ def train_step(
     'loss': loss / count,
     'grad_norm': jnp.linalg.norm(grads),
     'prompt_drift': jnp.linalg.norm(soft_prompt - state.initial_prompt),
+    'is_finite': _all_finite((soft_prompt, opt_state)),
     'tokens': tokens,
   }
   state = dataclasses.replace(

@@ -157,7 +157,8 @@ class Group:
     states = jax.tree.map(self._stack, *jax.device_get(states))
     self._checkpoints = checkpoint.Checkpoints(directory, keep=config.checkpoint.keep)
     self._epochs_done, self._records = 0, [[] for _ in configs]
-    restored = self._checkpoints.restore(states)
+    progress = {'epochs_done': 0, 'records': []}
+    restored = self._checkpoints.restore(states, progress)
     if restored:
       states, progress = restored
       self._epochs_done, self._records = progress['epochs_done'], progress['records']
@@ -266,7 +267,8 @@ class Group:
         'seconds': seconds,  # of all runs together
         'tokens_per_second': float(tokens[at] / seconds),
       }
-      if math.isfinite(record['train_loss'] + record['validation_loss']):
+      losses = record['train_loss'] + record['validation_loss']
+      if math.isfinite(losses) and np.isfinite(states.soft_prompt[at]).all():
         records.append(record)
         if results.best_epoch(records) == epoch:
           best_prompts[at] = states.soft_prompt[at]

@@ -131,7 +131,7 @@ class Trainer:
     )
     state = steps.init_state(soft_prompt, experiment.params, tx)
     state, self.place = jax.device_get(state), Place()
-    restored = checkpoints.restore(state)
+    restored = checkpoints.restore(state, dataclasses.asdict(self.place))
     if restored:
       state, self.place = restored[0], Place(**restored[1])
     self.state = self._layout.replicate(state)
@@ -247,9 +247,10 @@ class Trainer:
     seconds, self._since = now - self._since, now
     tokens = sum(int(scalars['tokens']) for _, scalars in pending)
     for step, scalars in pending:
-      if not math.isfinite(scalars['loss']):
+      if not (math.isfinite(scalars['loss']) and scalars['is_finite']):
         raise errors.UserError(
-          f'the loss is {scalars["loss"]} at step {step}; lower train.learning_rate '
+          f'the loss is {scalars["loss"]} at step {step}, and what is trained is not '
+          'finite after it; lower train.learning_rate '
           f'({self._config.train.learning_rate}) and start in another --workdir; the '
           'last good checkpoint is kept'
         )

@@ -126,29 +126,29 @@ def write(path, text):
   if not processes.is_first():
     return
   temporary = path.parent / f'.{path.name}.partial'
-  try:
+  with errors.writing(path):
     if _is_remote(path):  # object stores have no half-written files
       path.write_text(text)
-    else:
-      try:
-        temporary.write_text(text)
-        temporary.replace(path)
-      finally:
-        temporary.unlink(missing_ok=True)
-  except OSError as e:
-    raise errors.UserError(
-      f'{path} cannot be written ({e.strerror or e}); make room or choose another place'
-    ) from e
+      return
+    try:
+      temporary.write_text(text)
+      temporary.replace(path)
+    finally:
+      temporary.unlink(missing_ok=True)
+
+
+def _dumps(value, indent=None):
+  return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def write_json(path, value):
-  write(path, json.dumps(value, indent=2, ensure_ascii=False) + '\n')
+  write(path, _dumps(value, indent=2) + '\n')
 
 
 def write_jsonl(path, values):
   if processes.is_first():
     path.parent.mkdir(parents=True, exist_ok=True)
-  write(path, ''.join(json.dumps(value, ensure_ascii=False) + '\n' for value in values))
+  write(path, ''.join(_dumps(value) + '\n' for value in values))
 
 
 def read_json(path):

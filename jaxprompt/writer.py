@@ -10,6 +10,7 @@ import tensorboardX
 import tqdm
 from etils import epath
 
+from jaxprompt import errors
 from jaxprompt import processes
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Writer:
         killed run may have written more, which it will write again.
       step: the optimiser steps done.
     """
-    path = workdir / 'metrics.jsonl'
+    self._path = path = workdir / 'metrics.jsonl'
     kept = path.read_text().splitlines(keepends=True)[:lines] if path.exists() else []
     writes = processes.is_first()
     if not writes:
@@ -49,18 +50,24 @@ class Writer:
 
   def write(self, step, scalars):
     """Writes {name: number} of an optimiser step."""
-    self._file.write(json.dumps({'step': step, **scalars}) + '\n')
+    with self._writing():
+      self._file.write(json.dumps({'step': step, **scalars}, allow_nan=False) + '\n')
     self.lines += 1
     for name, value in scalars.items():
       self._tensorboard.add_scalar(name, value, step)
 
   def flush(self):
-    self._file.flush()
-    self._tensorboard.flush()
+    with self._writing():
+      self._file.flush()
+      self._tensorboard.flush()
 
   def close(self):
-    self._file.close()
-    self._tensorboard.close()
+    with self._writing():
+      self._file.close()
+      self._tensorboard.close()
+
+  def _writing(self):
+    return errors.writing(self._path, 'make room and run again to go on')
 
 
 class _Rewritten:

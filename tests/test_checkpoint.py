@@ -8,6 +8,7 @@ import pytest
 from etils import epath
 
 from jaxprompt import checkpoint
+from jaxprompt import errors
 
 
 @pytest.fixture
@@ -16,7 +17,8 @@ def directory(tmp_path):
 
 
 def _state(step):
-  return {'best_prompt': jnp.full((3, 4), step, jnp.float32), 'step': jnp.asarray(step)}
+  prompt = jnp.full((3, 4), step, jnp.float32)
+  return {'best_prompt': prompt, 'initial_prompt': prompt, 'step': jnp.asarray(step)}
 
 
 def _save(directory, *steps, keep=3):
@@ -28,7 +30,7 @@ def _save(directory, *steps, keep=3):
 
 def _restored_step(directory):
   checkpoints = checkpoint.Checkpoints(directory, keep=3)
-  found = checkpoints.restore(_state(0))
+  found = checkpoints.restore(_state(0), {'epochs': []})
   checkpoints.close()
   return found and int(found[0]['step'])
 
@@ -48,7 +50,7 @@ def test_a_step_saved_again_is_replaced(directory):
   checkpoints = checkpoint.Checkpoints(directory, keep=3)
   checkpoints.save(4, _state(4), {'epochs': []})
   checkpoints.save(4, _state(5), {'epochs': [1]})
-  state, progress = checkpoints.restore(_state(0))
+  state, progress = checkpoints.restore(_state(0), {'epochs': []})
   checkpoints.close()
   assert progress == {'epochs': [1]}
   np.testing.assert_array_equal(state['best_prompt'], 5)
@@ -83,7 +85,12 @@ def test_a_damaged_one_is_passed_over_for_the_one_before(
   monkeypatch.setattr(checkpoint.log, 'propagate', False)
   monkeypatch.setattr(checkpoint.log, 'handlers', [caplog.handler])
   assert _restored_step(directory) == 1
-  assert 'checkpoint 2 is damaged' in caplog.text
+  assert [
+    r.message.partition(' (')[0] for r in caplog.records if 'is d' in r.message
+  ] == ['checkpoint 2 is damaged']
+  assert (directory / 'damaged-2-1' / 'state').exists()
+  _save(directory, 2)  # as the run does, going on
+  assert _restored_step(directory) == 2
 
 
 def test_arrays_that_are_whole_but_not_those_saved_are_noticed(directory, monkeypatch):
@@ -92,6 +99,67 @@ def test_arrays_that_are_whole_but_not_those_saved_are_noticed(directory, monkey
   _save(directory, 2)
   monkeypatch.undo()
   assert _restored_step(directory) == 1
+
+
+def _contents(directory):
+  files = [p for p in sorted(pathlib.Path(directory).rglob('*')) if p.is_file()]
+  return {file: file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize('error', [PermissionError(13, 'no'), OSError(5, 'I/O error')])
+def test_what_cannot_be_read_now_is_no_damage_and_nothing_is_touched(
+  directory, monkeypatch, error
+):
+  _save(directory, 1, 2)
+  before = _contents(directory)
+  read_bytes = type(directory).read_bytes
+
+  def unreadable(path):
+    if 'state/d/' in str(path):
+      raise error
+    return read_bytes(path)
+
+  monkeypatch.setattr(type(directory), 'read_bytes', unreadable)
+  for read in (_restored_step, checkpoint.read_best):
+    with pytest.raises(errors.UserError, match='nothing was changed') as e:
+      read(directory)
+    assert '\n' not in str(e.value)
+  monkeypatch.undo()
+  assert _contents(directory) == before
+  assert _restored_step(directory) == 2
+
+
+@pytest.mark.parametrize(
+  'state, progress, message',
+  [
+    (
+      {**_state(0), 'best_prompt': jnp.zeros((3, 5))},
+      {'epochs': []},
+      r'\(best_prompt\)',
+    ),
+    ({'n': jnp.asarray(0)}, {'epochs': []}, 'best_prompt, initial_prompt, n, step'),
+    (_state(0), {'epochs': [], 'place': 1}, r'\(place\)'),
+  ],
+)
+def test_a_checkpoint_of_another_structure_is_said_to_be_and_kept(
+  directory, state, progress, message
+):
+  _save(directory, 1)
+  before = _contents(directory)
+  checkpoints = checkpoint.Checkpoints(directory, keep=3)
+  with pytest.raises(errors.UserError, match=f'another structure .*{message}'):
+    checkpoints.restore(state, progress)
+  checkpoints.close()
+  assert _contents(directory) == before
+
+
+def test_readers_of_a_run_leave_a_damaged_checkpoint_where_it_is(directory):
+  _save(directory, 1, 2)
+  for path in pathlib.Path(directory / '2' / 'state' / 'd').iterdir():
+    path.write_bytes(b'torn')
+  before = _contents(directory)
+  _, progress = checkpoint.read_best(directory)
+  assert progress == {'epochs': [1]} and _contents(directory) == before
 
 
 def test_the_best_prompt_is_read_without_knowing_its_shape(directory):

@@ -8,6 +8,7 @@ import statistics
 from jaxprompt import charts
 from jaxprompt import errors
 from jaxprompt import page
+from jaxprompt import records
 from jaxprompt import results as results_lib
 from jaxprompt import tasks
 from jaxprompt import workdir as workdir_lib
@@ -25,6 +26,11 @@ class Run:
   settings: dict  # the flattened config, without the seed
   seed: int
   rows: int  # a hash of the test rows' texts
+
+  @property
+  def content(self):
+    """What a copy of the run has the same of."""
+    return json.dumps([self.settings, self.seed, self.results['test']], sort_keys=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,18 +96,18 @@ def write(workdirs, output):
     output: the page's path, an epath.
 
   Returns:
-    The comparison as a text table, what is missing below it.
+    The comparison as a text table, notes below it.
 
   Raises:
     UserError: if a directory is no workdir, no run has finished, or runs of one task
       were tested on different rows.
   """
   page.check_output(output)
-  runs, missing = _read(workdirs)
+  runs, notes = _read(workdirs)
   _check_rows(runs)
   groups = _group(runs)
   varying = _varying(groups)
-  missing += _gaps(groups)
+  notes += _gaps(groups)
   header = [*_LABELS, *varying, 'seeds', 'metric']
   figures = [f'loss {arm}' for arm in results_lib.ARMS] + ['gain of soft']
   figures += [f'metric {arm}' for arm in results_lib.ARMS]
@@ -114,7 +120,7 @@ def write(workdirs, output):
       rows=rows,
       numbers=len(header),  # the column where the figures begin
       runs=runs,
-      missing=missing,
+      notes=notes,
       chart=_gain_by_size(groups, varying),
       several_seeds=any(len(group.runs) > 1 for group in groups),
     ),
@@ -122,33 +128,41 @@ def write(workdirs, output):
   return '\n'.join(
     [
       results_lib.aligned([[*header, *figures], *rows]),
-      *(f'missing: {m}' for m in missing),
+      *(f'note: {note}' for note in notes),
     ]
   )
 
 
 def _read(workdirs):
-  """Returns the `Run`s that have finished, and what the others lack."""
+  """Returns the `Run`s that have finished, and notes on the others."""
   if not workdirs:
     raise errors.UserError('--mode=compare names no workdir; expected DIR DIR ...')
-  runs, missing = [], []
+  runs, notes = [], []
   for workdir in dict.fromkeys(workdirs):
-    stored = workdir_lib.read_config(workdir)
-    results = workdir_lib.read_json(workdir / 'results.json')
-    rows = workdir_lib.read_jsonl(workdir / 'predictions' / 'none.jsonl')
+    stored = records.read_config(workdir)
+    results = records.read_results(workdir)
+    rows = records.read_predictions(workdir, 'none')
     if results is None or not rows:
-      missing.append(f'{workdir} has no results and predictions yet')
+      notes.append(f'{workdir} has no results and predictions yet')
       continue
     settings = workdir_lib.flatten(stored['config'])
     seed = settings.pop('seed')
     texts = json.dumps([(row['id'], row['source'], row['target']) for row in rows])
-    runs.append(Run(workdir, results, settings, seed, hash(texts)))
+    run = Run(workdir, results, settings, seed, hash(texts))
+    same = next((x for x in runs if x.content == run.content), None)
+    if same:
+      notes.append(f'{workdir} is a copy of {same.workdir}, and left out')
+      continue
+    again = [x for x in runs if (x.settings, x.seed) == (settings, seed)]
+    if again:
+      notes.append(f'{workdir} is the run of {again[0].workdir} again, no other seed')
+    runs.append(run)
   if not runs:
     raise errors.UserError(
-      f'{"; ".join(missing)}: there is nothing to compare; wait for a run to finish, '
+      f'{"; ".join(notes)}: there is nothing to compare; wait for a run to finish, '
       'or run its command again'
     )
-  return runs, missing
+  return runs, notes
 
 
 def _check_rows(runs):

@@ -192,6 +192,32 @@ def check(config):
       raise errors.UserError(f'{field} is {found!r}; expected {expected}')
 
 
+def restored(content, path):
+  """Returns the config that a run has stored, complete.
+
+  Args:
+    content: a nested dict; what it lacks has its default.
+    path: of its file.
+
+  Raises:
+    UserError: for a field that there is not, or a value that cannot be used.
+  """
+  task = content.get('task')
+  if task not in tasks.TASKS:
+    raise errors.UserError(
+      f'{path} has the task {task!r}; expected one of {", ".join(tasks.TASKS)}: '
+      'restore it, or choose another --workdir'
+    )
+  config = default(task)
+  if 'sweep' not in content:
+    with config.unlocked():
+      del config.sweep
+  with errors.reading(path, 'restore it, or use the release that wrote it'):
+    config.update(content)
+  check(config)
+  return config
+
+
 def run(config, **values):
   """Returns the config of one run of a sweep: it has no `sweep`.
 

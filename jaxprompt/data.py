@@ -1,6 +1,7 @@
 """From rows to batches: tokens, cuts, length buckets, and an order for every epoch."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,6 +41,14 @@ class Rows:
   sources_cut: int
   targets_cut: int
   skipped: int
+
+  @property
+  def fingerprint(self):
+    """A hash of the rows' texts, wherever they lie."""
+    digest = hashlib.sha256()
+    for row in self.rows:
+      digest.update(repr((row.id, row.source, row.target, row.references)).encode())
+    return digest.hexdigest()
 
 
 def encode(tokenizer, text):

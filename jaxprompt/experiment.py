@@ -19,6 +19,7 @@ from jaxprompt import evaluate
 from jaxprompt import peft
 from jaxprompt import placement
 from jaxprompt import prompt
+from jaxprompt import records
 from jaxprompt import results
 from jaxprompt import sources
 from jaxprompt import steps
@@ -43,7 +44,7 @@ class Experiment:
   params: dict  # the frozen weights, placed
   tokenizer: object
   evaluator: evaluate.Evaluator
-  fingerprint: dict[str, str]  # of the model, see `loading.Model`
+  fingerprints: dict[str, str]  # of the model, see `loading.Model`, and of the splits
   splits: dict[str, data.Rows] = dataclasses.field(default_factory=dict)
 
 
@@ -83,7 +84,10 @@ def build(config, layout, progress):
       rows.targets_cut,
       rows.skipped,
     )
-  return dataclasses.replace(experiment, splits=splits)
+  fingerprints = {split: rows.fingerprint for split, rows in splits.items()}
+  return dataclasses.replace(
+    experiment, splits=splits, fingerprints=experiment.fingerprints | fingerprints
+  )
 
 
 def build_model(config, layout, progress):
@@ -189,6 +193,7 @@ def _other_prompt(experiment):
         f'prompt.init {config.init!r} holds no trained prompt; expected text, vocab, '
         'random, the workdir of a run, or a PEFT adapter directory'
       )
+    records.check_content(directory, _of_model(experiment), 'prompt.init')
     trained, _ = best
   if trained.shape != (config.length, width):
     raise errors.UserError(
@@ -197,6 +202,10 @@ def _other_prompt(experiment):
       'model, and its prompt.length'
     )
   return trained
+
+
+def _of_model(experiment):
+  return {name: experiment.fingerprints[name] for name in ('weights', 'tokenizer')}
 
 
 def _is_adapter(directory):
@@ -208,6 +217,7 @@ def _read_adapter(experiment, directory):
   return peft.read(
     directory,
     base=embedded.model_path(experiment.config.model.path),
+    weights=experiment.fingerprints['weights'],
     width=lm.spec.width,
     blocks=lm.spec.blocks,
     heads=lm.spec.heads,
@@ -244,12 +254,13 @@ def load_prompt(experiment, directory, *, task, eval_config):
     soft_prompt = _read_adapter(experiment, directory)
   else:
     config = _run_config(directory)
-    theirs, ours = config.model.to_dict(), experiment.config.model.to_dict()
+    theirs, ours = config.model.dtype, experiment.config.model.dtype
     if theirs != ours:
       raise errors.UserError(
-        f'--prompt {str(directory)!r} is of the model {theirs}, not of {ours}; use '
-        'prompts of one model'
+        f'--prompt {str(directory)!r} was trained with model.dtype {theirs}, not '
+        f'{ours}; use prompts of one model'
       )
+    records.check_content(directory, _of_model(experiment), '--prompt')
     if eval_config is not None:
       config.eval = eval_config
     soft_prompt, _ = best_prompt(directory)
@@ -270,13 +281,12 @@ def adopt(config, directory):
 
 
 def _run_config(directory):
-  stored = workdir_lib.read_json(directory / 'config.json')
-  if stored is None:
+  if not (directory / 'config.json').exists():
     raise errors.UserError(
       f'--prompt {str(directory)!r} holds no trained prompt; expected the workdir of a '
       'run, or a PEFT adapter directory'
     )
-  return config_dict.ConfigDict(stored['config'])
+  return config_dict.ConfigDict(records.read_config(directory)['config'])
 
 
 def arms(experiment, soft_prompt):
@@ -292,22 +302,25 @@ def arms(experiment, soft_prompt):
   }
 
 
-def adapter(config, soft_prompt):
-  """Returns the files of a prompt's PEFT adapter, {name: bytes}.
+def adapter(config, workdir):
+  """Returns the files of a run's PEFT adapter, {name: bytes}.
 
   Args:
-    config: of its run.
-    soft_prompt: [P, H].
+    config: of the run.
+    workdir: its epath.
   """
-  lm = loading.load(config.model.path, config.model.dtype).lm
+  soft_prompt, _ = best_prompt(workdir)
+  lm, _, tokenizer, fingerprint = loading.load(config.model.path, config.model.dtype)
+  records.check_content(workdir, fingerprint)
   return peft.files_of(
     soft_prompt,
     base=embedded.model_path(config.model.path),
+    weights=fingerprint['weights'],
     blocks=lm.spec.blocks,
     heads=lm.spec.heads,
     name=config.prompt.name,
     task=config.task,
-    template=tasks.TASKS[config.task].template,
+    template=tasks.TASKS[config.task].template + tokenizer.eos_token,
   )
 
 
@@ -403,7 +416,7 @@ def compare(experiment, soft_prompt, epochs, workdir, initial_prompt=None):
     'task': config.task,
     'model': config.model.path,
     'model_parameters': sum(x.size for x in jax.tree.leaves(experiment.params)),
-    **results.setting(config),
+    **results.setting(config, experiment.fingerprints),
     'signatures': experiment.task.signatures(),
     'data': _data_summary(experiment),
     'prompt': {

@@ -35,6 +35,7 @@ from jaxprompt import output
 from jaxprompt import peft
 from jaxprompt import predict
 from jaxprompt import processes
+from jaxprompt import records
 from jaxprompt import report
 from jaxprompt import results
 from jaxprompt import serve
@@ -121,7 +122,7 @@ def _held_workdir(path, config):
       stack.enter_context(workdir_lib.lock(workdir))
     workdir_lib.check_shared(workdir)
     with processes.together():
-      workdir_lib.check_config(workdir, config.to_dict(), free=_FREE)
+      records.check_config(workdir, config.to_dict(), free=_FREE)
     yield workdir
 
 
@@ -234,8 +235,7 @@ def _use(values, paths):
     return _config(values), None
   for path in paths.values():
     if (path / 'config.json').exists():
-      stored = workdir_lib.read_config(path)['config']
-      return config_dict.ConfigDict(stored), None
+      return config_dict.ConfigDict(records.read_config(path)['config']), None
   if paths:
     raise errors.UserError(
       '--config is missing; an adapter says nothing of its task and lengths, so give '
@@ -258,8 +258,7 @@ def _export(values, _):
     )
   directory = pathlib.Path(path).expanduser()
   peft.check_output(directory, values.overwrite)
-  soft_prompt, _ = experiment_lib.best_prompt(workdir)
-  peft.write(directory, experiment_lib.adapter(config, soft_prompt))
+  peft.write(directory, experiment_lib.adapter(config, workdir))
   print(f'adapter: {directory}')
   return 0
 
@@ -389,7 +388,7 @@ def _trained_run(values):
   only `eval` and `parallel` may differ.
   """
   workdir = workdir_lib.resolve(_required(values, 'workdir'))
-  stored = workdir_lib.read_config(workdir)['config']
+  stored = records.read_config(workdir)['config']
   if 'sweep' in stored:
     raise errors.UserError(
       f'--workdir {str(workdir)!r} is that of a sweep; use the best of its runs, '
@@ -400,7 +399,7 @@ def _trained_run(values):
     config.parallel = config_lib.default(config.task).parallel
     return config, workdir
   config = _config(values)
-  workdir_lib.check_config(workdir, config.to_dict(), free=_FREE | {'eval'})
+  records.check_config(workdir, config.to_dict(), free=_FREE | {'eval'})
   return config, workdir
 
 

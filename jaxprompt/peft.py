@@ -5,8 +5,8 @@ and adapter_model.safetensors with the one array `prompt_embeddings`, [P, H] flo
 Never pickle.
 """
 
-import contextlib
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -17,10 +17,13 @@ import safetensors.numpy
 
 from jaxprompt import errors
 
+log = logging.getLogger(__name__)
+
 CONFIG, WEIGHTS = 'adapter_config.json', 'adapter_model.safetensors'
 _README = 'README.md'
 _TAG = '- jaxprompt\n'  # of an adapter's card: that this package has written it
 _KEY = 'prompt_embeddings'
+_WEIGHTS_KEY = 'base_model_weights'  # in the metadata, of which PEFT reads `format`
 _VERSION = '0.21.2'  # the release whose files these are
 
 _CARD = """---
@@ -40,12 +43,13 @@ then the model writes the target after one space:
 """
 
 
-def files_of(soft_prompt, *, base, blocks, heads, name, task, template):
+def files_of(soft_prompt, *, base, weights, blocks, heads, name, task, template):
   """Returns the files of an adapter that `peft.PeftModel.from_pretrained` loads.
 
   Args:
     soft_prompt: [P, H].
     base: the frozen model's hub id or path.
+    weights: the fingerprint of its weights.
     blocks, heads: of the frozen model.
     name, task, template: for the model card.
 
@@ -75,10 +79,18 @@ def files_of(soft_prompt, *, base, blocks, heads, name, task, template):
   }
   array = np.ascontiguousarray(soft_prompt, np.float32)
   card = _CARD.format(
-    base=base, name=name, length=length, task=task, template=template, tag=_TAG
+    # No path of this machine in what is published; config.json has what loads it.
+    base=pathlib.PurePath(base).name if pathlib.PurePath(base).is_absolute() else base,
+    name=name,
+    length=length,
+    task=task,
+    template=template,
+    tag=_TAG,
   )
   return {
-    WEIGHTS: safetensors.numpy.save({_KEY: array}, metadata={'format': 'pt'}),
+    WEIGHTS: safetensors.numpy.save(
+      {_KEY: array}, metadata={'format': 'pt', _WEIGHTS_KEY: weights}
+    ),
     _README: card.encode(),
     CONFIG: json.dumps(config, indent=2, sort_keys=True).encode(),
   }
@@ -134,12 +146,14 @@ def write(directory, files):
     shutil.rmtree(old, ignore_errors=True)
 
 
-def read(directory, *, base, width, blocks, heads):
+def read(directory, *, base, weights, width, blocks, heads):
   """Returns the soft prompt of an adapter, [P, H] float32.
 
   Args:
     directory: a path.
     base: the hub id or path of the frozen model that it is for.
+    weights: the fingerprint of that model's weights. An adapter that keeps none is
+      judged by the model's sizes and name.
     width, blocks, heads: of that model.
 
   Raises:
@@ -148,12 +162,20 @@ def read(directory, *, base, width, blocks, heads):
   """
   directory = pathlib.Path(directory)
   with _readable(directory):
-    config = json.loads((directory / CONFIG).read_text())
-    _check(directory, config, base, width, blocks, heads)
+    config = dict(json.loads((directory / CONFIG).read_text()))
     # Not `load_file`, which knows no bfloat16.
     with safetensors.safe_open(directory / WEIGHTS, framework='numpy') as f:
       names = f.keys()
       arrays = {name: f.get_tensor(name) for name in names}
+      theirs = (f.metadata() or {}).get(_WEIGHTS_KEY)
+  _check(directory, config, width=width, blocks=blocks, heads=heads)
+  if theirs is None:
+    _check_name(directory, config.get('base_model_name_or_path'), base)
+  elif theirs != weights:
+    raise errors.UserError(
+      f'the adapter {str(directory)!r} was trained with other weights than those of '
+      f'{base!r}; use the model that it was trained with'
+    )
   shape = (config.get('num_virtual_tokens'), width)
   if list(arrays) != [_KEY] or arrays[_KEY].shape != shape:
     found = ', '.join(f'{name} {array.shape}' for name, array in arrays.items())
@@ -179,28 +201,14 @@ def length(directory):
     return int(json.loads((directory / CONFIG).read_text())['num_virtual_tokens'])
 
 
-@contextlib.contextmanager
 def _readable(directory):
-  """Makes one clear error of whatever a missing or damaged file raises."""
-  try:
-    yield
-  except errors.UserError:
-    raise
-  except (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    safetensors.SafetensorError,
-  ) as e:
-    raise errors.UserError(
-      f'the adapter {str(directory)!r} cannot be read ({e}); expected a directory with '
-      f'{CONFIG} and {WEIGHTS}, as PEFT saves it'
-    ) from e
+  return errors.reading(
+    f'the adapter {str(directory)!r}',
+    f'expected a directory with {CONFIG} and {WEIGHTS}, as PEFT saves it',
+  )
 
 
-def _check(directory, config, base, width, blocks, heads):
+def _check(directory, config, *, width, blocks, heads):
   """Raises `UserError` if an adapter's config is not of a prompt for this model."""
   for key, expected in {'peft_type': 'PROMPT_TUNING', 'task_type': 'CAUSAL_LM'}.items():
     if config.get(key) != expected:
@@ -212,13 +220,22 @@ def _check(directory, config, base, width, blocks, heads):
   for key, expected in sizes.items():
     if config.get(key) not in (None, expected):
       raise errors.UserError(
-        f'the adapter {str(directory)!r} has {key} {config[key]}, the model {base!r} '
-        f'has {expected}; use the model that it was trained with'
+        f'the adapter {str(directory)!r} has {key} {config[key]}, the model has '
+        f'{expected}; use the model that it was trained with'
       )
-  theirs = config.get('base_model_name_or_path')
+
+
+def _check_name(directory, theirs, base):
+  """Raises `UserError` if an adapter names another model."""
   # By the last part alone: the same model may be a hub id here and a directory there.
   if theirs and pathlib.PurePath(theirs).name != pathlib.PurePath(base).name:
     raise errors.UserError(
       f'the adapter {str(directory)!r} is of the model {theirs!r}, not {base!r}; use '
       f'that one, or correct base_model_name_or_path in {CONFIG} if they are the same'
     )
+  log.warning(
+    'the adapter %s keeps no fingerprint: that it was trained with the weights of %s '
+    'follows from sizes and names alone',
+    directory,
+    base,
+  )

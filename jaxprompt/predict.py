@@ -62,7 +62,7 @@ def made_of(experiment, prompts, input_path, *, sampling, seed):
   """Returns what decides the predictions, a nested dict; arguments as of `predict`."""
   return {
     'input': None if input_path == '-' else output_lib.file_digest(input_path),
-    'model': experiment.fingerprint,
+    'model': experiment.fingerprints,
     'dtype': experiment.config.model.dtype,
     'prompt': {
       name: {

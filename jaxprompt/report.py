@@ -5,6 +5,7 @@ import dataclasses
 from jaxprompt import charts
 from jaxprompt import metrics as metrics_lib
 from jaxprompt import page
+from jaxprompt import records
 from jaxprompt import results as results_lib
 from jaxprompt import tasks
 from jaxprompt import workdir as workdir_lib
@@ -25,7 +26,8 @@ class Verdict:
   better: bool | None  # whether the soft prompt is; None if they are the same
   soft: float
   against: float  # the other arm's figure
-  overlap: bool  # of their 95% intervals
+  soft_interval: tuple[float, float]  # 95%, over rows
+  other_interval: tuple[float, float]
 
 
 def write(workdir):
@@ -40,7 +42,7 @@ def write(workdir):
   Raises:
     UserError: if it is no run's workdir, or one of its files cannot be read.
   """
-  stored = workdir_lib.read_config(workdir)
+  stored = records.read_config(workdir)
   path = workdir / 'report.html'
   workdir_lib.write(path, render(stored, *_read(workdir), name=workdir.name))
   return path
@@ -50,12 +52,12 @@ def _read(workdir):
   """Returns results (or None), the metrics' lines, and {arm: rows} of those written."""
   predictions = {}
   for arm in results_lib.ARMS:
-    rows = workdir_lib.read_jsonl(workdir / 'predictions' / f'{arm}.jsonl')
+    rows = records.read_predictions(workdir, arm)
     if rows:
       predictions[arm] = rows
   return (
-    workdir_lib.read_json(workdir / 'results.json'),
-    workdir_lib.read_jsonl(workdir / 'metrics.jsonl'),
+    records.read_results(workdir),
+    records.read_metrics(workdir),
     predictions,
   )
 
@@ -116,9 +118,7 @@ def verdict(test, figure, other):
     other: an arm.
   """
   soft, against = test['soft'][figure], test[other][figure]
-  (low, high), (other_low, other_high) = (
-    test[arm]['ci95'][figure] for arm in ('soft', other)
-  )
+  intervals = [tuple(test[arm]['ci95'][figure]) for arm in ('soft', other)]
   better = (soft < against) == page.lower_is_better(figure)
   return Verdict(
     figure,
@@ -126,20 +126,17 @@ def verdict(test, figure, other):
     None if soft == against else better,
     soft,
     against,
-    low <= other_high and other_low <= high,
+    *intervals,
   )
 
 
 def headline(test):
-  """Says in a few words which arm has the lowest loss, and whether that is certain."""
+  """Says in a few words which arm has the lowest loss."""
   order = sorted(results_lib.ARMS, key=lambda arm: test[arm]['loss'])
   best, second = order[:2]
   if test[best]['loss'] == test[second]['loss']:
     return 'No arm is ahead: the lowest test loss is shared'
-  title = ARM_TITLES[best].capitalize()
-  if test[best]['ci95']['loss'][1] < test[second]['ci95']['loss'][0]:
-    return f'{title} is best'
-  return f'{title} is ahead, but not for certain'
+  return f'{ARM_TITLES[best].capitalize()} has the lowest test loss'
 
 
 def findings(test, metric):
@@ -152,21 +149,25 @@ def findings(test, metric):
 
 
 def sentence(found, rows):
-  """Says one `Verdict` over a number of test rows, with how certain it is."""
+  """Says one `Verdict` over a number of test rows.
+
+  The arms have the same rows, so that nothing follows from whether their intervals
+  overlap, and nothing is concluded from it.
+  """
   what = 'test loss' if found.figure == 'loss' else page.title(found.figure)
   unit = ' nats per token' if found.figure == 'loss' else ''
-  soft, against = page.number(found.soft), page.number(found.against)
-  start, other = f"The soft prompt's {what} is {soft}{unit}", ARM_TITLES[found.other]
+  soft = f'{page.number(found.soft)} {_interval(found.soft_interval)}{unit}'
+  start, other = f"The soft prompt's {what} is {soft}", ARM_TITLES[found.other]
   if found.better is None:
     return f'{start}, the same as with {other}.'
   by = page.number(abs(found.soft - found.against))
   side = 'better' if found.better else 'worse'
-  certain = (
-    f'the 95% intervals overlap, so these {rows:,} test rows do not settle it'
-    if found.overlap
-    else 'the 95% intervals do not overlap'
-  )
-  return f'{start}, {by} {side} than with {other} ({against}); {certain}.'
+  against = f'{page.number(found.against)} {_interval(found.other_interval)}'
+  return f'{start}, {by} {side} than with {other} ({against}), on {rows:,} test rows.'
+
+
+def _interval(ends):
+  return '[' + ', '.join(map(page.number, ends)) + ']'
 
 
 def _bars(test, figures):

@@ -37,9 +37,19 @@ def devices():
   ]
 
 
-def setting(config):
-  """Returns what config.json holds: the config, and what it runs with."""
-  return {'config': config.to_dict(), 'versions': versions(), 'devices': devices()}
+def setting(config, fingerprints):
+  """Returns what config.json holds: the config, and what it runs with.
+
+  Args:
+    config: of the run.
+    fingerprints: of the weights, the tokenizer and the splits, {name: hash}.
+  """
+  return {
+    'config': config.to_dict(),
+    'fingerprints': fingerprints,
+    'versions': versions(),
+    'devices': devices(),
+  }
 
 
 def arm(evaluation, seed):
@@ -92,7 +102,7 @@ def table(results, metric_names):
 
 def nearest_table(results):
   """Returns what the first virtual tokens are near to, as a text table."""
-  found = results['nearest_tokens']
+  found = results.get('nearest_tokens', [])
   rows = [['virtual token', 'nearest, with the cosine', 'norm', 'drift']]
   for i, near in enumerate(found[:_VIRTUAL_TOKENS], 1):
     pairs = list(zip(near['tokens'], near['cosines'], strict=True))[:_NEAREST]

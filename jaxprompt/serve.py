@@ -21,9 +21,9 @@ from jaxprompt import errors
 from jaxprompt import evaluate
 from jaxprompt import experiment as experiment_lib
 from jaxprompt import placement
+from jaxprompt import records
 from jaxprompt import results
 from jaxprompt import tasks
-from jaxprompt import workdir as workdir_lib
 from jaxprompt.lm import loading
 from jaxprompt.lm import model as lm_model
 
@@ -150,9 +150,10 @@ def _import_gradio():
 def _load(workdir, others):
   """Returns the `Model` and {name: `Trained`}, the workdir's own first."""
   config = _config(workdir)
-  lm, params, tokenizer, _ = loading.load(
+  lm, params, tokenizer, fingerprint = loading.load(
     config['model']['path'], config['model']['dtype']
   )
+  records.check_content(workdir, fingerprint)
   lm = lm.on(jax.default_backend())
   params = jax.device_put(params)  # on one device: a page has few visitors
   prompts = {config['prompt']['name']: _trained(workdir, config)}
@@ -162,11 +163,7 @@ def _load(workdir, others):
       raise errors.UserError(
         f'--prompt {name}={other}: another prompt is called {name}; choose another name'
       )
-    if other_config['model'] != config['model']:
-      raise errors.UserError(
-        f'--prompt {name}={other} is of model {other_config["model"]}, --workdir of '
-        f'{config["model"]}; serve prompts of one model'
-      )
+    records.check_content(other, fingerprint, f'--prompt {name}')
     prompts[name] = _trained(other, other_config)
 
   def first(params, arm, ids, mask, max_new_tokens):
@@ -196,12 +193,12 @@ def _likeliest(logits):
 
 
 def _config(workdir):
-  return workdir_lib.read_config(workdir)['config']
+  return records.read_config(workdir)['config']
 
 
 def _trained(workdir, config):
   soft_prompt, _ = experiment_lib.best_prompt(workdir)
-  rows = workdir_lib.read_jsonl(workdir / 'predictions' / 'soft.jsonl')
+  rows = records.read_predictions(workdir, 'soft')
   return Trained(
     placement.place(soft_prompt, config['prompt']['position']),
     config['task'],

@@ -31,6 +31,7 @@ from jaxprompt import experiment as experiment_lib
 from jaxprompt import metrics
 from jaxprompt import optim
 from jaxprompt import placement
+from jaxprompt import records
 from jaxprompt import results
 from jaxprompt import steps
 from jaxprompt import train
@@ -256,8 +257,8 @@ class Group:
     """Validates every run, keeps the prompts that are the best so far, and saves."""
     states = jax.device_get(self._states)
     best_prompts = np.array(states.best_prompt)
-    for at, records in zip(self._places, self._records, strict=True):
-      if len(records) < epoch - 1:
+    for at, own in zip(self._places, self._records, strict=True):
+      if len(own) < epoch - 1:
         continue  # it has diverged
       record = {
         'epoch': epoch,
@@ -269,8 +270,8 @@ class Group:
       }
       losses = record['train_loss'] + record['validation_loss']
       if math.isfinite(losses) and np.isfinite(states.soft_prompt[at]).all():
-        records.append(record)
-        if results.best_epoch(records) == epoch:
+        own.append(record)
+        if results.best_epoch(own) == epoch:
           best_prompts[at] = states.soft_prompt[at]
     zeros = np.zeros_like(states.loss_sum)
     states = dataclasses.replace(
@@ -280,8 +281,8 @@ class Group:
     progress = {'epochs_done': epoch, 'records': self._records}
     self._checkpoints.save(epoch * self._epoch_steps, states, progress)
     losses = [
-      f'{records[-1]["validation_loss"]:.4g}' if len(records) == epoch else 'diverged'
-      for records in self._records
+      f'{own[-1]["validation_loss"]:.4g}' if len(own) == epoch else 'diverged'
+      for own in self._records
     ]
     log.info(
       'length %d, epoch %d/%d: validation losses %s',
@@ -312,7 +313,7 @@ def sweep(config, workdir, termination):
   Returns:
     The content of sweep.json.
   """
-  finished = workdir_lib.read_json(workdir / FILE)
+  finished = records.read_sweep(workdir)
   if finished:
     log.info('this sweep has finished; these are its results')
     return finished
@@ -322,12 +323,14 @@ def sweep(config, workdir, termination):
   longest = max(configs, key=lambda each: each.prompt.length)
   progress = writer.show_progress(termination.check)
   experiment = experiment_lib.build(longest, layout, progress)
+  records.check_content(workdir, experiment.fingerprints)
   prompts = [
     experiment_lib.initial_prompt(dataclasses.replace(experiment, config=each))
     for each in configs
   ]
   # Only now is the workdir this sweep's: one that could not begin leaves no claim.
-  workdir_lib.write_json(workdir / 'config.json', results.setting(config))
+  setting = results.setting(config, experiment.fingerprints)
+  workdir_lib.write_json(workdir / 'config.json', setting)
   trained = _train(experiment, configs, prompts, workdir / 'groups', termination)
   best = min(trained, key=lambda run: run.validation_loss)
   if best.diverged:
@@ -337,8 +340,8 @@ def sweep(config, workdir, termination):
     )
   for i, run in enumerate(trained):
     if not run.diverged:
-      _write_run(run, workdir / 'runs' / str(i))
-  _write_run(best, workdir / BEST)
+      _write_run(run, workdir / 'runs' / str(i), experiment.fingerprints)
+  _write_run(best, workdir / BEST, experiment.fingerprints)
   experiment_lib.compare(
     dataclasses.replace(experiment, config=best.config),
     best.state.best_prompt,
@@ -346,7 +349,7 @@ def sweep(config, workdir, termination):
     workdir / BEST,
     best.state.initial_prompt,
   )
-  found = _summary(config, trained)
+  found = _summary(config, trained, experiment.fingerprints)
   workdir_lib.write_json(workdir / FILE, found)
   return found
 
@@ -361,13 +364,14 @@ def _train(experiment, configs, prompts, directory, termination):
   return trained
 
 
-def _write_run(run, workdir):
+def _write_run(run, workdir, fingerprints):
   """Leaves the workdir of a run that has been trained and can be compared."""
   scalars = [
     {'step': record['step'], **train.epoch_scalars(record)} for record in run.epochs
   ]
   workdir_lib.write_jsonl(workdir / 'metrics.jsonl', scalars)
-  workdir_lib.write_json(workdir / 'config.json', results.setting(run.config))
+  setting = results.setting(run.config, fingerprints)
+  workdir_lib.write_json(workdir / 'config.json', setting)
   place = train.Place(
     epoch=len(run.epochs) + 1, epochs=run.epochs, metrics_lines=len(scalars)
   )
@@ -376,12 +380,12 @@ def _write_run(run, workdir):
   checkpoints.close()
 
 
-def _summary(config, trained):
+def _summary(config, trained, fingerprints):
   """Returns the content of sweep.json."""
   return {
     'task': config.task,
     'model': config.model.path,
-    **results.setting(config),
+    **results.setting(config, fingerprints),
     'runs': [
       {
         'run': i,

@@ -31,7 +31,7 @@ class Task:
   Attributes:
     prompt_name: the soft prompt's name.
     hard_prompt: the text of the hard arm.
-    template: what a prompted text looks like, for people.
+    template: what a prompted text looks like before its end, for people.
     source: from a row in the hub's columns to the source's head and tail; raises
       `RowError` with what is wrong with the row.
     targets: from such a row to its gold targets, likewise.
@@ -116,7 +116,7 @@ TASKS = {
   'summarization': Task(
     prompt_name='[SUMMARIZE]',
     hard_prompt='Summarize the following content :',
-    template='{article}\\n {highlights}<|endoftext|>',
+    template='{article}\\n {highlights}',
     source=_summarization_source,
     targets=_summarization_targets,
     score=metrics.rouge,
@@ -126,7 +126,7 @@ TASKS = {
   'qa': Task(
     prompt_name='[QUESTIONANSWERING]',
     hard_prompt='Answer the Following Question',
-    template='{context}\\n{question}\\n {answer}<|endoftext|>',
+    template='{context}\\n{question}\\n {answer}',
     source=_qa_source,
     targets=_qa_targets,
     score=metrics.squad,
@@ -135,7 +135,7 @@ TASKS = {
   'translation': Task(
     prompt_name='[TRANSLATION]',
     hard_prompt='Translate the following sentence from english to german :',
-    template='{english}\\n {german}<|endoftext|>',
+    template='{english}\\n {german}',
     source=_translation_source,
     targets=_translation_targets,
     score=metrics.translation,

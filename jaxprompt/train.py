@@ -19,6 +19,7 @@ from jaxprompt import experiment as experiment_lib
 from jaxprompt import optim
 from jaxprompt import placement
 from jaxprompt import processes
+from jaxprompt import records
 from jaxprompt import results
 from jaxprompt import steps
 from jaxprompt import workdir as workdir_lib
@@ -248,11 +249,12 @@ class Trainer:
     tokens = sum(int(scalars['tokens']) for _, scalars in pending)
     for step, scalars in pending:
       if not (math.isfinite(scalars['loss']) and scalars['is_finite']):
+        found = f'the loss is {scalars["loss"]} at step {step}'
+        if math.isfinite(scalars['loss']):
+          found = f'the prompt is not finite after step {step}'
         raise errors.UserError(
-          f'the loss is {scalars["loss"]} at step {step}, and what is trained is not '
-          'finite after it; lower train.learning_rate '
-          f'({self._config.train.learning_rate}) and start in another --workdir; the '
-          'last good checkpoint is kept'
+          f'{found}; lower train.learning_rate ({self._config.train.learning_rate}) '
+          'and start in another --workdir; the last good checkpoint is kept'
         )
       self._writer.write(
         step,
@@ -321,7 +323,7 @@ def train(config, workdir, termination):
     workdir: an epath, locked.
     termination: `Termination`.
   """
-  finished = workdir_lib.read_json(workdir / 'results.json')
+  finished = records.read_results(workdir)
   if finished and len(finished['epochs']) == config.train.epochs:
     log.info('this run has finished; these are its results')
     return finished
@@ -330,9 +332,12 @@ def train(config, workdir, termination):
     layout.check_divides(config.train.batch_size)
     progress = writer.show_progress(termination.check)
     experiment = experiment_lib.build(config, layout, progress)
+    records.check_content(workdir, experiment.fingerprints)
   soft_prompt = experiment_lib.initial_prompt(experiment)
   # Only now is the workdir this run's: one that could not begin leaves no claim.
-  workdir_lib.write_json(workdir / 'config.json', results.setting(config))
+  workdir_lib.write_json(
+    workdir / 'config.json', results.setting(config, experiment.fingerprints)
+  )
   checkpoints = checkpoint.Checkpoints(
     workdir / 'checkpoints', keep=config.checkpoint.keep
   )
@@ -355,6 +360,7 @@ def evaluate_best(config, workdir, termination):
   soft_prompt, epochs = experiment_lib.best_prompt(workdir)
   initial = checkpoint.read_initial(workdir / 'checkpoints')
   experiment = _build(config, termination)
+  records.check_content(workdir, experiment.fingerprints)
   return experiment_lib.compare(experiment, soft_prompt, epochs, workdir, initial)
 
 
@@ -375,7 +381,9 @@ def evaluate_given(config, workdir, termination):
   given = experiment_lib.load_prompt(
     experiment, workdir_lib.resolve(config.prompt.init), task=None, eval_config=None
   )
-  workdir_lib.write_json(workdir / 'config.json', results.setting(config))
+  workdir_lib.write_json(
+    workdir / 'config.json', results.setting(config, experiment.fingerprints)
+  )
   return experiment_lib.compare(experiment, given.soft_prompt, [], workdir)
 
 

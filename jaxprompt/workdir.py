@@ -157,14 +157,8 @@ def read_json(path):
   Raises:
     UserError: if it is there and not JSON.
   """
-  if not path.exists():
-    return None
-  try:
-    return json.loads(path.read_text())
-  except ValueError as e:
-    raise errors.UserError(
-      f'{path} is not JSON ({e}); restore it, or choose another --workdir'
-    ) from e
+  with errors.reading(path, 'restore it, or choose another --workdir'):
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def read_jsonl(path):
@@ -175,59 +169,16 @@ def read_jsonl(path):
   Raises:
     UserError: names the line that is not JSON.
   """
-  if not path.exists():
-    return []
-  # Not splitlines, which also splits at characters that JSON strings may hold.
-  lines = path.read_text().split('\n')[:-1]
+  with errors.reading(path, 'restore it'):
+    if not path.exists():
+      return []
+    # Not splitlines, which also splits at characters that JSON strings may hold.
+    lines = path.read_text().split('\n')[:-1]
   values = []
   for i, line in enumerate(lines, 1):
-    try:
+    with errors.reading(f'{path} line {i}', 'restore it'):
       values.append(json.loads(line))
-    except ValueError as e:
-      raise errors.UserError(f'{path} line {i} is not JSON ({e}); restore it') from e
   return values
-
-
-def read_config(workdir):
-  """Returns the content of the workdir's config.json.
-
-  Raises:
-    UserError: if there is none.
-  """
-  stored = read_json(workdir / 'config.json')
-  if stored is None:
-    raise errors.UserError(
-      f'{str(workdir)!r} has no config.json; expected the --workdir of a run'
-    )
-  return stored
-
-
-def check_config(workdir, config, free=frozenset()):
-  """Checks that the workdir is new or of the same config.
-
-  Args:
-    workdir: an epath.
-    config: the resolved config, a nested dict.
-    free: names of sections, or of fields, that may differ.
-
-  Raises:
-    UserError: names the fields that differ.
-  """
-  stored = read_json(workdir / 'config.json')
-  if stored is None:
-    return
-  before, now = flatten(stored['config']), flatten(config)
-  differing = [
-    f'{name} is {now.get(name)!r}, was {before.get(name)!r}'
-    for name in sorted(before.keys() | now.keys())
-    if before.get(name) != now.get(name)
-    and free.isdisjoint((name, name.partition('.')[0]))
-  ]
-  if differing:
-    raise errors.UserError(
-      f'--workdir {str(workdir)!r} belongs to a different config: '
-      f'{"; ".join(differing)}; use the same config, or another directory'
-    )
 
 
 def flatten(config, prefix=''):

@@ -1,5 +1,7 @@
 """The comparison over runs: what it groups, refuses, and names as missing."""
 
+import shutil
+
 import pytest
 import workdirs
 from etils import epath
@@ -81,11 +83,20 @@ def test_what_has_not_finished_or_was_not_run_is_named(tmp_path):
   ]
   lines, page = _write(tmp_path, *folders)
   assert lines[-3:] == [
-    f'missing: {tmp_path / "c"} has no results and predictions yet',
-    'missing: no finished run of distilgpt2 on qa',
-    'missing: no finished run of gpt2 on translation',
+    f'note: {tmp_path / "c"} has no results and predictions yet',
+    'note: no finished run of distilgpt2 on qa',
+    'note: no finished run of gpt2 on translation',
   ]
   assert 'no finished run of gpt2 on translation' in page
+
+
+def test_a_copy_of_a_run_is_no_other_seed(tmp_path):
+  first = workdirs.write_run(tmp_path / 'a')
+  copy = shutil.copytree(first, tmp_path / 'b')
+  again = workdirs.write_run(tmp_path / 'c', losses=_losses(1.0))
+  lines, _ = _write(tmp_path, first, copy, again)
+  assert f'note: {copy} is a copy of {first}, and left out' in lines
+  assert f'note: {again} is the run of {first} again, no other seed' in lines
 
 
 def test_runs_of_one_task_on_different_test_rows_are_refused(tmp_path):

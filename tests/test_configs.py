@@ -13,7 +13,8 @@ from jaxprompt import workdir
 FIELDS = {
   'model.path', 'model.dtype', 'data.path', 'data.subset', 'data.train_size',
   'data.validation_size', 'data.test_size', 'data.max_source_tokens',
-  'data.max_target_tokens', 'prompt.name', 'prompt.length', 'prompt.init',
+  'data.max_target_tokens', 'data.bad_rows', 'prompt.name', 'prompt.length',
+  'prompt.init',
   'prompt.text', 'prompt.position', 'hard_prompt', 'train.batch_size', 'train.epochs',
   'train.accumulate', 'train.clip_norm', 'train.learning_rate', 'train.schedule',
   'train.warmup', 'train.context_cache_gb', 'train.context_dtype', 'eval.batch_size',

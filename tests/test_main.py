@@ -1,13 +1,14 @@
 """The command as a user runs it: its files, its output, its errors."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
-import safetensors
+import safetensors.numpy
 from conftest import CHECKPOINT
 from conftest import ROWS
 from conftest import arguments
@@ -362,3 +363,30 @@ def test_a_checkpoint_that_cannot_be_used_is_refused(
   (checkpoint_copy / 'config.json').write_text(json.dumps(config))
   argv = arguments('qa', tmp_path / 'run', data, f'model.path={checkpoint_copy}')
   assert "has model_type 'bert'; expected" in _error(capsys, argv)
+
+
+def _change_weights(folder):
+  file = folder / 'model.safetensors'
+  arrays = safetensors.numpy.load_file(file)
+  name = sorted(arrays)[0]
+  safetensors.numpy.save_file({**arrays, name: arrays[name] + 1}, file)
+
+
+def _change_rows(folder):
+  lines = (folder / 'train.jsonl').read_text().splitlines()
+  (folder / 'train.jsonl').write_text('\n'.join(lines[1:] + lines[:1]))
+
+
+def test_identity_is_content_not_a_path(finished, tmp_path, capsys):
+  workdir, data = (shutil.copytree(x, tmp_path / x.name) for x in finished['qa'])
+  (tmp_path / 'moved').mkdir()
+  model = shutil.copytree(CHECKPOINT, tmp_path / 'moved' / 'other-name')
+  given = (f'model.path={model}',)
+  assert main.main(arguments('qa', workdir, data, *given, mode='eval')) == 0
+  (workdir / 'results.json').unlink()  # as if it had been stopped before its end
+  _change_rows(data)
+  error = _error(capsys, arguments('qa', workdir, data, *given))
+  assert 'was made with other content than data.path now has: train' in error
+  _change_weights(model)
+  error = _error(capsys, arguments('qa', workdir, data, *given, mode='eval'))
+  assert 'than data.path and model.path now has: weights, train' in error

@@ -30,6 +30,7 @@ def _write(directory):
   files = peft.files_of(
     PROMPT,
     base='gpt2',
+    weights='w',
     blocks=2,
     heads=3,
     name='[QUESTIONANSWERING]',
@@ -41,7 +42,7 @@ def _write(directory):
 
 
 def _read(directory, **changes):
-  model = {'base': 'hub/gpt2', 'width': 24, 'blocks': 2, 'heads': 3}
+  model = {'base': 'hub/gpt2', 'weights': 'w', 'width': 24, 'blocks': 2, 'heads': 3}
   return peft.read(directory, **model | changes)
 
 
@@ -52,20 +53,26 @@ def test_an_adapter_comes_back_as_it_was_written(tmp_path):
 def _by_peft(family, lm):
   """The soft prompt of the adapter that PEFT saved, and what PEFT computed with it."""
   folder = FIXTURES / f'peft_{family}'
-  soft_prompt = peft.read(
-    folder, base=family, width=lm.spec.width, blocks=lm.spec.blocks, heads=lm.spec.heads
-  )
+  spec = lm.spec
+  sizes = {'width': spec.width, 'blocks': spec.blocks, 'heads': spec.heads}
+  soft_prompt = peft.read(folder, base=family, weights='w', **sizes)
   return soft_prompt, np.load(folder / 'outputs.npz')
 
 
 @pytest.mark.parametrize('family', FAMILIES)
-def test_the_files_are_byte_for_byte_those_that_peft_writes(family):
+def test_the_files_are_those_that_peft_writes(family):
   lm = loading.load(str(FIXTURES / family), 'float32').lm
   soft_prompt, _ = _by_peft(family, lm)
-  sizes = {'base': family, 'blocks': lm.spec.blocks, 'heads': lm.spec.heads}
-  files = peft.files_of(soft_prompt, **sizes, name='', task='', template='')
-  for name in (peft.CONFIG, peft.WEIGHTS):
-    assert files[name] == (FIXTURES / f'peft_{family}' / name).read_bytes()
+  sizes = {'blocks': lm.spec.blocks, 'heads': lm.spec.heads}
+  texts = {'base': family, 'weights': 'w', 'name': '', 'task': '', 'template': ''}
+  files = peft.files_of(soft_prompt, **sizes, **texts)
+  expected = FIXTURES / f'peft_{family}'
+  assert files[peft.CONFIG] == (expected / peft.CONFIG).read_bytes()
+  theirs = safetensors.numpy.load_file(expected / peft.WEIGHTS)
+  own = safetensors.numpy.load(files[peft.WEIGHTS])
+  assert own.keys() == theirs.keys()
+  np.testing.assert_array_equal(own['prompt_embeddings'], theirs['prompt_embeddings'])
+  assert b'"format":"pt"' in files[peft.WEIGHTS][:200]  # which PEFT asks for
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -98,7 +105,7 @@ def _edit(directory, **fields):
   'spoil, message',
   [
     (lambda d: (d / peft.CONFIG).write_text('{'), 'cannot be read'),
-    (lambda d: (d / peft.CONFIG).write_text('[]'), 'cannot be read'),
+    (lambda d: (d / peft.CONFIG).write_text('[1]'), 'cannot be read'),
     (lambda d: _edit(d, peft_type='LORA'), "'LORA'; expected PROMPT_TUNING"),
     (lambda d: _edit(d, task_type='SEQ_2_SEQ_LM'), "'SEQ_2_SEQ_LM'; expected CAUSAL"),
     (lambda d: (d / peft.WEIGHTS).unlink(), 'cannot be read'),
@@ -118,15 +125,43 @@ def test_an_adapter_that_is_none_is_refused(tmp_path, spoil, message):
 @pytest.mark.parametrize(
   'model, message',
   [
-    ({'width': 36}, "token_dim 24, the model 'hub/gpt2' has 36"),
-    ({'blocks': 6}, 'num_layers 2, the model .* has 6'),
-    ({'heads': 4}, 'num_attention_heads 3, the model .* has 4'),
-    ({'base': 'hub/other'}, "is of the model 'gpt2', not 'hub/other'"),
+    ({'width': 36}, 'token_dim 24, the model has 36'),
+    ({'blocks': 6}, 'num_layers 2, the model has 6'),
+    ({'heads': 4}, 'num_attention_heads 3, the model has 4'),
+    ({'weights': 'changed'}, "with other weights than those of 'hub/gpt2'"),
   ],
 )
 def test_an_adapter_of_another_model_is_refused(tmp_path, model, message):
   with pytest.raises(errors.UserError, match=message):
     _read(_write(tmp_path), **model)
+
+
+def test_an_adapter_is_of_its_weights_whatever_they_are_called(tmp_path):
+  np.testing.assert_array_equal(_read(_write(tmp_path), base='/moved/to'), PROMPT)
+
+
+def test_an_adapter_without_a_fingerprint_is_judged_by_sizes_and_name(
+  tmp_path, caplog, monkeypatch
+):
+  _rewrite(_write(tmp_path), prompt_embeddings=PROMPT)
+  monkeypatch.setattr(peft.log, 'handlers', [caplog.handler])
+  np.testing.assert_array_equal(_read(tmp_path), PROMPT)
+  assert 'keeps no fingerprint' in caplog.text
+  with pytest.raises(errors.UserError, match="of the model 'gpt2', not 'hub/other'"):
+    _read(tmp_path, base='hub/other')
+
+
+def test_the_card_names_no_path_of_this_machine(tmp_path):
+  for base, shown in (('/home/me/models/mine', 'mine'), ('hub/mine', 'hub/mine')):
+    texts = {
+      'base': base,
+      'weights': 'w',
+      'name': 'n',
+      'task': 't',
+      'template': 'x</s>',
+    }
+    card = peft.files_of(PROMPT, blocks=2, heads=3, **texts)['README.md'].decode()
+    assert f'for `{shown}`' in card and '/home' not in card and 'x</s>' in card
 
 
 def test_pefts_adapter_is_measured_and_predicts_the_same(tmp_path, capsys):
@@ -161,7 +196,8 @@ def test_a_run_is_exported_and_its_adapter_starts_another(tmp_path, capsys):
   export = ['jaxprompt', '--mode=export', f'--output={adapter}']
   assert main.main([*export, f'--workdir={one}']) == 0
   best, _ = checkpoint.read_best(workdir_lib.resolve(one) / 'checkpoints')
-  np.testing.assert_array_equal(_read(adapter), best)
+  arrays = safetensors.numpy.load_file(adapter / peft.WEIGHTS)
+  np.testing.assert_array_equal(arrays['prompt_embeddings'], best)
   before = arguments('qa', one, data, 'train.epochs=1', mode='eval')
   before += [f'--prompt={adapter}']
   assert main.main(before) == 2

@@ -171,9 +171,11 @@ def test_a_workdir_without_a_prompt_is_one_line_with_status_2(
 
 def test_prompts_of_another_model_are_refused(workdir, other, capsys, tmp_path):
   folder = shutil.copytree(other, tmp_path / 'run')
-  _edit_config(folder, model={'path': 'gpt2', 'dtype': 'float32'})
+  stored = json.loads((folder / 'config.json').read_text())
+  stored['fingerprints']['weights'] = 'of another model'
+  (folder / 'config.json').write_text(json.dumps(stored))
   line = _error(capsys, f'--workdir={workdir}', f'--prompt=big={folder}')
-  assert 'serve prompts of one model' in line
+  assert 'was made with other content than model.path now has: weights' in line
   line = _error(capsys, f'--workdir={workdir}', f'--prompt=[QUESTIONANSWERING]={other}')
   assert 'another prompt is called [QUESTIONANSWERING]' in line
   line = _error(capsys, f'--workdir={workdir}', '--prompt=big')

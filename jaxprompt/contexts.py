@@ -7,6 +7,8 @@ a run that is stopped and goes on gets the same numbers, kept or not.
 """
 
 import functools
+import math
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +18,48 @@ from jaxprompt import model
 
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 _SHARE_OF_FREE_MEMORY = 1 / 3
+# Control groups by their controller, '' in version 2: where they are, limit and use.
+_GROUPS = {
+  '': ('sys/fs/cgroup', 'memory.max', 'memory.current'),
+  'memory': ('sys/fs/cgroup/memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes'),
+}
 
 
 def capacity(gigabytes):
   """Returns a budget in bytes; -1 stands for a third of the memory that is free."""
   if gigabytes == -1:
-    return int(_SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available)
+    free = min(psutil.virtual_memory().available, free_of_limits('/'))
+    return int(_SHARE_OF_FREE_MEMORY * free)
   return int(gigabytes * 1e9)
+
+
+def free_of_limits(root):
+  """Returns the bytes that limits leave this process, as containers and Slurm set them.
+
+  Args:
+    root: of the file system.
+
+  Returns:
+    At least 0; infinity where nothing is limited.
+  """
+  free, root = math.inf, pathlib.Path(root)
+  try:
+    lines = (root / 'proc/self/cgroup').read_text().splitlines()
+  except OSError:  # another system than Linux
+    return free
+  for line in lines:
+    _, controllers, own = line.split(':', 2)
+    for controller in _GROUPS.keys() & set(controllers.split(',')):
+      folder, *names = _GROUPS[controller]
+      own = pathlib.PurePosixPath(own.strip('/'))
+      # The groups that hold it have limits too; a container sees its own as the root.
+      for group in (own, *own.parents):
+        try:
+          limit, used = (int((root / folder / group / x).read_text()) for x in names)
+        except (OSError, ValueError):  # no such file; the word max
+          continue
+        free = min(free, max(limit - used, 0))
+  return free
 
 
 def compute(lm, dtype, params, rows):

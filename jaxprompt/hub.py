@@ -1,6 +1,8 @@
 """The Hugging Face hub: checks before a download, and failures in one clear line."""
 
 import contextlib
+import os
+import pathlib
 
 import huggingface_hub
 import requests
@@ -11,6 +13,17 @@ from jaxprompt import errors
 
 _SECONDS = 10.0  # to answer; the libraries' own retries would wait for minutes
 _LOCAL = 'a local directory'
+_IF_CACHED = 'set HF_HUB_OFFLINE=1 if the cache already holds it'
+_KINDS = {'model.path': 'model', 'data.path': 'dataset'}
+_LOGIN = 'log in with `hf auth login`'
+_REFUSALS = {
+  401: f'the hub does not accept the token; {_LOGIN}, or correct HF_TOKEN',
+  403: f'the hub forbids it to this token; {_LOGIN} with one that may read it',
+  429: (
+    'the hub has had too many requests from here; wait some minutes, or '
+    f'{_LOGIN}, which allows more, or {_IF_CACHED}'
+  ),
+}
 
 
 def require(repo_id, repo_type, field):
@@ -22,22 +35,39 @@ def require(repo_id, repo_type, field):
     field: the config field that named it, for the error.
 
   Raises:
-    UserError: says whether the hub or the repository is out of reach.
+    UserError: says why the repository cannot be had.
   """
   if constants.HF_HUB_OFFLINE:
     return
   try:
     huggingface_hub.HfApi().repo_info(repo_id, repo_type=repo_type, timeout=_SECONDS)
-  except (hub_errors.RepositoryNotFoundError, hub_errors.HFValidationError) as e:
-    raise errors.UserError(
-      f'{field} {repo_id!r} is neither {_LOCAL} nor a {repo_type} on the hub; correct '
-      'it, or log in with `hf auth login` if it is private'
-    ) from e
-  except (requests.RequestException, hub_errors.HfHubHTTPError) as e:
-    raise errors.UserError(
-      f'{field} {repo_id!r}: the hub ({constants.ENDPOINT}) cannot be reached; give '
-      f'{_LOCAL}, or set HF_HUB_OFFLINE=1 if the cache already holds it'
-    ) from e
+  except (requests.RequestException, hub_errors.HFValidationError) as e:
+    reason = _refusal(e, repo_id, repo_type)
+    raise errors.UserError(f'{field} {repo_id!r} {reason}') from e
+
+
+def _refusal(error, repo_id, repo_type):
+  """Returns what went wrong with a request and what to do, as words after the id."""
+  hub = constants.ENDPOINT
+  if isinstance(error, hub_errors.GatedRepoError):  # also a RepositoryNotFoundError
+    page = f'{hub}/{"datasets/" if repo_type == "dataset" else ""}{repo_id}'
+    return f'is gated; accept its licence at {page}, and {_LOGIN}'
+  if isinstance(
+    error, hub_errors.RepositoryNotFoundError | hub_errors.HFValidationError
+  ):
+    return (
+      f'is neither {_LOCAL} nor a {repo_type} on the hub; correct it, or {_LOGIN} if '
+      'it is private or gated'
+    )
+  response = getattr(error, 'response', None)
+  if response is None:
+    return (
+      f'cannot be had: the hub ({hub}) cannot be reached; give {_LOCAL}, or '
+      f'{_IF_CACHED}'
+    )
+  status = response.status_code
+  failure = f'the hub ({hub}) fails; try again later, or {_IF_CACHED}'
+  return f'cannot be had: {_REFUSALS.get(status, failure)} (status {status})'
 
 
 @contextlib.contextmanager
@@ -48,12 +78,42 @@ def one_line(name, field):
   except errors.UserError:
     raise
   except (OSError, ValueError, NotImplementedError) as e:
+    refused = _refused_request(e)
+    if refused:
+      reason = _refusal(refused, name, _KINDS[field])
+      raise errors.UserError(f'{field} {name!r} {reason}') from e
     offline = constants.HF_HUB_OFFLINE and isinstance(e, OSError)
-    remedy = f'; HF_HUB_OFFLINE is set: unset it, or give {_LOCAL}' if offline else ''
+    remedy = _offline_remedy(name, field) if offline and not os.path.isdir(name) else ''
     reason = ' '.join(str(e).split())
     raise errors.UserError(
       f'{field} {name!r} cannot be loaded: {reason}{remedy}'
     ) from e
+
+
+def _refused_request(error):
+  """Returns the error of a request that the hub refused: it or a cause; or None."""
+  while error is not None:
+    response = getattr(error, 'response', None)
+    if response is not None and response.status_code != 404:  # 404: it lacks a file
+      return error
+    error = error.__cause__ or error.__context__
+  return None
+
+
+def _offline_remedy(name, field):
+  """Returns the end of an error's line; the cache may know the id by another name."""
+  folders = pathlib.Path(constants.HF_HUB_CACHE).glob(f'{_KINDS[field]}s--*')
+  cached = {'/'.join(folder.name.split('--')[1:]) for folder in folders}
+  others = [
+    each
+    for each in sorted(cached - {name})
+    if each.rpartition('/')[2] == name.rpartition('/')[2]
+  ]
+  if others:
+    return (
+      f'; HF_HUB_OFFLINE is set, and the cache has {others[0]!r}: set {field} to it'
+    )
+  return f'; HF_HUB_OFFLINE is set: unset it, or give {_LOCAL}'
 
 
 def load_dataset(path, subset):

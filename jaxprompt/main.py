@@ -1,4 +1,4 @@
-"""The command: flags, one call, and what a user sees of an error.
+"""The modes: what the command does once its flags are read.
 
 python -m jaxprompt.main --config=configs/qa.py[:PRESET] --workdir=DIR [--mode=eval]
   [--distributed]
@@ -11,20 +11,22 @@ python -m jaxprompt.main --mode=compare DIR DIR ... --output=FILE
 python -m jaxprompt.main --mode=serve --workdir=DIR [--prompt=NAME=DIR ...]
 """
 
+import sys
+
+from jaxprompt import start
+
+if __name__ == '__main__':  # before the imports below, which take seconds
+  sys.exit(start.run())
+
 import contextlib
 import functools
 import logging
-import math
 import os
 import pathlib
-import signal
-import sys
 
 import jax
-from absl import flags
-from ml_collections import config_dict
-from ml_collections import config_flags
 
+from jaxprompt import command
 from jaxprompt import compare
 from jaxprompt import config as config_lib
 from jaxprompt import decode
@@ -46,30 +48,25 @@ from jaxprompt import train
 from jaxprompt import workdir as workdir_lib
 from jaxprompt import writer
 
-log = logging.getLogger('jaxprompt.main')  # __name__ is __main__
+log = logging.getLogger(__name__)
 
-# How a run goes on, not what it is.
+# How a run goes on, not what it is; `records` knows where its parts may be.
 _FREE = frozenset({'parallel', 'train.context_cache_gb'})
 _CACHE = pathlib.Path('~/.cache/jaxprompt/xla')
 
 
-def main(argv):
-  """Runs the command; returns the exit status."""
-  _set_up_logging()
+main = command.run
+
+
+def perform(values, arguments):
+  """Runs the mode that the flags name; returns the exit status."""
+  _set_up_process()
   try:
-    values, arguments = _parse(argv)
     status = MODES[values.mode](values, arguments)
     sys.stdout.flush()  # here, where a closed pipe can be answered
     return status
-  except errors.UserError as e:
-    print(f'jaxprompt: {" ".join(str(e).split())}', file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print('jaxprompt: interrupted; run again to go on', file=sys.stderr)
-    return 130
-  except BrokenPipeError:  # whoever read standard output has had enough
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE
+  except BrokenPipeError:
+    raise
   except Exception as e:
     processes.give_up(e)
     raise
@@ -83,9 +80,11 @@ def _train(values, _):
 
 
 def _eval(values, _):
-  config, paths = _config(values), _prompt_paths(values)
+  paths = _prompt_paths(values)
   if not paths:
+    config = _trained_run(values)[0] if values.config is None else _config(values)
     return _measure(train.evaluate_best, values, config)
+  config = _config(values)
   if len(paths) > 1:
     raise errors.UserError(
       f'--prompt is given {len(paths)} times; --mode=eval measures one, each in a '
@@ -143,7 +142,7 @@ def _identity(config):
 
 
 def _sweep(values, _):
-  config, path = _checked_config(values), _required(values, 'workdir')
+  config, path = _required(values, 'config'), _required(values, 'workdir')
   termination = train.Termination()
   with _held_workdir(path, config) as workdir:
     found = sweep.sweep(config, workdir, termination)
@@ -167,11 +166,11 @@ def _predict(values, _):
   prompts = {
     name: experiment_lib.load_prompt(
       experiment,
-      path,
+      directory,
       task=name if name in tasks.TASKS else None,
-      eval_config=values.config and config.eval,
+      eval_config=config.eval if _sets_eval(values) else None,
     )
-    for name, path in paths.items()
+    for name, directory in paths.items()
   }
   if workdir is not None and len(prompts) > 1:
     prompts.setdefault(config.prompt.name, prompts[''])
@@ -189,14 +188,6 @@ def _predict(values, _):
 
 def _sampling(values):
   """Returns the `decode.Sampling` that the flags ask for, or None."""
-  limits = {
-    'temperature': (0 <= values.temperature < math.inf, 'a number of at least 0'),
-    'top_k': (values.top_k >= 0, 'a number of at least 0'),
-    'top_p': (0 < values.top_p <= 1, 'a number above 0, at most 1'),
-  }
-  for name, (good, expected) in limits.items():
-    if not good:
-      raise errors.UserError(f'--{name} is {values[name].value}; expected {expected}')
   if values.temperature:
     return decode.Sampling(values.temperature, values.top_k, values.top_p)
   if values.top_k or values.top_p < 1:
@@ -224,6 +215,12 @@ def _prompt_paths(values):
   return paths
 
 
+def _sets_eval(values):
+  """Says whether the flags, not the runs, say how to generate."""
+  fields = command.overrides(values)
+  return values.config is not None or any(name.startswith('eval.') for name in fields)
+
+
 def _use(values, paths):
   """Returns the config to predict with, and the workdir if one is given.
 
@@ -235,7 +232,7 @@ def _use(values, paths):
     return _config(values), None
   for path in paths.values():
     if (path / 'config.json').exists():
-      return config_dict.ConfigDict(records.read_config(path)['config']), None
+      return _stored_config(values, path), None
   if paths:
     raise errors.UserError(
       '--config is missing; an adapter says nothing of its task and lengths, so give '
@@ -256,7 +253,7 @@ def _export(values, _):
     raise errors.UserError(
       f'--output {path!r} is no local directory; write one, and copy it there'
     )
-  directory = pathlib.Path(path).expanduser()
+  directory = pathlib.Path(os.path.expanduser(path))
   peft.check_output(directory, values.overwrite)
   peft.write(directory, experiment_lib.adapter(config, workdir))
   print(f'adapter: {directory}')
@@ -293,8 +290,8 @@ def _serve(values, _):
     raise errors.UserError(
       f'--prompt {str(paths[""])!r} has no name here; expected NAME=WORKDIR'
     )
-  workdir = workdir_lib.resolve(_required(values, 'workdir'))
-  serve.run(workdir, paths, host=values.host, port=values.port)
+  config, workdir = _trained_run(values)
+  serve.run(config.to_dict(), workdir, paths, host=values.host, port=values.port)
   return 0
 
 
@@ -310,56 +307,6 @@ MODES = {
 }
 
 
-def _parse(argv):
-  """Returns the flags' values, and the arguments of a mode that takes some."""
-  values = flags.FlagValues()
-  config_flags.DEFINE_config_file(
-    'config', None, 'configs/TASK.py[:PRESET]', flag_values=values, sys_argv=argv
-  )
-  text = functools.partial(flags.DEFINE_string, flag_values=values)
-  text('workdir', None, 'a directory, local or gs://')
-  text('input', None, 'a .jsonl, .csv or .parquet file of sources, or -')
-  text('output', None, 'a path to write to')
-  text('host', '127.0.0.1', 'the address that the page is served at')
-  flags.DEFINE_boolean(
-    'distributed',
-    False,
-    'one process of several: JAX finds the others by itself on TPU pods and Slurm, or '
-    'through JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID',
-    flag_values=values,
-  )
-  flags.DEFINE_boolean(
-    'overwrite',
-    False,
-    'replaces predictions of other rows or settings, or another adapter of ours',
-    flag_values=values,
-  )
-  flags.DEFINE_integer('port', 7860, 'its port', flag_values=values)
-  flags.DEFINE_multi_string('prompt', [], '[NAME=]DIRECTORY', flag_values=values)
-  for name, default, help_text in (
-    ('temperature', 0.0, 'draws tokens, of logits divided by it; 0 = the likeliest'),
-    ('top_p', 1.0, 'draws of the likeliest tokens that have this probability together'),
-  ):
-    flags.DEFINE_float(name, default, help_text, flag_values=values)
-  flags.DEFINE_integer('top_k', 0, 'draws of so many; 0 = all', flag_values=values)
-  flags.DEFINE_integer('seed', 0, 'of what is drawn', flag_values=values)
-  flags.DEFINE_enum('mode', 'train', list(MODES), 'What to do.', flag_values=values)
-  try:
-    arguments = values(argv)[1:]
-  except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as e:
-    raise _flag_error(e) from e
-  if values.distributed and values.mode not in ('train', 'eval'):
-    raise errors.UserError(
-      f'--mode={values.mode} runs in one process; leave out --distributed'
-    )
-  for name in ('workdir', 'input', 'output'):
-    if values[name].value == '':
-      raise errors.UserError(f'--{name} is empty; expected {values[name].help}')
-  if arguments and values.mode != 'compare':
-    raise errors.UserError(f'{arguments[0]!r} is no flag; expected --NAME=VALUE')
-  return values, arguments
-
-
 def _required(values, name):
   if values[name].value is None:
     raise errors.UserError(f'--{name} is missing; expected {values[name].help}')
@@ -367,27 +314,22 @@ def _required(values, name):
 
 
 def _config(values):
-  """Returns the checked config of one run."""
-  return config_lib.single_run(_checked_config(values))
-
-
-def _checked_config(values):
-  """Returns the checked config, `sweep` and all, that the flags ask for."""
-  config = _required(values, 'config')
-  path = values['config'].config_filename.partition(':')[0]
-  if not pathlib.Path(path).is_file():  # the flag itself tells only when it is used
-    raise errors.UserError(f'--config {path!r} is no file; expected configs/TASK.py')
-  config_lib.check(config)
-  return config
+  """Returns the config of one run."""
+  return config_lib.single_run(_required(values, 'config'))
 
 
 def _trained_run(values):
-  """Returns the config and the workdir of a run to use.
-
-  Without --config, the config is the run's own, but for the devices it had; with it,
-  only `eval` and `parallel` may differ.
-  """
+  """Returns the config and the workdir of a run to use."""
   workdir = workdir_lib.resolve(_required(values, 'workdir'))
+  return _stored_config(values, workdir), workdir
+
+
+def _stored_config(values, workdir):
+  """Returns the config to use a run with.
+
+  It is --config, or else the run's own with the fields that flags set, and with all
+  devices; only `eval` and what is in `_FREE` may differ from the run's own.
+  """
   stored = records.read_config(workdir)['config']
   if 'sweep' in stored:
     raise errors.UserError(
@@ -395,25 +337,13 @@ def _trained_run(values):
       f'{str(workdir / sweep.BEST)!r}, or another in {str(workdir / "runs")!r}'
     )
   if values.config is None:
-    config = config_dict.ConfigDict(stored)
-    config.parallel = config_lib.default(config.task).parallel
-    return config, workdir
-  config = _config(values)
+    own = {name: fields for name, fields in stored.items() if name != 'parallel'}
+    config = config_lib.complete(own, workdir / 'config.json')
+    config = config_lib.single_run(command.overridden(config, values))
+  else:
+    config = _config(values)
   records.check_config(workdir, config.to_dict(), free=_FREE | {'eval'})
-  return config, workdir
-
-
-def _flag_error(error):
-  """Returns the `UserError` of what the flag libraries raised."""
-  root = error
-  while root.__cause__ or root.__context__:  # they wrap what a config file raises
-    root = root.__cause__ or root.__context__
-  if isinstance(root, errors.UserError):
-    return root
-  reason = error.args[0] if error.args else error
-  if isinstance(reason, KeyError):  # how an unknown field arrives
-    reason = reason.args[0]
-  return errors.UserError(f'{reason}; the fields are listed in README.md')
+  return config
 
 
 def _set_up_logging():
@@ -434,13 +364,25 @@ def _report_unraisable(unraisable):
     sys.__unraisablehook__(unraisable)
 
 
-def _keep_compiled_programs():
-  """Lets later processes reuse what this one compiles, the many small programs too."""
-  if not jax.config.jax_compilation_cache_dir:  # not set by the user
-    jax.config.update('jax_compilation_cache_dir', str(_CACHE.expanduser()))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-
-
-if __name__ == '__main__':
+@functools.cache
+def _set_up_process():
+  """Does once in a process what all modes want of it."""
+  _set_up_logging()
   _keep_compiled_programs()
-  sys.exit(main(sys.argv))
+
+
+def _keep_compiled_programs():
+  """Lets later processes reuse what this one compiles, the many small programs too.
+
+  Without a home to keep them in, every process compiles its own.
+  """
+  if jax.config.jax_compilation_cache_dir:  # set by the user
+    return
+  try:
+    cache = _CACHE.expanduser()
+    cache.mkdir(parents=True, exist_ok=True)
+  except (OSError, RuntimeError):  # the latter: there is no telling where home is
+    return
+  if os.access(cache, os.W_OK):
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)

@@ -2,6 +2,9 @@
 
 import optax
 
+from jaxprompt import errors
+
+_MOST_STEPS = 2**31 - 1  # that a step's number can hold
 SCHEDULES = {
   'cosine': lambda peak, steps: optax.cosine_decay_schedule(peak, steps),
   'linear': lambda peak, steps: optax.linear_schedule(peak, 0.0, steps),
@@ -17,7 +20,15 @@ def schedule(kind, *, peak, warmup, steps):
     peak: the learning rate at the warm-up's end.
     warmup: steps of linear warm-up from 0.
     steps: optimiser steps of the whole run, the warm-up included.
+
+  Raises:
+    UserError: for more steps than the optimiser can count.
   """
+  if steps > _MOST_STEPS:
+    raise errors.UserError(
+      f'the run would be {steps} optimiser steps; expected at most {_MOST_STEPS}: '
+      'lower train.epochs'
+    )
   decay = SCHEDULES[kind](peak, max(steps - warmup, 1))
   if warmup == 0:
     return decay

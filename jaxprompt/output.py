@@ -48,7 +48,7 @@ def open_output(path, input_path, made_of, *, overwrite):
   """
   if path == '-':
     return Stream(sys.stdout)
-  file = pathlib.Path(path).expanduser()
+  file = pathlib.Path(os.path.expanduser(path))
   if '://' in path:
     raise errors.UserError(
       f'--output {path!r} is no local file; write one, and copy it there'
@@ -160,7 +160,7 @@ class File(Stream):
       super().write(values)
 
   def _check_input(self, input_path):
-    source = pathlib.Path(input_path).expanduser()
+    source = pathlib.Path(os.path.expanduser(input_path))
     for file in (self._path, self._partial):
       if file.exists() and source.exists() and file.samefile(source):
         raise errors.UserError(

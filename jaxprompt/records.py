@@ -47,8 +47,10 @@ def read_config(workdir):
       f'{str(workdir)!r} has no config.json; expected the workdir of a run'
     )
   _check(path, stored, _CONFIG)
-  config = config_lib.restored(stored['config'], path)
-  return {**stored, 'config': config.to_dict()}
+  config = config_lib.complete(stored['config'], path).to_dict()
+  if 'sweep' not in stored['config']:  # the one of a run by itself
+    del config['sweep']
+  return {**stored, 'config': config}
 
 
 def read_results(workdir):

@@ -75,19 +75,20 @@ class Answer:
   seconds: float = 0.0  # of its own work
 
 
-def run(workdir, others, *, host, port):
+def run(config, workdir, others, *, host, port):
   """Serves the page until the process is interrupted; arguments as of `served`."""
-  with served(workdir, others, host=host, port=port) as url:
+  with served(config, workdir, others, host=host, port=port) as url:
     log.info('serving at %s until it is interrupted (Ctrl-C)', url)
     threading.Event().wait()
 
 
 @contextlib.contextmanager
-def served(workdir, others, *, host, port):
+def served(config, workdir, others, *, host, port):
   """Serves the page while the context lasts; gives its address.
 
   Args:
-    workdir: an epath, the run whose prompt comes first.
+    config: a nested dict, to use the run with whose prompt comes first.
+    workdir: an epath, of that run.
     others: {name: epath} of runs with the same model.
     host, port: where.
 
@@ -97,7 +98,7 @@ def served(workdir, others, *, host, port):
   """
   gradio = _import_gradio()
   _check_address(host, port)  # before a large model takes its time to load
-  model, prompts = _load(workdir, others)
+  model, prompts = _load(config, workdir, others)
   _warm_up(model, prompts)
   demo = _build(gradio, model, prompts)
   demo.queue(default_concurrency_limit=_VISITORS)
@@ -147,9 +148,8 @@ def _import_gradio():
   return gradio
 
 
-def _load(workdir, others):
+def _load(config, workdir, others):
   """Returns the `Model` and {name: `Trained`}, the workdir's own first."""
-  config = _config(workdir)
   lm, params, tokenizer, fingerprint = loading.load(
     config['model']['path'], config['model']['dtype']
   )
@@ -162,6 +162,12 @@ def _load(workdir, others):
     if name in prompts:
       raise errors.UserError(
         f'--prompt {name}={other}: another prompt is called {name}; choose another name'
+      )
+    theirs, ours = (each['model']['dtype'] for each in (other_config, config))
+    if theirs != ours:
+      raise errors.UserError(
+        f'--prompt {name}={other} has model.dtype {theirs}, not {ours}; serve prompts '
+        'of one model'
       )
     records.check_content(other, fingerprint, f'--prompt {name}')
     prompts[name] = _trained(other, other_config)

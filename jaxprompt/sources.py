@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -38,7 +39,7 @@ def read(path, subset=''):
   Raises:
     UserError: names what is missing or cannot be read.
   """
-  folder = pathlib.Path(path).expanduser()
+  folder = pathlib.Path(os.path.expanduser(path))
   if folder.is_dir() or folder.is_absolute() or path.startswith(('.', '~')):
     splits = _read_directory(folder)
   else:
@@ -111,7 +112,7 @@ def read_file(file):
 
 def check_input(path):
   """Raises `UserError` if `stream` cannot read a file of this name."""
-  file = pathlib.Path(path).expanduser()
+  file = pathlib.Path(os.path.expanduser(path))
   if path != '-' and file.suffix not in _READERS:
     raise errors.UserError(
       f'--input {path!r} is of no kind that can be read row by row; expected '
@@ -134,7 +135,7 @@ def stream(path):
     UserError: if the file cannot be read as a whole.
   """
   check_input(path)
-  file = pathlib.Path(path).expanduser()
+  file = pathlib.Path(os.path.expanduser(path))
   if path == '-':
     name, rows = 'standard input', _parsed(_lines(sys.stdin, 'standard input'))
   else:

@@ -24,7 +24,7 @@ def resolve(path):
   """
   scheme, separator, _ = os.fspath(path).partition('://')
   if not separator:
-    return epath.Path(os.path.abspath(epath.Path(path).expanduser()))
+    return epath.Path(os.path.abspath(os.path.expanduser(path)))
   if scheme != 'gs':
     raise errors.UserError(
       f'{str(path)!r} is of no known kind; expected gs://BUCKET/...'

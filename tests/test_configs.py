@@ -1,20 +1,27 @@
-"""Every config and preset instantiates, has the contract's fields, passes checks."""
+"""The fields and their checks; every config and preset instantiates and passes them."""
 
-import importlib.util
+import math
+import runpy
+import subprocess
+import sys
 
 import pytest
 from conftest import CONFIGS
 
 from jaxprompt import config as config_lib
+from jaxprompt import contexts
+from jaxprompt import devices
 from jaxprompt import errors
+from jaxprompt import optim
+from jaxprompt import placement
 from jaxprompt import tasks
 from jaxprompt import workdir
+from jaxprompt.lm import loading
 
 FIELDS = {
   'model.path', 'model.dtype', 'data.path', 'data.subset', 'data.train_size',
-  'data.validation_size', 'data.test_size', 'data.max_source_tokens',
-  'data.max_target_tokens', 'data.bad_rows', 'prompt.name', 'prompt.length',
-  'prompt.init',
+  'data.validation_size', 'data.test_size', 'data.bad_rows', 'data.max_source_tokens',
+  'data.max_target_tokens', 'prompt.name', 'prompt.length', 'prompt.init',
   'prompt.text', 'prompt.position', 'hard_prompt', 'train.batch_size', 'train.epochs',
   'train.accumulate', 'train.clip_norm', 'train.learning_rate', 'train.schedule',
   'train.warmup', 'train.context_cache_gb', 'train.context_dtype', 'eval.batch_size',
@@ -26,18 +33,21 @@ FIELDS = {
 
 
 def _module(task):
-  spec = importlib.util.spec_from_file_location(task, CONFIGS / f'{task}.py')
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+  return runpy.run_path(CONFIGS / f'{task}.py')
 
 
-PRESETS = [(task, preset) for task in tasks.TASKS for preset in _module(task).PRESETS]
+def _config(task, preset=''):
+  return _module(task)['get_config'](preset)
+
+
+PRESETS = [
+  (task, preset) for task in tasks.TASKS for preset in _module(task)['PRESETS']
+]
 
 
 @pytest.mark.parametrize('task, preset', PRESETS)
 def test_a_preset_has_every_field_with_a_good_value(task, preset):
-  config = _module(task).get_config(preset)
+  config = _config(task, preset)
   config_lib.check(config)
   assert workdir.flatten(config.to_dict()).keys() == FIELDS
   assert (config.task, config.hard_prompt) == (task, tasks.TASKS[task].hard_prompt)
@@ -52,7 +62,7 @@ def test_a_preset_has_every_field_with_a_good_value(task, preset):
   ],
 )
 def test_the_original_preset_is_the_original_experiments_settings(task, sizes):
-  config = _module(task).get_config('original')
+  config = _config(task, 'original')
   data, train = config.data, config.train
   assert (data.train_size, data.validation_size, data.test_size) == sizes
   assert (train.batch_size, train.epochs, train.accumulate) == (1, 10, 1)
@@ -61,7 +71,7 @@ def test_the_original_preset_is_the_original_experiments_settings(task, sizes):
 
 def test_every_preset_fits_gpt2s_positions():
   for task, preset in PRESETS:
-    config = _module(task).get_config(preset)
+    config = _config(task, preset)
     if config.model.path == 'gpt2':
       after = max(config.data.max_target_tokens + 1, config.eval.max_new_tokens)
       longest = config.prompt.length + config.data.max_source_tokens + 1 + after
@@ -70,8 +80,118 @@ def test_every_preset_fits_gpt2s_positions():
 
 def test_an_unknown_preset_lists_the_known_ones():
   with pytest.raises(errors.UserError, match=r"'huge' is unknown; .*'original'"):
-    _module('qa').get_config('huge')
+    _config('qa', 'huge')
 
 
-def test_no_check_is_of_a_field_that_does_not_exist():
-  assert config_lib.CHECKS.keys() <= FIELDS
+def test_the_fields_are_those_of_the_contract():
+  assert config_lib.FIELDS.keys() == FIELDS
+
+
+def test_a_choice_is_a_key_of_what_it_chooses_from():
+  chooses = {
+    'task': tasks.TASKS,
+    'model.dtype': loading.DTYPES,
+    'prompt.position': placement.POSITIONS,
+    'train.schedule': optim.SCHEDULES,
+    'train.context_dtype': contexts.DTYPES,
+    'parallel.mode': devices.MODES,
+  }
+  for name, choices in chooses.items():
+    assert config_lib.FIELDS[name].choices == tuple(choices), name
+
+
+def test_reading_a_config_imports_no_model_code():
+  code = 'import sys, jaxprompt.command as c; c.load("qa:tiny"); print(*sys.modules)'
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+  loaded = set(done.stdout.split())
+  assert 'jaxprompt.config' in loaded
+  assert not {'jax', 'flax', 'optax', 'transformers', 'datasets'} & loaded
+
+
+REFUSED = {
+  'task': ['poem', '', 1],
+  'seed': [-1, 2**32, 1.0, True],
+  'hard_prompt': ['', ' ', 'a\0b', '\udcff', None],
+  'model.dtype': ['int8'],
+  'data.path': [''],
+  'data.subset': ['\udcff', 0],
+  'data.bad_rows': ['ignore'],
+  'data.train_size': [-1, 2**31, 10**30],
+  'data.max_source_tokens': [0, 10**12],
+  'prompt.length': [0, 10**12, '4'],
+  'train.batch_size': [0, 10**12, 2**16 + 1],
+  'train.accumulate': [0, 10**12],
+  'train.epochs': [0, 10**12, math.inf],
+  'train.clip_norm': [-1.0, 1e-40, 1e38, math.nan],
+  'train.learning_rate': [-0.1, 1e-40, 1e38, 10**400, math.nan, math.inf],
+  'train.warmup': [-1, 10_000_000_000],
+  'train.context_cache_gb': [-2.0, math.nan, math.inf],
+  'eval.beams': [0, 10**9],
+  'checkpoint.keep': [0],
+  'parallel.data': [0, -2, 2**31],
+  'sweep.seed': [0],
+}
+
+
+@pytest.mark.parametrize(
+  'name, value', [(name, value) for name, values in REFUSED.items() for value in values]
+)
+def test_a_bad_value_is_named_with_what_was_expected(name, value):
+  field = config_lib.FIELDS[name]
+  with pytest.raises(errors.UserError) as e:
+    field.check(value)
+  assert str(e.value) == f'{name} is {value!r:.80}; expected {field.expected}'
+
+
+ACCEPTED = {
+  'seed': [0, 2**32 - 1],
+  'data.subset': [''],
+  'train.learning_rate': [0.0, 0, 1e-30, 1e30],
+  'train.context_cache_gb': [-1.0, -1, 0.0, 0.5],
+  'parallel.data': [-1, 1],
+}
+
+
+@pytest.mark.parametrize(
+  'name, value',
+  [(name, value) for name, values in ACCEPTED.items() for value in values],
+)
+def test_a_bound_itself_can_be_used(name, value):
+  assert config_lib.FIELDS[name].check(value) == value
+
+
+def test_all_micro_batches_of_a_step_together_have_a_bound():
+  config = _config('qa')
+  config.train.update(batch_size=2**12, accumulate=2**12)
+  with pytest.raises(errors.UserError, match=r'\(4096\) is 16777216 rows an optimiser'):
+    config_lib.check(config)
+
+
+def test_more_steps_than_a_number_can_hold_are_refused():
+  assert optim.schedule('linear', peak=1.0, warmup=2**24, steps=2**31 - 1)(0) > 0
+  with pytest.raises(errors.UserError, match=r'2147483648 optimiser .* train\.epochs'):
+    optim.schedule('cosine', peak=1.0, warmup=0, steps=2**31)
+
+
+def test_what_a_config_lacks_has_its_default():
+  config = config_lib.complete({'task': 'qa', 'data': {'path': 'x'}}, 'here')
+  assert (config.data.path, config.data.bad_rows) == ('x', 'error')
+  assert config.hard_prompt == tasks.TASKS['qa'].hard_prompt
+
+
+@pytest.mark.parametrize(
+  'values, message',
+  [
+    ({}, 'here: task is missing; expected one of summarization, qa, translation'),
+    ({'task': 'qa', 'train': {'epocs': 1}}, 'here: train.epocs is no field; `python'),
+    ({'task': 'qa', 'train': 3}, 'here: train is no field'),
+    ({'task': {}}, 'here: task is missing'),
+    ({'task': 'qa', 'train': {'epochs': '3'}}, "here: train.epochs is '3'; expected a"),
+    ({'task': 'qa', 'seed': {'a': 1}}, 'here: seed.a is no field'),
+    ({'task': 'qa'}, "here: data.path is ''; expected a text"),
+  ],
+)
+def test_a_config_of_another_shape_is_named(values, message):
+  with pytest.raises(errors.UserError) as e:
+    config_lib.complete(values, 'here')
+  assert str(e.value).startswith(message)

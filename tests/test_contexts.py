@@ -1,6 +1,7 @@
 """Contexts before a suffix prompt: kept or not, the numbers are the same."""
 
 import functools
+import math
 
 import jax
 import numpy as np
@@ -93,4 +94,55 @@ def test_the_budget_is_in_gigabytes_or_a_third_of_what_is_free(monkeypatch):
   assert contexts.capacity(0.5) == 500_000_000
   free = type('Memory', (), {'available': 9_000})
   monkeypatch.setattr(psutil, 'virtual_memory', lambda: free)
+  monkeypatch.setattr(contexts, 'free_of_limits', lambda root: 12_000)
   assert contexts.capacity(-1) == 3_000
+  monkeypatch.setattr(contexts, 'free_of_limits', lambda root: 6_000)
+  assert contexts.capacity(-1) == 2_000
+
+
+@pytest.mark.parametrize(
+  'own, files, free',
+  [
+    ('0::/', {'memory.max': '900\n', 'memory.current': '300\n'}, 600),
+    ('0::/', {'memory.max': 'max\n', 'memory.current': '300\n'}, math.inf),
+    ('0::/', {'memory.max': '900\n', 'memory.current': '950\n'}, 0),
+    ('0::/', {}, math.inf),
+    # Of a group and those that hold it, the one that leaves the least.
+    (
+      '0::/job/step',
+      {
+        'job/step/memory.max': 'max',
+        'job/step/memory.current': '100',
+        'job/memory.max': '500',
+        'job/memory.current': '200',
+      },
+      300,
+    ),
+    # Version 1; a container's own group is the root of what it sees.
+    (
+      '4:cpu,memory:/docker/1a2b\n1:cpu:/other',
+      {'memory/memory.limit_in_bytes': '800', 'memory/memory.usage_in_bytes': '100'},
+      700,
+    ),
+    (
+      '4:memory:/\n1:cpu:/other',
+      {
+        'memory/memory.limit_in_bytes': '800',
+        'memory/memory.usage_in_bytes': '100',
+        'memory/other/memory.limit_in_bytes': '1',
+        'memory/other/memory.usage_in_bytes': '1',
+      },
+      700,
+    ),
+  ],
+)
+def test_limits_of_containers_and_jobs_are_seen(tmp_path, own, files, free):
+  files = {f'sys/fs/cgroup/{name}': text for name, text in files.items()}
+  for name, text in {**files, 'proc/self/cgroup': own}.items():
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(text)
+  assert contexts.free_of_limits(tmp_path) == free
+
+
+def test_a_system_without_control_groups_has_no_limits(tmp_path):
+  assert contexts.free_of_limits(tmp_path) == math.inf

@@ -302,7 +302,8 @@ def test_setup_brings_what_the_main_command_needs_to_all_workers(tpu, tmp_path):
   assert install[:4] == ['tpu-vm', 'ssh', 'qa', '--worker=all']
   assert '".[tpu]"' in install[4]
   names = subprocess.check_output(['tar', '-tzf', tmp_path / 'archive'], text=True)
-  needed = ['pyproject.toml', 'constraints.txt', 'jaxprompt/main.py', 'configs/qa.py']
+  needed = ['pyproject.toml', 'constraints.txt', 'jaxprompt/main.py', 'configs']
+  needed.append('jaxprompt/configs/qa.py')  # to which `configs` links
   assert not set(needed) - set(names.splitlines())
 
 

@@ -252,8 +252,8 @@ def test_what_is_drawn_depends_on_the_seed_and_the_rows_id(run, tmp_path):
 @pytest.mark.parametrize(
   'flags, message',
   [
-    (['--temperature=-1'], '--temperature is -1.0; expected a number of at least 0'),
-    (['--temperature=1', '--top_p=0'], '--top_p is 0.0; expected a number above 0'),
+    (['--temperature=-1'], '--temperature is -1.0; expected a number from 1e-30 to'),
+    (['--temperature=1', '--top_p=0'], '--top_p is 0.0; expected a number from 1e-30'),
     (['--top_k=5'], 'of sampling, which is off; set --temperature'),
     (['--prompt=a=x', '--prompt=a=y'], "another prompt has the name 'a'"),
     (['--prompt=a='], "--prompt 'a=' has no path"),

@@ -10,9 +10,8 @@ from conftest import ROWS
 from hub import serve
 from test_download import SHORT
 
+from jaxprompt import command
 from jaxprompt import config as config_lib
-from jaxprompt import main
-from jaxprompt import workdir
 
 ROOT = CONFIGS.parent
 README = (ROOT / 'README.md').read_text()
@@ -72,19 +71,13 @@ def test_the_page_on_scaling_uses_flags_that_there_are(monkeypatch):
   ]
   assert len(commands) == 7
   for flags in commands:
-    main._parse(['jaxprompt', *flags])
+    command.parse(['jaxprompt', *flags])
   for path in re.findall(r'\]\((\.\./.+?)\)', page):
     assert (ROOT / 'docs' / path).exists(), path
 
 
 def test_the_table_of_fields_is_the_configs():
-  config = workdir.flatten(config_lib.default('qa').to_dict())
-  rows = re.findall(r'^\| `([\w.]+)` \| (.+?) \| .+ \|$', README, re.MULTILINE)
-  table = {name: default for name, default in rows if name in config}
-  assert table.keys() == config.keys()
-  for name, default in table.items():
-    if default not in ("the task's", "the config file's"):
-      assert default.strip('`').strip("'") == str(config[name]), name
+  assert config_lib.table() in README
 
 
 def _floors():

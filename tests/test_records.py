@@ -87,7 +87,7 @@ def test_a_field_that_an_older_release_had_not_has_its_default(workdir):
 
 
 def test_only_what_decides_the_result_must_be_the_same(workdir):
-  config = config_lib.restored(records.read_config(workdir)['config'], 'config.json')
+  config = config_lib.complete(records.read_config(workdir)['config'], 'config.json')
   moved = config.copy_and_resolve_references()
   moved.model.path, moved.data.path = 'elsewhere', 'moved'
   with pytest.raises(errors.UserError, match=r"data.path is 'moved', was 'data'; mod"):

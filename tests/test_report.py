@@ -273,6 +273,8 @@ def test_the_page_fits_a_phone_and_follows_the_colour_scheme(tmp_path, visit):
 def test_all_but_the_table_works_without_javascript(tmp_path, visit):
   url = _url(workdirs.write_run(tmp_path / 'run'))
   page = visit(url, java_script_enabled=False)
-  assert page.get_by_role('heading', name='The soft prompt has the lowest test loss').is_visible()
+  assert page.get_by_role(
+    'heading', name='The soft prompt has the lowest test loss'
+  ).is_visible()
   assert page.get_by_role('img', name='Loss while training').is_visible()
   assert page.get_by_text('This table needs JavaScript').is_visible()

@@ -14,6 +14,7 @@ from playwright import sync_api
 from jaxprompt import errors
 from jaxprompt import evaluate
 from jaxprompt import main
+from jaxprompt import records
 from jaxprompt import results
 from jaxprompt import serve
 
@@ -41,6 +42,10 @@ def other(workdir, tmp_path_factory):
   return epath.Path(folder)
 
 
+def _config(workdir):
+  return records.read_config(workdir)['config']
+
+
 def _edit_config(folder, **fields):
   path = folder / 'config.json'
   stored = json.loads(path.read_text())
@@ -50,7 +55,7 @@ def _edit_config(folder, **fields):
 @pytest.fixture(scope='module')
 def loaded(workdir):
   """The model and the trained prompt."""
-  model, prompts = serve._load(workdir, {})
+  model, prompts = serve._load(_config(workdir), workdir, {})
   return model, prompts['[QUESTIONANSWERING]']
 
 
@@ -89,7 +94,8 @@ def url(workdir, other):
     with socket.create_server(('127.0.0.1', 0)) as free:
       port = free.getsockname()[1]
     others = {'another': other}
-    with serve.served(workdir, others, host='127.0.0.1', port=port) as url:
+    config = _config(workdir)
+    with serve.served(config, workdir, others, host='127.0.0.1', port=port) as url:
       yield url
   assert not outside
 

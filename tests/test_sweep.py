@@ -13,6 +13,7 @@ from conftest import write_data
 from etils import epath
 
 from jaxprompt import checkpoint
+from jaxprompt import command
 from jaxprompt import config as config_lib
 from jaxprompt import contexts
 from jaxprompt import devices
@@ -54,7 +55,7 @@ def _best_prompt(workdir):
 
 
 def _config(workdir, data, **overrides):
-  values, _ = main._parse(_arguments(workdir, data, {}))
+  values, _ = command.parse(_arguments(workdir, data, {}))
   config = config_lib.single_run(values.config)
   config.update_from_flattened_dict(overrides)
   return config
@@ -229,7 +230,7 @@ def test_a_sweep_goes_on_after_its_last_saved_epoch(finished, tmp_path, monkeypa
 
 
 def test_runs_of_one_length_and_then_of_one_seed_stand_together(tmp_path):
-  values, _ = main._parse(
+  values, _ = command.parse(
     _arguments(tmp_path, tmp_path, {'length': '4,7', 'seed': '5,3', 'init': 'vocab'})
   )
   runs = sweep.grid(values.config)
@@ -242,14 +243,14 @@ def test_runs_of_one_length_and_then_of_one_seed_stand_together(tmp_path):
 
 ERRORS = {
   'learning_rate=0.1,fast': "sweep.learning_rate is '0.1,fast'; expected values",
-  'learning_rate=-0.1': 'each a number of at least 0',
+  'learning_rate=-0.1': 'each a number from 1e-30 to 1e+30, or 0',
   'learning_rate=0.1,nan': "sweep.learning_rate is '0.1,nan'",
   'learning_rate=0.1,0.10': 'all different',
   'seed=,': "sweep.seed is ','",
-  'seed=1.5': 'each a number from 0 to 2**32 - 1',
-  'init=text,,vocab': 'each a text that is not blank',
+  'seed=1.5': 'each a whole number from 0 to 4294967295',
+  'init=text,,vocab': 'each a text in UTF-8 that is not blank',
   'init=text,/nowhere': "prompt.init '/nowhere' holds no trained prompt",
-  'length=3,0': 'each a number of at least 1',
+  'length=3,0': 'each a whole number from 1 to',
   'length=3,150': 'prompt.length (150) + data.max_source_tokens',
   'learning_rate=': '--mode=sweep has nothing to sweep; give values to one or more of',
 }

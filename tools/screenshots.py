@@ -11,6 +11,7 @@ import sys
 from etils import epath
 from playwright import sync_api
 
+from jaxprompt import records
 from jaxprompt import report
 from jaxprompt import serve
 
@@ -20,9 +21,10 @@ SIZE = {'width': 1100, 'height': 900}
 
 def main(workdir, output):
   workdir = epath.Path(workdir).resolve()
+  config = records.read_config(workdir)['config']
   output.mkdir(parents=True, exist_ok=True)
   with (
-    serve.served(workdir, {}, host='127.0.0.1', port=7860) as url,
+    serve.served(config, workdir, {}, host='127.0.0.1', port=7860) as url,
     sync_api.sync_playwright() as playwright,
   ):
     browser = playwright.chromium.launch(

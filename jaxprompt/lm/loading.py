@@ -1,6 +1,7 @@
 """Loads a checkpoint: its family's functions, its weights, and the tokenizer it had."""
 
 import hashlib
+import os
 import pathlib
 from typing import NamedTuple
 
@@ -48,7 +49,7 @@ def load(path, dtype):
       tokenizer that is not its own.
   """
   path = embedded.model_path(path)
-  folder = pathlib.Path(path).expanduser()
+  folder = pathlib.Path(os.path.expanduser(path))
   if folder.is_dir() or folder.is_absolute() or path.startswith(('.', '~')):
     _check_directory(folder)
     path = str(folder)

@@ -15,6 +15,7 @@ from jaxprompt import contexts
 from jaxprompt import data
 from jaxprompt import decode
 from jaxprompt import devices
+from jaxprompt import loader
 from jaxprompt import optim
 from jaxprompt import placement
 from jaxprompt import steps
@@ -75,33 +76,31 @@ class Side:
     self._generate = self._layout.gather(generate)
     state = jax.device_get(steps.init_state(soft_prompt, params, tx))
     self._state = self._layout.replicate(state)
-    capacity = contexts.capacity(-1)
     self._contexts = contexts.Contexts(
-      lm, self._params, self._layout, dtype='float32', capacity=capacity
+      lm,
+      self._params,
+      self._layout,
+      dtype='float32',
+      capacity=contexts.capacity(-1),
     )
-
-    sizes = data.bucket_sizes(self._rows, position)
-    shapes = data.shapes(sizes, batch_size, position)
-    self._plan = data.epoch_plan(
-      sizes, shapes, batch_size, seed=0, epoch=1, position=position
-    )
+    self._loader = self._load_rows(self._rows, self._contexts)
+    self._plan = self._loader.epoch(0, 1)
     self._next = 0
     self._turns = {'evaluate': 0, 'generate': 0}
 
-  def _collate(self, rows, shape):
-    return data.collate(rows, shape, self._batch_size, self._eos_id, self._position)
-
-  def _load(self, indices, shape):
-    """Returns a batch and its context as `train.Trainer` does."""
-    batch = self._collate([self._rows[i] for i in indices], shape)
-    context = None
-    if self._position == 'suffix':
-      context = self._contexts.get(indices[0], batch.source_ids, batch.source_mask)
-    return self._layout.place_rows(batch), context
+  def _load_rows(self, rows, kept=None):
+    return loader.Loader(
+      rows,
+      self._layout,
+      batch_size=self._batch_size,
+      pad_id=self._eos_id,
+      apart=self._position == 'suffix',
+      contexts=kept,
+    )
 
   def _take(self, batches):
     for indices, shape in batches:
-      rows = self._load(indices, shape)
+      rows = self._loader.load(indices, shape)
       self._state, scalars = self._step(self._state, self._params, rows)
     jax.block_until_ready(scalars)
 
@@ -115,7 +114,7 @@ class Side:
     self._next += self._batches
     if self._position == 'suffix':
       for indices, shape in batches:  # as the first epoch has done
-        jax.block_until_ready(self._load(indices, shape))
+        jax.block_until_ready(self._loader.load(indices, shape))
     began = time.perf_counter()
     self._take(batches)
     seconds = time.perf_counter() - began
@@ -126,10 +125,8 @@ class Side:
     """Returns the GB of the sources before a suffix prompt that are kept."""
     return self._contexts.kept_bytes / 1e9
 
-  def _held_batches(self, kind, sizes, position):
+  def _turn(self, kind, batches):
     """Returns the (row indices, shape) of a turn: at first, one of every shape."""
-    shapes = data.shapes(sizes, self._batch_size, position)
-    batches = data.plan(sizes, shapes, self._batch_size)
     turn = self._turns[kind]
     self._turns[kind] += 1
     if turn == 0:
@@ -137,25 +134,22 @@ class Side:
     return worker.sample(batches, turn)
 
   def evaluate(self):
-    sizes = data.bucket_sizes(self._held, self._position)
-    batches = self._held_batches('evaluate', sizes, self._position)
+    held = self._load_rows(self._held)
     soft_prompt = np.asarray(self._state.soft_prompt)
     tokens, began = 0, time.perf_counter()
-    for indices, shape in batches:
-      chosen = [self._held[i] for i in indices]
-      placed = self._layout.place_rows((self._collate(chosen, shape), None))
+    for indices, shape in self._turn('evaluate', held.in_order()):
+      placed = held.load(indices, shape)
       jax.device_get(self._losses(self._params, soft_prompt, placed))
-      tokens += sum(row.length for row in chosen)
+      tokens += sum(self._held[i].length for i in indices)
     return {'seconds': time.perf_counter() - began, 'tokens': tokens}
 
   def losses(self):
     """Takes steps on rows in the file's order; returns the losses before each."""
-    sizes = data.bucket_sizes(self._rows, self._position)
-    shape = tuple(sizes.max(axis=0))
+    same = self._load_rows(self._rows)
     found = []
     for i in range(SAME_STEPS):
-      rows = self._rows[i * self._batch_size :][: self._batch_size]
-      batch = self._layout.place_rows((self._collate(rows, shape), None))
+      indices = range(i * self._batch_size, (i + 1) * self._batch_size)
+      batch = same.load(indices, same.shapes[-1])
       self._state, scalars = self._step(self._state, self._params, batch)
       found.append(float(scalars['loss']))
     return found
@@ -199,7 +193,8 @@ class Side:
 
   def generate(self):
     sizes = [(len(row.source_ids), 0) for row in self._held]
-    batches = self._held_batches('generate', sizes, 'prefix')
+    shapes = data.shapes(sizes, self._batch_size)
+    batches = self._turn('generate', data.plan(sizes, shapes, self._batch_size))
     soft_prompt = np.asarray(self._state.soft_prompt)
     tokens, began = 0, time.perf_counter()
     for indices, (length, _) in batches:

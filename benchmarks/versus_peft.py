@@ -31,6 +31,7 @@ import worker
 from jaxprompt import data
 from jaxprompt import sources
 from jaxprompt import tasks
+from jaxprompt import template
 from jaxprompt.lm import loading
 
 LIMITS = {'qa': (448, 32), 'summarization': (512, 128), 'translation': (96, 96)}
@@ -70,7 +71,7 @@ def write_rows(tokenizer, directory, task, file):
   splits = sources.read(directory, '')
   for split in ('train', 'test'):
     rows = data.load(
-      tokenizer,
+      template.Template(tokenizer),
       tasks.TASKS[task],
       splits[split],
       size=0,

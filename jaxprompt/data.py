@@ -51,37 +51,13 @@ class Rows:
     return digest.hexdigest()
 
 
-def encode(tokenizer, text):
-  """Returns the token ids of a text alone, and where in it each token ends.
-
-  No token is added, and text that spells a special token stays text.
-  """
-  encoding = tokenizer(
-    text,
-    add_special_tokens=False,
-    split_special_tokens=True,
-    return_offsets_mapping=True,
-    verbose=False,
-  )
-  return encoding['input_ids'], [end for _, end in encoding['offset_mapping']]
-
-
-def check_newline(tokenizer, path):
-  """Refuses a tokenizer to which the template's newline is nothing."""
-  if not encode(tokenizer, '\n')[0]:
-    raise errors.UserError(
-      f'model.path {path!r} has a tokenizer that makes no token of a newline, which '
-      'stands between source and target; use another model'
-    )
-
-
 def load(
-  tokenizer, task, split, *, size, max_source_tokens, max_target_tokens, skip=False
+  template, task, split, *, size, max_source_tokens, max_target_tokens, skip=False
 ):
   """Tokenises the first rows of a split.
 
   Args:
-    tokenizer: a fast tokenizer of transformers with an end-of-text token.
+    template: `template.Template`.
     task: a `tasks.Task`.
     split: a `sources.Split`.
     size: the most rows to take, 0 for all.
@@ -94,7 +70,6 @@ def load(
   Raises:
     UserError: names the row that cannot be used, the first of all if none can.
   """
-  newline, _ = encode(tokenizer, '\n')
   rows, problems, sources_cut, targets_cut = [], [], 0, 0
   available = len(split.rows)
   for i in range(min(size or available, available)):
@@ -103,8 +78,8 @@ def load(
       if isinstance(row, errors.RowError):
         raise row
       example = tasks.parse(task, row, i)
-      head, source_ids = fit(tokenizer, example.head, example.tail, max_source_tokens)
-      target, target_ids = fit(tokenizer, example.target, '', max_target_tokens, ' ')
+      head, source_ids = template.source(example.head, example.tail, max_source_tokens)
+      target, target_ids = template.target(example.target, max_target_tokens)
     except errors.RowError as e:
       problems.append(f'{split.where(i)}: {e}')
       if skip:
@@ -120,8 +95,8 @@ def load(
         source=head + example.tail,
         target=target,
         references=example.references,
-        source_ids=np.asarray([*source_ids, *newline], np.int32),
-        target_ids=np.asarray([*target_ids, tokenizer.eos_token_id], np.int32),
+        source_ids=np.asarray(source_ids, np.int32),
+        target_ids=np.asarray(target_ids, np.int32),
       )
     )
   if not rows:
@@ -129,37 +104,7 @@ def load(
   return Rows(rows, sources_cut, targets_cut, len(problems))
 
 
-def fit(tokenizer, text, tail, limit, lead=''):
-  """Cuts `text` at its end until lead + text + tail is at most `limit` tokens.
-
-  The cut is made in the string, between tokens and never inside a character, so that
-  the ids are those of a string that can be read and tokenised again.
-
-  Returns:
-    The text, cut or not, and the ids of lead + text + tail.
-
-  Raises:
-    RowError: if the tail alone is longer, or the text makes no token.
-  """
-  ids, _ = encode(tokenizer, lead + text + tail)
-  if not ids:
-    raise errors.RowError(f'{(text + tail)!r:.60} is no token to the tokenizer')
-  if len(ids) <= limit:
-    return text, ids
-  over = len(ids) - limit
-  _, ends = encode(tokenizer, lead + text)
-  for keep in range(len(ends) - over, -1, -1):
-    cut = (lead + text)[len(lead) : ends[keep - 1]].rstrip() if keep else ''
-    ids, _ = encode(tokenizer, lead + cut + tail)
-    if len(ids) <= limit:
-      return cut, ids
-  raise errors.RowError(
-    f'{tail.strip()!r:.60} alone is {len(ids)} tokens and is never cut; raise '
-    f'data.max_source_tokens ({limit}) to at least that'
-  )
-
-
-def shapes(sizes, batch_size, position='prefix'):
+def shapes(sizes, batch_size, apart=False):
   """Chooses the padded shapes that a split's batches come in, at most `MAX_SHAPES`.
 
   They have the least padding that so many can have, fewer when there are few batches
@@ -169,7 +114,7 @@ def shapes(sizes, batch_size, position='prefix'):
   Args:
     sizes: [E, 2], the rows' own (T, N), or (S, N) before a suffix prompt.
     batch_size: rows a batch.
-    position: 'prefix' or 'suffix', where the prompt stands to the source.
+    apart: whether source and target are padded apart.
 
   Returns:
     Shapes like the sizes: a row belongs to the first that holds it, and the last one
@@ -179,7 +124,7 @@ def shapes(sizes, batch_size, position='prefix'):
   sizes = np.asarray(sizes)
   batches = -(-len(sizes) // batch_size)
   limit = int(np.clip(batches // _BATCHES_PER_SHAPE, 1, MAX_SHAPES))
-  if position == 'prefix':
+  if not apart:
     lengths, targets = sizes.T
     tops = _least_padding(lengths, limit)
     return [(int(top), int(targets[lengths <= top].max())) for top in tops]
@@ -284,42 +229,40 @@ def _cut(indices, shape, batch_size):
   return [(indices[start : start + batch_size], shape) for start in starts]
 
 
-def epoch_plan(sizes, split_shapes, batch_size, *, seed, epoch, position):
+def epoch_plan(sizes, split_shapes, batch_size, *, seed, epoch, apart):
   """Returns one epoch's `plan`, a function of (seed, epoch) alone.
 
   Before a suffix prompt, the rows of a batch are the same in every epoch, so that its
   context can be kept, and the batches alone come in another order.
   """
   rng = np.random.default_rng((seed, epoch))
-  if position == 'prefix':
+  if not apart:
     return plan(sizes, split_shapes, batch_size, rng)
   batches = plan(sizes, split_shapes, batch_size, np.random.default_rng(seed))
   return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def bucket_sizes(rows, position):
+def bucket_sizes(rows, apart):
   """Returns the sizes by which rows are grouped, [E, 2].
 
   A prompt in front runs over source and target together: (T, N). After the source, it
   runs over the target alone, and the source is padded apart: (S, N).
   """
-  suffix = position == 'suffix'
   return np.array(
     [
-      (len(row.source_ids) if suffix else row.length, len(row.target_ids))
+      (len(row.source_ids) if apart else row.length, len(row.target_ids))
       for row in rows
     ]
   )
 
 
-def padding(rows, position, batch_size):
+def padding(rows, apart, batch_size):
   """Returns the share of the tokens that are padding when rows go in batches.
 
   It is the same in any order: only full batches leave a bucket.
   """
-  sizes = bucket_sizes(rows, position)
-  batches = plan(sizes, shapes(sizes, batch_size, position), batch_size)
-  apart = position == 'suffix'
+  sizes = bucket_sizes(rows, apart)
+  batches = plan(sizes, shapes(sizes, batch_size, apart), batch_size)
   padded = batch_size * sum(
     length + apart * targets for _, (length, targets) in batches
   )
@@ -336,18 +279,18 @@ def pad(sequences, length, batch_size, pad_id):
   return ids, mask
 
 
-def collate(rows, shape, batch_size, pad_id, position):
+def collate(rows, shape, batch_size, pad_id, apart=False):
   """Returns the `Batch` of at most `batch_size` rows; the missing ones count nothing.
 
   Args:
     rows: `Row`s that fit the shape.
-    shape: (T, N), or (S, N) if the prompt is a suffix of the source.
+    shape: (T, N), or (S, N) if source and target are padded apart.
     batch_size: B.
     pad_id: any id of the vocabulary; masks, not ids, say what is padding.
-    position: 'prefix' or 'suffix'.
+    apart: whether they are.
   """
   length, targets = shape
-  if position == 'suffix':
+  if apart:
     source = pad([row.source_ids for row in rows], length, batch_size, pad_id)
     tokens = pad([row.target_ids for row in rows], targets, batch_size, pad_id)
     starts = [0 for _ in rows]

@@ -10,6 +10,7 @@ import numpy as np
 from jaxprompt import data
 from jaxprompt import devices
 from jaxprompt import errors
+from jaxprompt import loader
 from jaxprompt import metrics
 
 
@@ -95,20 +96,17 @@ def evaluate(evaluator, arm, rows, label):
 
 def losses(evaluator, arm, rows, label):
   """Returns each row's nats and number of target tokens, two arrays [E]."""
-  position = 'suffix' if arm.splits_rows else 'prefix'
-  sizes = data.bucket_sizes(rows, position)
-  batch_size, layout = evaluator.batch_size, evaluator.layout
-  shapes = data.shapes(sizes, batch_size, position)
-  batches = data.plan(sizes, shapes, batch_size)
-  pad_id = evaluator.tokenizer.eos_token_id
+  batches = loader.Loader(
+    rows,
+    evaluator.layout,
+    batch_size=evaluator.batch_size,
+    pad_id=evaluator.tokenizer.eos_token_id,
+    apart=arm.splits_rows,
+  )
   nats, counts = np.zeros(len(rows)), np.zeros(len(rows))
-  for indices, shape in evaluator.progress(batches, f'{label} loss'):
-    chosen = [rows[i] for i in layout.share(indices, batch_size)]
-    own_size = len(layout.own(batch_size))
-    batch = data.collate(chosen, shape, own_size, pad_id, position)
-    result = jax.device_get(
-      evaluator.row_losses(evaluator.params, arm, layout.place_rows(batch))
-    )
+  for indices, shape in evaluator.progress(batches.in_order(), f'{label} loss'):
+    batch, _ = batches.load(indices, shape)
+    result = jax.device_get(evaluator.row_losses(evaluator.params, arm, batch))
     nats[indices], counts[indices] = (x[: len(indices)] for x in result)
   return nats, counts
 

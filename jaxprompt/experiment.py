@@ -10,12 +10,14 @@ import numpy as np
 from ml_collections import config_dict
 
 from jaxprompt import checkpoint
+from jaxprompt import contexts
 from jaxprompt import data
 from jaxprompt import decode
 from jaxprompt import devices
 from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt import evaluate
+from jaxprompt import loader
 from jaxprompt import peft
 from jaxprompt import placement
 from jaxprompt import prompt
@@ -24,6 +26,7 @@ from jaxprompt import results
 from jaxprompt import sources
 from jaxprompt import steps
 from jaxprompt import tasks
+from jaxprompt import template as template_lib
 from jaxprompt import workdir as workdir_lib
 from jaxprompt.lm import loading
 from jaxprompt.lm import model as lm_model
@@ -42,7 +45,7 @@ class Experiment:
   lm: lm_model.LanguageModel
   layout: devices.Layout
   params: dict  # the frozen weights, placed
-  tokenizer: object
+  template: template_lib.Template
   evaluator: evaluate.Evaluator
   fingerprints: dict[str, str]  # of the model, see `loading.Model`, and of the splits
   splits: dict[str, data.Rows] = dataclasses.field(default_factory=dict)
@@ -65,7 +68,7 @@ def build(config, layout, progress):
   experiment = build_model(config, layout, progress)
   splits = {
     split: data.load(
-      experiment.tokenizer,
+      experiment.template,
       experiment.task,
       raw[split],
       size=config.data[f'{split}_size'],
@@ -96,8 +99,9 @@ def build_model(config, layout, progress):
   lm, params, tokenizer, fingerprint = loading.load(
     config.model.path, config.model.dtype
   )
-  data.check_newline(tokenizer, config.model.path)
-  _check_positions(config, lm, tokenizer)
+  template_lib.check_tokenizer(tokenizer, config.model.path)
+  template = template_lib.Template(tokenizer)
+  _check_positions(config, lm, template)
   lm, params = lm.on(layout.platform), layout.place_params(lm, params)
 
   options = decode.Options(
@@ -120,16 +124,41 @@ def build_model(config, layout, progress):
     batch_size=layout.round_up(config.eval.batch_size),
     progress=progress,
   )
-  return Experiment(config, task, lm, layout, params, tokenizer, evaluator, fingerprint)
+  return Experiment(config, task, lm, layout, params, template, evaluator, fingerprint)
 
 
-def _check_positions(config, lm, tokenizer):
+def train_loader(experiment, config, keeps_contexts=True):
+  """Returns the `loader.Loader` of the training rows' optimiser steps.
+
+  Args:
+    experiment: `Experiment`.
+    config: of the run.
+    keeps_contexts: whether the sources before a suffix prompt are kept.
+  """
+  capacity = contexts.capacity(config.train.context_cache_gb) if keeps_contexts else 0
+  return loader.Loader(
+    experiment.splits['train'].rows,
+    experiment.layout,
+    batch_size=config.train.batch_size * config.train.accumulate,
+    pad_id=experiment.template.end_id,
+    apart=config.prompt.position == 'suffix',
+    contexts=contexts.Contexts(
+      experiment.lm,
+      experiment.params,
+      experiment.layout,
+      dtype=config.train.context_dtype,
+      capacity=capacity,
+    ),
+  )
+
+
+def _check_positions(config, lm, template):
   """Refuses lengths beyond the position table, where Flax would compute NaN."""
   prompts = {
     'prompt.length': config.prompt.length,
-    'the tokens of hard_prompt': len(hard_prompt_ids(config, tokenizer)),
+    'the tokens of hard_prompt': len(template.in_front(config.hard_prompt)),
   }
-  newline, end_of_text = 1, 1
+  newline, end_of_text = template.newline_tokens, 1
   after = {
     'data.max_target_tokens': config.data.max_target_tokens + end_of_text,
     'eval.max_new_tokens': config.eval.max_new_tokens,
@@ -145,12 +174,6 @@ def _check_positions(config, lm, tokenizer):
       f'({after[after_name]}) is {total} tokens; model.path {config.model.path!r} has '
       f'{lm.spec.max_positions} positions: lower one of them'
     )
-
-
-def hard_prompt_ids(config, tokenizer):
-  """Returns the ids of the hard prompt and the space after it."""
-  ids, _ = data.encode(tokenizer, config.hard_prompt + ' ')
-  return ids
 
 
 def _of_table(experiment, function):
@@ -169,7 +192,7 @@ def initial_prompt(experiment):
   rng = jax.random.key(experiment.config.seed)
   if config.init == 'text':
     text = config.text or experiment.config.hard_prompt
-    text_ids, _ = data.encode(experiment.tokenizer, text)
+    text_ids, _ = template_lib.encode(experiment.template.tokenizer, text)
     initialise = functools.partial(prompt.from_text, text_ids=text_ids)
   elif config.init == 'vocab':
     initialise = functools.partial(prompt.from_vocab, rng=rng)
@@ -264,7 +287,7 @@ def load_prompt(experiment, directory, *, task, eval_config):
     if eval_config is not None:
       config.eval = eval_config
     soft_prompt, _ = best_prompt(directory)
-  _check_positions(config, experiment.lm, experiment.tokenizer)
+  _check_positions(config, experiment.lm, experiment.template)
   return Trained(np.asarray(soft_prompt), config)
 
 
@@ -291,7 +314,7 @@ def _run_config(directory):
 
 def arms(experiment, soft_prompt):
   """Returns {arm: `placement.Placement`}; a hard text always stands in front."""
-  ids = np.asarray(hard_prompt_ids(experiment.config, experiment.tokenizer))
+  ids = np.asarray(experiment.template.in_front(experiment.config.hard_prompt))
   embed = experiment.layout.whole(experiment.lm.embed)
   hard = jax.device_get(embed(experiment.params, ids)).astype(np.float32)
   none = np.zeros((0, experiment.lm.spec.width), np.float32)
@@ -331,7 +354,7 @@ def _read_prompt(experiment, soft_prompt, initial_prompt):
   )
   found = [
     {
-      'tokens': [evaluate.piece(experiment.tokenizer, i) for i in token_ids],
+      'tokens': [evaluate.piece(experiment.template.tokenizer, i) for i in token_ids],
       'cosines': token_cosines.tolist(),
       'relative_norm': float(norm),
     }
@@ -349,7 +372,7 @@ def _data_summary(experiment):
   """Returns for each split its rows, how many were cut, and the share of padding."""
   config = experiment.config
   step_rows = config.train.batch_size * config.train.accumulate
-  summary = {}
+  apart, summary = config.prompt.position == 'suffix', {}
   for split, rows in experiment.splits.items():
     batch_size = step_rows if split == 'train' else experiment.evaluator.batch_size
     summary[split] = {
@@ -357,7 +380,7 @@ def _data_summary(experiment):
       'sources_cut': rows.sources_cut,
       'targets_cut': rows.targets_cut,
       'skipped': rows.skipped,
-      'padding': data.padding(rows.rows, config.prompt.position, batch_size),
+      'padding': data.padding(rows.rows, apart, batch_size),
     }
   return summary
 

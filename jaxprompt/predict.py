@@ -12,7 +12,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxprompt import data
 from jaxprompt import decode
 from jaxprompt import devices
 from jaxprompt import errors
@@ -89,7 +88,8 @@ class _Answerer:
     self._placements = placement.stack(
       [placement.place(x.soft_prompt, x.config.prompt.position) for x in self._prompts]
     )
-    longest = max(x.config.data.max_source_tokens for x in self._prompts) + 1  # newline
+    longest = max(x.config.data.max_source_tokens for x in self._prompts)
+    longest += experiment.template.newline_tokens
     shapes = [length for length in _LENGTHS if length < longest] + [longest]
     self._shapes = [(length, 0) for length in shapes]
     self._program = functools.cache(self._program)
@@ -110,7 +110,7 @@ class _Answerer:
         'predicting',
       )
       for request, ids in zip(requests, found, strict=True):
-        text = evaluate.text(self._experiment.tokenizer, ids)
+        text = evaluate.text(self._experiment.template.tokenizer, ids)
         request.answer['prediction'] = text
     return [request.answer for request in encoded]
 
@@ -119,16 +119,16 @@ class _Answerer:
     if isinstance(row, errors.RowError):
       answer = {'id': tasks.row_id(row.row, index), 'error': str(row)}
       return _Request(answer, 0, [])
-    tokenizer, answer = self._experiment.tokenizer, {'id': tasks.row_id(row, index)}
+    answer = {'id': tasks.row_id(row, index)}
     try:
       which = self._choose(row)
       config = self._prompts[which].config
       head, tail = tasks.parse_source(tasks.TASKS[config.task], row)
-      _, ids = data.fit(tokenizer, head, tail, config.data.max_source_tokens)
+      limit = config.data.max_source_tokens
+      _, ids = self._experiment.template.source(head, tail, limit)
     except errors.RowError as e:
       return _Request({**answer, 'error': str(e)}, 0, [])
-    newline, _ = data.encode(tokenizer, '\n')
-    return _Request(answer, which, [*ids, *newline])
+    return _Request(answer, which, ids)
 
   def _choose(self, row):
     """Returns which prompt is a row's; raises `RowError` if that cannot be said."""
@@ -168,7 +168,7 @@ class _Answerer:
     """Returns the compiled (params, `Placement` of K, rows) -> ids [B, new]."""
     options = decode.Options(
       max_new_tokens=max_new_tokens,
-      eos_id=self._experiment.tokenizer.eos_token_id,
+      eos_id=self._experiment.template.end_id,
       beams=beams,
       sampling=self._sampling,
       axis_name=devices.DATA,

@@ -24,6 +24,7 @@ from jaxprompt import placement
 from jaxprompt import records
 from jaxprompt import results
 from jaxprompt import tasks
+from jaxprompt import template as template_lib
 from jaxprompt.lm import loading
 from jaxprompt.lm import model as lm_model
 
@@ -261,17 +262,14 @@ def _arms(model, trained, source, hard_prompt):
     raise errors.UserError('There is no source; type one, or choose an example.')
   if not hard_prompt:
     raise errors.UserError('The hard prompt is blank; type one.')
-  hard_ids, _ = data.encode(model.tokenizer, hard_prompt + ' ')
-  newline_ids, _ = data.encode(model.tokenizer, '\n')
+  template = template_lib.Template(model.tokenizer)
+  hard_ids = template.in_front(hard_prompt)
   prompt = max(len(hard_ids), trained.placement.tokens)
   positions = model.lm.spec.max_positions
-  limit = positions - prompt - len(newline_ids) - trained.max_new_tokens
-  # The question, qa's last line, is never cut: without it there is nothing to answer.
-  head, newline, tail = (
-    source.rpartition('\n') if trained.task == 'qa' else (source, '', '')
-  )
+  limit = positions - prompt - template.newline_tokens - trained.max_new_tokens
+  head, tail = tasks.head_and_tail(tasks.TASKS[trained.task], source)
   try:
-    head_left, ids = data.fit(model.tokenizer, head, newline + tail, limit)
+    head_left, ids = template.source(head, tail, limit)
   except errors.RowError as e:
     raise errors.UserError(
       f'The model has {positions} positions: {prompt} for the prompt and '
@@ -287,7 +285,6 @@ def _arms(model, trained, source, hard_prompt):
       f'{" before the question" if tail else ""}: the model has '
       f'{positions} positions, which leave it {limit} tokens.'
     )
-  ids = [*ids, *newline_ids]
   none = jnp.zeros((0, model.lm.spec.width), jnp.float32)
   bare = placement.place(none, 'prefix')
   stream = functools.partial(_stream, model, new_tokens=trained.max_new_tokens)

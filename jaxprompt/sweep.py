@@ -22,8 +22,6 @@ import numpy as np
 
 from jaxprompt import checkpoint
 from jaxprompt import config as config_lib
-from jaxprompt import contexts
-from jaxprompt import data
 from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import evaluate
@@ -127,11 +125,11 @@ class Group:
     self._experiment, self._config = experiment, config
     self._configs, self._termination = configs, termination
     self._seeds = list(dict.fromkeys(each.seed for each in configs))
-    self._rows = experiment.splits['train'].rows
-    self._step_rows = config.train.batch_size * config.train.accumulate
-    self._sizes = data.bucket_sizes(self._rows, config.prompt.position)
-    self._shapes = data.shapes(self._sizes, self._step_rows, config.prompt.position)
-    self._epoch_steps = len(self._plan(config.seed, epoch=1))
+    # Batches of several seeds do not meet again: their contexts are not kept.
+    self._loader = experiment_lib.train_loader(
+      experiment, config, keeps_contexts=len(self._seeds) == 1
+    )
+    self._epoch_steps = len(self._loader)
     step = functools.partial(
       train_step,
       experiment.lm,
@@ -141,15 +139,6 @@ class Group:
       tokens_at_a_time=experiment.layout.tokens_at_a_time,
     )
     self._train_step = experiment.layout.spread(step, donate_argnums=0)
-    # Batches of several seeds do not meet again, so their contexts would not be used.
-    one_seed = len(self._seeds) == 1
-    self._contexts = contexts.Contexts(
-      experiment.lm,
-      experiment.params,
-      experiment.layout,
-      dtype=config.train.context_dtype,
-      capacity=contexts.capacity(config.train.context_cache_gb) if one_seed else 0,
-    )
     peaks = self._stack(*(np.float32(each.train.learning_rate) for each in configs))
     self._shared = experiment.params, experiment.layout.replicate(peaks)
     self._places = list(np.ndindex(peaks.shape))  # of the runs, in [seeds, runs]
@@ -179,16 +168,6 @@ class Group:
     )
     return optim.prompt_only(schedule, clip_norm=self._config.train.clip_norm)
 
-  def _plan(self, seed, epoch):
-    return data.epoch_plan(
-      self._sizes,
-      self._shapes,
-      self._step_rows,
-      seed=seed,
-      epoch=epoch,
-      position=self._config.prompt.position,
-    )
-
   def run(self):
     """Trains until the last epoch is done; returns every run's `Trained`."""
     self._termination.safe_points_only = True
@@ -211,47 +190,19 @@ class Group:
 
   def _train_epoch(self, epoch):
     """Takes the epoch's steps; returns their seconds, and the tokens of each run."""
-    plans = [self._plan(seed, epoch) for seed in self._seeds]
+    plans = [self._loader.epoch(seed, epoch) for seed in self._seeds]
     label = (
       f'{len(self._configs)} runs of length {self._config.prompt.length}, '
       f'epoch {epoch}/{self._config.train.epochs}'
     )
     began, tokens = time.monotonic(), []
     for step in self._experiment.evaluator.progress(range(self._epoch_steps), label):
-      rows = self._load([plan[step] for plan in plans])
+      rows = self._loader.load_together([plan[step] for plan in plans])
       self._states, scalars = self._train_step(self._states, self._shared, rows)
       tokens.append(scalars['tokens'])
       jax.block_until_ready(tokens[-2:][0])  # the host prepares one step ahead
     tokens = np.sum(jax.device_get(tokens), axis=0)  # [seeds, runs]
     return time.monotonic() - began, tokens
-
-  def _load(self, planned):
-    """Returns the rows of one step as `train_step` takes them, on the devices.
-
-    Args:
-      planned: each seed's (indices, shape).
-    """
-    layout = self._experiment.layout
-    shape = data.smallest(self._shapes, [shape for _, shape in planned])
-    batches = [
-      data.collate(
-        [self._rows[i] for i in layout.share(indices, self._step_rows)],
-        shape,
-        len(layout.own(self._step_rows)),
-        self._experiment.tokenizer.eos_token_id,
-        self._config.prompt.position,
-      )
-      for indices, _ in planned
-    ]
-    batches = jax.tree.map(lambda *arrays: np.stack(arrays, axis=1), *batches)
-    sources = None
-    if batches.source_ids is not None:
-      (first, *_), _ = planned[0]  # which names the batch: see `train.Trainer`
-      rows = (batches.source_ids, batches.source_mask)
-      sources = self._contexts.get(
-        first, *(x.reshape(-1, *x.shape[2:]) for x in rows)
-      )  # [B * seeds, ...]
-    return layout.place_rows(batches), sources
 
   def _end_epoch(self, epoch, seconds, tokens):
     """Validates every run, keeps the prompts that are the best so far, and saves."""

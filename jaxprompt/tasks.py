@@ -38,6 +38,7 @@ class Task:
     score: from predictions and their gold targets to named `metrics.Statistics`.
     metrics: the names that `score` gives, and `token_match`, the main one first.
     signatures: gives {metric: the settings that it was computed with}.
+    keeps_last_line: whether a source's last line, a question, is never cut.
   """
 
   prompt_name: str
@@ -48,6 +49,7 @@ class Task:
   score: Callable[..., dict[str, metrics.Statistics]]
   metrics: tuple[str, ...]
   signatures: Callable[[], dict[str, str]] = dict
+  keeps_last_line: bool = False
 
 
 def _text(value, name):
@@ -130,6 +132,7 @@ TASKS = {
     source=_qa_source,
     targets=_qa_targets,
     score=metrics.squad,
+    keeps_last_line=True,
     metrics=('squad_f1', 'squad_em', 'token_match'),
   ),
   'translation': Task(
@@ -165,6 +168,14 @@ def parse_source(task, row):
   """Returns the head and the tail of a row's source alone; raises as `parse`."""
   head, tail = task.source(row)
   return clean(head).strip(), clean(tail)
+
+
+def head_and_tail(task, source):
+  """Returns the head and the tail of a source that is typed as one text."""
+  if not task.keeps_last_line:
+    return source, ''
+  head, newline, tail = source.rpartition('\n')
+  return head, newline + tail
 
 
 def row_id(row, index):

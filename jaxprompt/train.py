@@ -10,8 +10,6 @@ import jax
 import numpy as np
 
 from jaxprompt import checkpoint
-from jaxprompt import contexts
-from jaxprompt import data
 from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import evaluate
@@ -96,12 +94,8 @@ class Trainer:
     self._experiment, self._config = experiment, config
     self._layout = experiment.layout
     self._checkpoints, self._termination = checkpoints, termination
-    self._suffix = config.prompt.position == 'suffix'
-    self._rows = experiment.splits['train'].rows
-    self._step_rows = config.train.batch_size * config.train.accumulate
-    self._sizes = data.bucket_sizes(self._rows, config.prompt.position)
-    self._shapes = data.shapes(self._sizes, self._step_rows, config.prompt.position)
-    self._epoch_steps = len(self._plan(epoch=1))
+    self._loader = experiment_lib.train_loader(experiment, config)
+    self._epoch_steps = len(self._loader)
     self._schedule = optim.schedule(
       config.train.schedule,
       peak=config.train.learning_rate,
@@ -123,13 +117,6 @@ class Trainer:
       )
 
     self._train_step = self._layout.spread(step, donate_argnums=0)
-    self._contexts = contexts.Contexts(
-      experiment.lm,
-      experiment.params,
-      self._layout,
-      dtype=config.train.context_dtype,
-      capacity=contexts.capacity(config.train.context_cache_gb),
-    )
     state = steps.init_state(soft_prompt, experiment.params, tx)
     state, self.place = jax.device_get(state), Place()
     restored = checkpoints.restore(state, dataclasses.asdict(self.place))
@@ -170,28 +157,18 @@ class Trainer:
       self._checkpoints.close()
       self._termination.safe_points_only = False
 
-  def _plan(self, epoch):
-    return data.epoch_plan(
-      self._sizes,
-      self._shapes,
-      self._step_rows,
-      seed=self._config.seed,
-      epoch=epoch,
-      position=self._config.prompt.position,
-    )
-
   def _log_padding(self):
     log.info(
       '%d steps an epoch, %d shapes, %.1f%% of the tokens are padding',
       self._epoch_steps,
-      len(self._shapes),
-      100 * data.padding(self._rows, self._config.prompt.position, self._step_rows),
+      len(self._loader.shapes),
+      100 * self._loader.padding,
     )
 
   def _train_epoch(self):
     """Takes the steps that are left of the epoch."""
     place, every = self.place, self._config.checkpoint.every_steps
-    plan = self._plan(place.epoch)
+    plan = self._loader.epoch(self._config.seed, place.epoch)
     label = f'epoch {place.epoch}/{self._config.train.epochs}'
     progress = writer.Progress(label, len(plan), done=place.batch)
     first_step = self.step - place.batch
@@ -199,7 +176,7 @@ class Trainer:
     try:
       for indices, shape in plan[place.batch :]:
         self.state, scalars = self._train_step(
-          self.state, self._experiment.params, self._load(indices, shape)
+          self.state, self._experiment.params, self._loader.load(indices, shape)
         )
         place.batch += 1
         step = first_step + place.batch
@@ -214,22 +191,6 @@ class Trainer:
         self._termination.check()
     finally:
       progress.close()
-
-  def _load(self, indices, shape):
-    """Returns a batch and its context, if its source stands apart, on the devices."""
-    rows = [self._rows[i] for i in self._layout.share(indices, self._step_rows)]
-    batch = data.collate(
-      rows,
-      shape,
-      len(self._layout.own(self._step_rows)),
-      self._experiment.tokenizer.eos_token_id,
-      self._config.prompt.position,
-    )
-    context = None
-    if self._suffix:
-      # Any of its rows names the batch: they are together in every epoch.
-      context = self._contexts.get(indices[0], batch.source_ids, batch.source_mask)
-    return self._layout.place_rows(batch), context
 
   def _waited(self):
     """Says whether it is time to fetch; a loss that ends the run must end it in all."""

@@ -16,6 +16,7 @@ from jaxprompt import prompt
 from jaxprompt import sources
 from jaxprompt import steps
 from jaxprompt import tasks
+from jaxprompt import template
 from jaxprompt.lm import loading
 
 
@@ -28,10 +29,15 @@ def test_bfloat16_leaves_the_loss_of_every_task_within_one_percent():
     for name, task in tasks.TASKS.items():
       split = sources.read(embedded.data_path('tiny', name), '')['test']
       rows = data.load(
-        tokenizer, task, split, size=24, max_source_tokens=96, max_target_tokens=30
+        template.Template(tokenizer),
+        task,
+        split,
+        size=24,
+        max_source_tokens=96,
+        max_target_tokens=30,
       ).rows
-      batch = data.collate(rows, (128, 31), 24, tokenizer.eos_token_id, 'prefix')
-      text_ids, _ = data.encode(tokenizer, task.hard_prompt)
+      batch = data.collate(rows, (128, 31), 24, tokenizer.eos_token_id)
+      text_ids, _ = template.encode(tokenizer, task.hard_prompt)
       table = lm.embed(params, np.arange(lm.spec.vocab_size))
       soft_prompt = prompt.from_text(jnp.asarray(table), 12, text_ids=text_ids)
       nats, counts = row_losses(params, placement.place(soft_prompt, 'prefix'), batch)

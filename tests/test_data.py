@@ -10,12 +10,13 @@ from jaxprompt import data
 from jaxprompt import errors
 from jaxprompt import sources
 from jaxprompt import tasks
+from jaxprompt import template
 
 
 def _load(tokenizer, task, rows, source=90, target=20, size=0, skip=False):
   split = sources.Split(rows, lambda i: f'rows.jsonl line {i + 1}')
   return data.load(
-    tokenizer,
+    template.Template(tokenizer),
     tasks.TASKS[task],
     split,
     size=size,
@@ -27,6 +28,8 @@ def _load(tokenizer, task, rows, source=90, target=20, size=0, skip=False):
 
 class _Silent:
   """A tokenizer to which no text is any token."""
+
+  eos_token_id = 0
 
   def __call__(self, text, **_):
     return {'input_ids': [], 'offset_mapping': []}
@@ -112,7 +115,7 @@ def test_text_may_hold_anything(tokenizer, text):
   assert 1 < len(row.source_ids) <= 91 and 1 < len(row.target_ids) <= 21
   assert tokenizer.eos_token_id not in row.source_ids
   row.source.encode('utf-8')
-  ids, _ = data.encode(tokenizer, row.source + '\n')
+  ids, _ = template.encode(tokenizer, row.source + '\n')
   assert row.source_ids.tolist() == ids
 
 
@@ -155,11 +158,11 @@ def test_a_row_that_cannot_be_used_is_named(tokenizer, row, message):
 
 
 def test_a_tokenizer_that_drops_the_newline_or_a_source_is_refused(tokenizer):
-  data.check_newline(tokenizer, 'gpt2')
+  template.check_tokenizer(tokenizer, 'gpt2')
   with pytest.raises(errors.UserError, match="'m' has a tokenizer that makes no token"):
-    data.check_newline(_Silent(), 'm')
+    template.check_tokenizer(_Silent(), 'm')
   with pytest.raises(errors.RowError, match="'a source' is no token to the tokenizer"):
-    data.fit(_Silent(), 'a source', '', 9)
+    template.Template(_Silent()).source('a source', '', 9)
 
 
 LENGTHS = np.random.default_rng(0).integers(20, 300, 203)
@@ -190,7 +193,7 @@ def test_batches_fit_their_shape_with_little_padding_and_few_shapes():
 
 @pytest.mark.parametrize('rng', [None, np.random.default_rng(1)])
 def test_sources_and_targets_padded_apart_come_in_few_shapes_that_hold_them(rng):
-  shapes = data.shapes(APART, 8, 'suffix')
+  shapes = data.shapes(APART, 8, apart=True)
   plan = data.plan(APART, shapes, 8, rng)
   assert len(shapes) <= data.MAX_SHAPES
   assert {shape for _, shape in plan} <= set(shapes)
@@ -206,7 +209,7 @@ def test_targets_padded_apart_are_padded_less_than_by_the_sources_length_alone()
     return sum(targets for _, (_, targets) in data.plan(APART, shapes, 8))
 
   by_source = data.shapes(APART, 8)
-  assert padded_targets(data.shapes(APART, 8, 'suffix')) < 0.6 * padded_targets(
+  assert padded_targets(data.shapes(APART, 8, apart=True)) < 0.6 * padded_targets(
     by_source
   )
 
@@ -235,7 +238,7 @@ def test_few_batches_share_one_shape():
 def test_rows_that_stay_together_do_so_in_every_epoch_and_come_in_another_order():
   shapes = data.shapes(SIZES, 8)
   plans = [
-    data.epoch_plan(SIZES, shapes, 8, seed=seed, epoch=epoch, position='suffix')
+    data.epoch_plan(SIZES, shapes, 8, seed=seed, epoch=epoch, apart=True)
     for seed, epoch in ((0, 1), (0, 2), (1, 1))
   ]
   first, second, other_seed = ([tuple(rows) for rows, _ in plan] for plan in plans)
@@ -245,11 +248,11 @@ def test_rows_that_stay_together_do_so_in_every_epoch_and_come_in_another_order(
 
 def test_the_order_is_a_function_of_seed_and_epoch(tokenizer):
   rows = _load(tokenizer, 'qa', [ROWS['qa'](i) for i in range(40)]).rows
-  sizes = data.bucket_sizes(rows, 'prefix')
+  sizes = data.bucket_sizes(rows, apart=False)
   shapes = data.shapes(sizes, 4)
 
   def order(seed, epoch):
-    plan = data.epoch_plan(sizes, shapes, 4, seed=seed, epoch=epoch, position='prefix')
+    plan = data.epoch_plan(sizes, shapes, 4, seed=seed, epoch=epoch, apart=False)
     return [indices.tolist() for indices, _ in plan]
 
   assert order(0, 1) == order(0, 1)
@@ -260,7 +263,7 @@ def test_the_order_is_a_function_of_seed_and_epoch(tokenizer):
 def test_a_short_batch_is_filled_with_rows_that_count_nothing(tokenizer):
   rows = _load(tokenizer, 'qa', [ROWS['qa'](i) for i in range(2)]).rows
   length = max(row.length for row in rows)
-  batch = data.collate(rows, (length + 1, 15), 3, pad_id=5, position='prefix')
+  batch = data.collate(rows, (length + 1, 15), 3, pad_id=5)
   assert batch.input_ids.shape == batch.attention_mask.shape == (3, length + 1)
   assert batch.loss_mask.sum(axis=1).tolist() == [
     *(len(row.target_ids) for row in rows),
@@ -274,8 +277,8 @@ def test_a_short_batch_is_filled_with_rows_that_count_nothing(tokenizer):
 
 def test_before_a_suffix_prompt_the_source_comes_apart(tokenizer):
   rows = _load(tokenizer, 'qa', [ROWS['qa'](i) for i in range(2)]).rows
-  shape = tuple(data.bucket_sizes(rows, 'suffix').max(axis=0) + (2, 1))
-  batch = data.collate(rows, shape, 3, pad_id=5, position='suffix')
+  shape = tuple(data.bucket_sizes(rows, apart=True).max(axis=0) + (2, 1))
+  batch = data.collate(rows, shape, 3, pad_id=5, apart=True)
   assert batch.source_ids.shape == batch.source_mask.shape == (3, shape[0])
   assert batch.input_ids.shape == batch.loss_mask.shape == (3, shape[1])
   for i, row in enumerate(rows):

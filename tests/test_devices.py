@@ -22,6 +22,7 @@ from jaxprompt import decode
 from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import evaluate
+from jaxprompt import loader
 from jaxprompt import optim
 from jaxprompt import placement
 from jaxprompt import steps
@@ -97,16 +98,14 @@ def _train(layout, model, rows, accumulate=1, position='prefix'):
   step = layout.spread(step, donate_argnums=0)
   placed = layout.place_params(lm, params)
   state = layout.replicate(jax.device_get(steps.init_state(prompt, params, tx)))
-  sizes = data_lib.bucket_sizes(rows, position)
-  shapes, scalars = data_lib.shapes(sizes, 16, position), []
+  batches = loader.Loader(
+    rows, layout, batch_size=16, pad_id=1, apart=position == 'suffix'
+  )
+  scalars = []
   for epoch in range(10):  # of a full batch and one of 5 rows
-    plan = data_lib.epoch_plan(
-      sizes, shapes, 16, seed=0, epoch=epoch, position=position
-    )
-    for indices, shape in plan:
-      chosen = [rows[i] for i in layout.share(indices, 16)]
-      batch = data_lib.collate(chosen, shape, len(layout.own(16)), 1, position)
-      state, found = step(state, placed, layout.place_rows(batch))
+    for indices, shape in batches.epoch(0, epoch):
+      batch, _ = batches.load(indices, shape)
+      state, found = step(state, placed, batch)
       scalars.append(jax.device_get(found))
   return np.asarray(state.soft_prompt), scalars
 

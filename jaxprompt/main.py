@@ -32,7 +32,6 @@ from jaxprompt import config as config_lib
 from jaxprompt import decode
 from jaxprompt import devices
 from jaxprompt import errors
-from jaxprompt import experiment as experiment_lib
 from jaxprompt import output
 from jaxprompt import peft
 from jaxprompt import predict
@@ -41,10 +40,12 @@ from jaxprompt import records
 from jaxprompt import report
 from jaxprompt import results
 from jaxprompt import serve
+from jaxprompt import setup
 from jaxprompt import sources
 from jaxprompt import sweep
 from jaxprompt import tasks
 from jaxprompt import train
+from jaxprompt import trained
 from jaxprompt import workdir as workdir_lib
 from jaxprompt import writer
 
@@ -91,7 +92,7 @@ def _eval(values, _):
       '--workdir of its own'
     )
   (path,) = paths.values()
-  return _measure(train.evaluate_given, values, experiment_lib.adopt(config, path))
+  return _measure(train.evaluate_given, values, trained.adopt(config, path))
 
 
 def _measure(function, values, config):
@@ -162,9 +163,9 @@ def _predict(values, _):
     paths.setdefault('', workdir)
   progress = writer.show_progress(train.Termination().check)
   layout = devices.layout(**config.parallel)
-  experiment = experiment_lib.build_model(config, layout, progress)
+  experiment = setup.build_model(config, layout, progress)
   prompts = {
-    name: experiment_lib.load_prompt(
+    name: trained.load_prompt(
       experiment,
       directory,
       task=name if name in tasks.TASKS else None,
@@ -255,7 +256,7 @@ def _export(values, _):
     )
   directory = pathlib.Path(os.path.expanduser(path))
   peft.check_output(directory, values.overwrite)
-  peft.write(directory, experiment_lib.adapter(config, workdir))
+  peft.write(directory, trained.adapter(config, workdir))
   print(f'adapter: {directory}')
   return 0
 
@@ -291,7 +292,7 @@ def _serve(values, _):
       f'--prompt {str(paths[""])!r} has no name here; expected NAME=WORKDIR'
     )
   config, workdir = _trained_run(values)
-  serve.run(config.to_dict(), workdir, paths, host=values.host, port=values.port)
+  serve.run(config, workdir, paths, host=values.host, port=values.port)
   return 0
 
 

@@ -40,9 +40,9 @@ def predict(experiment, prompts, input_path, output, *, sampling, seed):
   A row that cannot be used gets {"id", "error"}.
 
   Args:
-    experiment: `experiment.Experiment`; needs no splits.
-    prompts: {name: `experiment.Trained`}. A row's column `prompt` names its own; '' is
-      that of rows that name none.
+    experiment: `setup.Experiment`; needs no splits.
+    prompts: {name: `trained.TrainedPrompt`}. A row's column `prompt` names its own;
+      '' is that of rows that name none.
     input_path: see `sources.stream`; rows in the hub's columns, targets not needed.
     output: from `output.open_output`; rows that it has are not answered again.
     sampling: `decode.Sampling`, or None for greedy generation or beams, as the
@@ -66,11 +66,11 @@ def made_of(experiment, prompts, input_path, *, sampling, seed):
     'prompt': {
       name: {
         'content': hashlib.sha256(x.soft_prompt.tobytes()).hexdigest(),
-        'position': x.config.prompt.position,
-        'task': x.config.task,
-        'max_source_tokens': x.config.data.max_source_tokens,
-        'max_new_tokens': x.config.eval.max_new_tokens,
-        'beams': x.config.eval.beams,
+        'position': x.position,
+        'task': x.task,
+        'max_source_tokens': x.max_source_tokens,
+        'max_new_tokens': x.max_new_tokens,
+        'beams': x.beams,
       }
       for name, x in prompts.items()
     },
@@ -85,10 +85,8 @@ class _Answerer:
   def __init__(self, experiment, prompts, sampling, seed):
     self._experiment, self._sampling, self._seed = experiment, sampling, seed
     self._names, self._prompts = list(prompts), list(prompts.values())
-    self._placements = placement.stack(
-      [placement.place(x.soft_prompt, x.config.prompt.position) for x in self._prompts]
-    )
-    longest = max(x.config.data.max_source_tokens for x in self._prompts)
+    self._placements = placement.stack([x.placement for x in self._prompts])
+    longest = max(x.max_source_tokens for x in self._prompts)
     longest += experiment.template.newline_tokens
     shapes = [length for length in _LENGTHS if length < longest] + [longest]
     self._shapes = [(length, 0) for length in shapes]
@@ -122,9 +120,9 @@ class _Answerer:
     answer = {'id': tasks.row_id(row, index)}
     try:
       which = self._choose(row)
-      config = self._prompts[which].config
-      head, tail = tasks.parse_source(tasks.TASKS[config.task], row)
-      limit = config.data.max_source_tokens
+      own = self._prompts[which]
+      head, tail = tasks.parse_source(tasks.TASKS[own.task], row)
+      limit = own.max_source_tokens
       _, ids = self._experiment.template.source(head, tail, limit)
     except errors.RowError as e:
       return _Request({**answer, 'error': str(e)}, 0, [])
@@ -147,10 +145,10 @@ class _Answerer:
 
   def _settings(self, request):
     """Returns (beams, most new tokens): what all rows of a batch have in common."""
-    config = self._prompts[request.which].config.eval
-    if config.beams > 1 and not self._sampling:
-      return config.beams, config.max_new_tokens
-    return 1, max(x.config.eval.max_new_tokens for x in self._prompts)
+    own = self._prompts[request.which]
+    if own.beams > 1 and not self._sampling:
+      return own.beams, own.max_new_tokens
+    return 1, max(x.max_new_tokens for x in self._prompts)
 
   def _run(self, settings, requests, indices, tokens):
     """Generates for the requests of some indices; see `evaluate.outputs`."""
@@ -159,7 +157,7 @@ class _Answerer:
     seeds = np.zeros(own, np.uint32)
     for i, request in enumerate(requests[i] for i in indices):
       which[i] = request.which
-      limits[i] = self._prompts[request.which].config.eval.max_new_tokens
+      limits[i] = self._prompts[request.which].max_new_tokens
       seeds[i] = zlib.crc32(f'{self._seed} {request.answer["id"]}'.encode())
     rows = self._experiment.layout.place_rows((which, limits, seeds, *tokens))
     return self._program(*settings)(self._experiment.params, self._placements, rows)

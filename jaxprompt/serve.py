@@ -17,15 +17,17 @@ import jax.numpy as jnp
 
 from jaxprompt import data
 from jaxprompt import decode
+from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import evaluate
-from jaxprompt import experiment as experiment_lib
 from jaxprompt import placement
 from jaxprompt import records
 from jaxprompt import results
+from jaxprompt import setup
 from jaxprompt import tasks
 from jaxprompt import template as template_lib
-from jaxprompt.lm import loading
+from jaxprompt import trained
+from jaxprompt import writer
 from jaxprompt.lm import model as lm_model
 
 log = logging.getLogger(__name__)
@@ -41,31 +43,29 @@ class Model:
   """A frozen model and its two compiled programs.
 
   Attributes:
-    lm, params, tokenizer: from `loading.load`.
+    lm, params, template: of `setup.Experiment`.
     first: (params, `placement.Placement`, ids [1, T], mask [1, T], max_new_tokens) ->
       the first new token [1], and the `decode.State`.
     then: (params, state, token [1]) -> the token after it, and the state.
     lock: held by who computes a token, so that visitors take turns.
+    closed: set when no more tokens are to be computed.
   """
 
   lm: lm_model.LanguageModel
   params: dict
-  tokenizer: object
+  template: template_lib.Template
   first: Callable
   then: Callable
   lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+  closed: threading.Event = dataclasses.field(default_factory=threading.Event)
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
-  """A trained prompt to choose."""
+class Choice:
+  """A prompt to choose on the page."""
 
-  placement: placement.Placement
-  task: str
-  hard_prompt: str  # the text of its run's hard arm
-  max_new_tokens: int
-  beams: int  # of its run's evaluation
-  examples: list[str]  # sources of its test rows
+  prompt: trained.TrainedPrompt
+  examples: list[str]  # sources of its run's test rows
 
 
 @dataclasses.dataclass
@@ -88,7 +88,7 @@ def served(config, workdir, others, *, host, port):
   """Serves the page while the context lasts; gives its address.
 
   Args:
-    config: a nested dict, to use the run with whose prompt comes first.
+    config: to use the run with whose prompt comes first.
     workdir: an epath, of that run.
     others: {name: epath} of runs with the same model.
     host, port: where.
@@ -122,8 +122,10 @@ def served(config, workdir, others, *, host, port):
     yield demo.local_url
   finally:
     demo.close(verbose=False)
-    # For good: a process that exits while a thread is inside XLA is aborted.
-    model.lock.acquire()
+    # A process that exits while a thread is inside XLA is aborted.
+    model.closed.set()
+    with model.lock:
+      pass
 
 
 def _check_address(host, port):
@@ -150,28 +152,23 @@ def _import_gradio():
 
 
 def _load(config, workdir, others):
-  """Returns the `Model` and {name: `Trained`}, the workdir's own first."""
-  lm, params, tokenizer, fingerprint = loading.load(
-    config['model']['path'], config['model']['dtype']
-  )
-  records.check_content(workdir, fingerprint)
-  lm = lm.on(jax.default_backend())
-  params = jax.device_put(params)  # on one device: a page has few visitors
-  prompts = {config['prompt']['name']: _trained(workdir, config)}
-  for name, other in others.items():
-    other_config = _config(other)
+  """Returns the `Model` and {name: `Choice`}, the workdir's own first."""
+  layout = devices.layout(**config.parallel)
+  progress = writer.show_progress(lambda: None)
+  experiment = setup.build_model(config, layout, progress)
+  lm, prompts = experiment.lm, {}
+  for name, directory in [(config.prompt.name, workdir), *others.items()]:
     if name in prompts:
       raise errors.UserError(
-        f'--prompt {name}={other}: another prompt is called {name}; choose another name'
+        f'--prompt {name}={directory}: another prompt is called {name}; choose another '
+        'name'
       )
-    theirs, ours = (each['model']['dtype'] for each in (other_config, config))
-    if theirs != ours:
-      raise errors.UserError(
-        f'--prompt {name}={other} has model.dtype {theirs}, not {ours}; serve prompts '
-        'of one model'
-      )
-    records.check_content(other, fingerprint, f'--prompt {name}')
-    prompts[name] = _trained(other, other_config)
+    eval_config = config.eval if directory == workdir else None
+    prompt = trained.load_prompt(
+      experiment, directory, task=None, eval_config=eval_config
+    )
+    rows = records.read_predictions(directory, 'soft')
+    prompts[name] = Choice(prompt, [row['source'] for row in rows[:_EXAMPLES]])
 
   def first(params, arm, ids, mask, max_new_tokens):
     logits, state = decode.prefill(
@@ -186,8 +183,8 @@ def _load(config, workdir, others):
   return (
     Model(
       lm,
-      params,
-      tokenizer,
+      experiment.params,
+      experiment.template,
       jax.jit(first, static_argnames='max_new_tokens'),
       jax.jit(then, donate_argnums=1),
     ),
@@ -199,38 +196,21 @@ def _likeliest(logits):
   return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
-def _config(workdir):
-  return records.read_config(workdir)['config']
-
-
-def _trained(workdir, config):
-  soft_prompt, _ = experiment_lib.best_prompt(workdir)
-  rows = records.read_predictions(workdir, 'soft')
-  return Trained(
-    placement.place(soft_prompt, config['prompt']['position']),
-    config['task'],
-    config['hard_prompt'],
-    config['eval']['max_new_tokens'],
-    config['eval']['beams'],
-    [row['source'] for row in rows[:_EXAMPLES]],
-  )
-
-
 def _warm_up(model, prompts):
   """Compiles what the examples need, so that no visitor's seconds count it."""
-  for trained in prompts.values():
-    for source in trained.examples[:1]:
-      _, arms = _arms(model, trained, source, trained.hard_prompt)
+  for choice in prompts.values():
+    for source in choice.examples[:1]:
+      _, arms = _arms(model, choice.prompt, source, choice.prompt.hard_prompt)
       for tokens in arms.values():
         next(tokens, None), next(tokens, None)
 
 
-def answer(model, trained, source, hard_prompt):
+def answer(model, prompt, source, hard_prompt):
   """Answers a source with the three arms, a token each in turn.
 
   Args:
     model: `Model`.
-    trained: `Trained`.
+    prompt: `trained.TrainedPrompt`.
     source: as a row of the task has it.
     hard_prompt: the text of the hard arm.
 
@@ -240,11 +220,13 @@ def answer(model, trained, source, hard_prompt):
   Raises:
     UserError: if there is nothing to answer, or no room for it.
   """
-  note, arms = _arms(model, trained, source, hard_prompt)
+  note, arms = _arms(model, prompt, source, hard_prompt)
   answers = {arm: Answer() for arm in arms}
   while arms:
     for arm, tokens in list(arms.items()):
       with model.lock:
+        if model.closed.is_set():
+          return
         began = time.monotonic()
         token = next(tokens, None)
         answers[arm].seconds += time.monotonic() - began
@@ -255,30 +237,30 @@ def answer(model, trained, source, hard_prompt):
     yield note, answers
 
 
-def _arms(model, trained, source, hard_prompt):
+def _arms(model, prompt, source, hard_prompt):
   """Returns the note, and {arm: an iterator over its tokens}."""
   source, hard_prompt = (tasks.clean(x).strip() for x in (source, hard_prompt))
   if not source:
     raise errors.UserError('There is no source; type one, or choose an example.')
   if not hard_prompt:
     raise errors.UserError('The hard prompt is blank; type one.')
-  template = template_lib.Template(model.tokenizer)
+  template = model.template
   hard_ids = template.in_front(hard_prompt)
-  prompt = max(len(hard_ids), trained.placement.tokens)
+  longest = max(len(hard_ids), len(prompt.soft_prompt))
   positions = model.lm.spec.max_positions
-  limit = positions - prompt - template.newline_tokens - trained.max_new_tokens
-  head, tail = tasks.head_and_tail(tasks.TASKS[trained.task], source)
+  limit = positions - longest - template.newline_tokens - prompt.max_new_tokens
+  head, tail = tasks.head_and_tail(tasks.TASKS[prompt.task], source)
   try:
     head_left, ids = template.source(head, tail, limit)
   except errors.RowError as e:
     raise errors.UserError(
-      f'The model has {positions} positions: {prompt} for the prompt and '
-      f'{trained.max_new_tokens} for the answer leave {max(limit, 0)} tokens, too few '
+      f'The model has {positions} positions: {longest} for the prompt and '
+      f'{prompt.max_new_tokens} for the answer leave {max(limit, 0)} tokens, too few '
       'for what cannot be cut; shorten the hard prompt or the question.'
     ) from e
   notes = []
-  if trained.beams > 1:
-    notes.append(f'Greedy answers; the run was measured with {trained.beams} beams.')
+  if prompt.beams > 1:
+    notes.append(f'Greedy answers; the run was measured with {prompt.beams} beams.')
   if head_left != head:
     notes.append(
       f'The source was cut by its last {len(head) - len(head_left):,} characters'
@@ -287,19 +269,19 @@ def _arms(model, trained, source, hard_prompt):
     )
   none = jnp.zeros((0, model.lm.spec.width), jnp.float32)
   bare = placement.place(none, 'prefix')
-  stream = functools.partial(_stream, model, new_tokens=trained.max_new_tokens)
+  stream = functools.partial(_stream, model, new_tokens=prompt.max_new_tokens)
   return ' '.join(notes), {
     'none': stream(bare, ids),
     # As ids, not as a matrix in front: another length of text compiles nothing new.
     'hard': stream(bare, [*hard_ids, *ids]),
-    'soft': stream(trained.placement, ids),
+    'soft': stream(prompt.placement, ids),
   }
 
 
 def _stream(model, arm, ids, new_tokens):
   """Yields the tokens of greedy generation up to and without the end of text."""
   length = max(_SHORTEST, 1 << (len(ids) - 1).bit_length())
-  eos_id = model.tokenizer.eos_token_id
+  eos_id = model.template.end_id
   input_ids, mask = data.pad([ids], length, 1, eos_id)
   token, state = model.first(
     model.params,
@@ -323,7 +305,7 @@ def _build(gradio, model, prompts):
   def respond(name, source, hard_prompt):
     shown = 0.0
     try:
-      for note, answers in answer(model, prompts[name], source, hard_prompt):
+      for note, answers in answer(model, prompts[name].prompt, source, hard_prompt):
         if time.monotonic() - shown > _SECONDS_BETWEEN_UPDATES:
           yield _show(model, note, answers)
           shown = time.monotonic()
@@ -339,7 +321,7 @@ def _build(gradio, model, prompts):
     )
     with gradio.Row():
       choice = gradio.Dropdown(names, value=names[0], label='Soft prompt')
-      hard = gradio.Textbox(prompts[names[0]].hard_prompt, label='Hard prompt')
+      hard = gradio.Textbox(prompts[names[0]].prompt.hard_prompt, label='Hard prompt')
     # gradio's own Examples at times raise script errors as the page loads.
     example = gradio.Dropdown(
       [(f'{name} {_short(text)}', i) for i, (name, text) in enumerate(examples)],
@@ -358,7 +340,9 @@ def _build(gradio, model, prompts):
           outputs.append(gradio.Textbox(label=arm, lines=4, elem_id=arm))
           outputs.append(gradio.Markdown(elem_id=f'{arm}-speed'))
     example.input(examples.__getitem__, example, [choice, source], api_name=False)
-    choice.change(lambda name: prompts[name].hard_prompt, choice, hard, api_name=False)
+    choice.change(
+      lambda name: prompts[name].prompt.hard_prompt, choice, hard, api_name=False
+    )
     gradio.on(
       [ask.click, source.submit],
       respond,
@@ -379,6 +363,6 @@ def _show(model, note, answers):
   values = [note and f'**{note}**']
   for answered in answers.values():
     tokens, seconds = len(answered.ids), answered.seconds
-    values.append(evaluate.text(model.tokenizer, answered.ids))
+    values.append(evaluate.text(model.template.tokenizer, answered.ids))
     values.append(f'{tokens} tokens, {seconds:.2f} s, {tokens / seconds:.0f} tokens/s')
   return values

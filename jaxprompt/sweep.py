@@ -21,18 +21,20 @@ import jax
 import numpy as np
 
 from jaxprompt import checkpoint
+from jaxprompt import comparison
 from jaxprompt import config as config_lib
 from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import evaluate
-from jaxprompt import experiment as experiment_lib
 from jaxprompt import metrics
 from jaxprompt import optim
 from jaxprompt import placement
 from jaxprompt import records
 from jaxprompt import results
+from jaxprompt import setup
 from jaxprompt import steps
 from jaxprompt import train
+from jaxprompt import trained
 from jaxprompt import workdir as workdir_lib
 from jaxprompt import writer
 
@@ -89,7 +91,7 @@ def train_step(lm, tx_of, accumulate, states, shared, rows, **options):
   return seeds(states, peaks, batches, sources)
 
 
-class Trained(NamedTuple):
+class Outcome(NamedTuple):
   """What became of a run."""
 
   config: object  # of the run by itself
@@ -126,7 +128,7 @@ class Group:
     self._configs, self._termination = configs, termination
     self._seeds = list(dict.fromkeys(each.seed for each in configs))
     # Batches of several seeds do not meet again: their contexts are not kept.
-    self._loader = experiment_lib.train_loader(
+    self._loader = setup.train_loader(
       experiment, config, keeps_contexts=len(self._seeds) == 1
     )
     self._epoch_steps = len(self._loader)
@@ -169,7 +171,7 @@ class Group:
     return optim.prompt_only(schedule, clip_norm=self._config.train.clip_norm)
 
   def run(self):
-    """Trains until the last epoch is done; returns every run's `Trained`."""
+    """Trains until the last epoch is done; returns every run's `Outcome`."""
     self._termination.safe_points_only = True
     try:
       for epoch in range(self._epochs_done + 1, self._config.train.epochs + 1):
@@ -182,7 +184,7 @@ class Group:
       self._termination.safe_points_only = False
     states = jax.device_get(self._states)
     return [
-      Trained(config, records, jax.tree.map(lambda x, at=at: x[at], states))
+      Outcome(config, records, jax.tree.map(lambda x, at=at: x[at], states))
       for config, records, at in zip(
         self._configs, self._records, self._places, strict=True
       )
@@ -273,46 +275,46 @@ def sweep(config, workdir, termination):
   layout.check_divides(config.train.batch_size)
   longest = max(configs, key=lambda each: each.prompt.length)
   progress = writer.show_progress(termination.check)
-  experiment = experiment_lib.build(longest, layout, progress)
+  experiment = setup.build(longest, layout, progress)
   records.check_content(workdir, experiment.fingerprints)
   prompts = [
-    experiment_lib.initial_prompt(dataclasses.replace(experiment, config=each))
+    trained.initial_prompt(dataclasses.replace(experiment, config=each))
     for each in configs
   ]
   # Only now is the workdir this sweep's: one that could not begin leaves no claim.
   setting = results.setting(config, experiment.fingerprints)
   workdir_lib.write_json(workdir / 'config.json', setting)
-  trained = _train(experiment, configs, prompts, workdir / 'groups', termination)
-  best = min(trained, key=lambda run: run.validation_loss)
+  outcomes = _train(experiment, configs, prompts, workdir / 'groups', termination)
+  best = min(outcomes, key=lambda run: run.validation_loss)
   if best.diverged:
     raise errors.UserError(
       'the loss of every run is not finite; lower the learning rates and start in '
       'another --workdir'
     )
-  for i, run in enumerate(trained):
+  for i, run in enumerate(outcomes):
     if not run.diverged:
       _write_run(run, workdir / 'runs' / str(i), experiment.fingerprints)
   _write_run(best, workdir / BEST, experiment.fingerprints)
-  experiment_lib.compare(
+  comparison.compare(
     dataclasses.replace(experiment, config=best.config),
     best.state.best_prompt,
     best.epochs,
     workdir / BEST,
     best.state.initial_prompt,
   )
-  found = _summary(config, trained, experiment.fingerprints)
+  found = _summary(config, outcomes, experiment.fingerprints)
   workdir_lib.write_json(workdir / FILE, found)
   return found
 
 
 def _train(experiment, configs, prompts, directory, termination):
-  """Trains the runs, one group after the other; returns their `Trained`."""
-  trained = []
+  """Trains the runs, one group after the other; returns their `Outcome`s."""
+  outcomes = []
   runs = zip(configs, prompts, strict=True)
   for length, group in itertools.groupby(runs, lambda run: run[0].prompt.length):
     own = zip(*group, strict=True)  # configs, prompts
-    trained += Group(experiment, *own, directory / str(length), termination).run()
-  return trained
+    outcomes += Group(experiment, *own, directory / str(length), termination).run()
+  return outcomes
 
 
 def _write_run(run, workdir, fingerprints):
@@ -331,7 +333,7 @@ def _write_run(run, workdir, fingerprints):
   checkpoints.close()
 
 
-def _summary(config, trained, fingerprints):
+def _summary(config, outcomes, fingerprints):
   """Returns the content of sweep.json."""
   return {
     'task': config.task,
@@ -349,9 +351,9 @@ def _summary(config, trained, fingerprints):
         'best_epoch': None if run.diverged else results.best_epoch(run.epochs),
         'validation_loss': None if run.diverged else run.validation_loss,
       }
-      for i, run in enumerate(trained)
+      for i, run in enumerate(outcomes)
     ],
-    'best': min(range(len(trained)), key=lambda i: trained[i].validation_loss),
+    'best': min(range(len(outcomes)), key=lambda i: outcomes[i].validation_loss),
   }
 
 

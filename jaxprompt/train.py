@@ -10,16 +10,18 @@ import jax
 import numpy as np
 
 from jaxprompt import checkpoint
+from jaxprompt import comparison
 from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import evaluate
-from jaxprompt import experiment as experiment_lib
 from jaxprompt import optim
 from jaxprompt import placement
 from jaxprompt import processes
 from jaxprompt import records
 from jaxprompt import results
+from jaxprompt import setup
 from jaxprompt import steps
+from jaxprompt import trained
 from jaxprompt import workdir as workdir_lib
 from jaxprompt import writer
 
@@ -94,7 +96,7 @@ class Trainer:
     self._experiment, self._config = experiment, config
     self._layout = experiment.layout
     self._checkpoints, self._termination = checkpoints, termination
-    self._loader = experiment_lib.train_loader(experiment, config)
+    self._loader = setup.train_loader(experiment, config)
     self._epoch_steps = len(self._loader)
     self._schedule = optim.schedule(
       config.train.schedule,
@@ -292,9 +294,9 @@ def train(config, workdir, termination):
     layout = devices.layout(**config.parallel)
     layout.check_divides(config.train.batch_size)
     progress = writer.show_progress(termination.check)
-    experiment = experiment_lib.build(config, layout, progress)
+    experiment = setup.build(config, layout, progress)
     records.check_content(workdir, experiment.fingerprints)
-  soft_prompt = experiment_lib.initial_prompt(experiment)
+  soft_prompt = trained.initial_prompt(experiment)
   # Only now is the workdir this run's: one that could not begin leaves no claim.
   workdir_lib.write_json(
     workdir / 'config.json', results.setting(config, experiment.fingerprints)
@@ -307,9 +309,7 @@ def train(config, workdir, termination):
   best, initial = jax.device_get(
     (trainer.state.best_prompt, trainer.state.initial_prompt)
   )
-  return experiment_lib.compare(
-    experiment, best, trainer.place.epochs, workdir, initial
-  )
+  return comparison.compare(experiment, best, trainer.place.epochs, workdir, initial)
 
 
 def evaluate_best(config, workdir, termination):
@@ -318,11 +318,11 @@ def evaluate_best(config, workdir, termination):
   Raises:
     UserError: if no epoch has been trained in the workdir.
   """
-  soft_prompt, epochs = experiment_lib.best_prompt(workdir)
+  soft_prompt, epochs = trained.best_prompt(workdir)
   initial = checkpoint.read_initial(workdir / 'checkpoints')
   experiment = _build(config, termination)
   records.check_content(workdir, experiment.fingerprints)
-  return experiment_lib.compare(experiment, soft_prompt, epochs, workdir, initial)
+  return comparison.compare(experiment, soft_prompt, epochs, workdir, initial)
 
 
 def evaluate_given(config, workdir, termination):
@@ -339,17 +339,17 @@ def evaluate_given(config, workdir, termination):
       'would be lost; give another directory to measure --prompt in'
     )
   experiment = _build(config, termination)
-  given = experiment_lib.load_prompt(
+  given = trained.load_prompt(
     experiment, workdir_lib.resolve(config.prompt.init), task=None, eval_config=None
   )
   workdir_lib.write_json(
     workdir / 'config.json', results.setting(config, experiment.fingerprints)
   )
-  return experiment_lib.compare(experiment, given.soft_prompt, [], workdir)
+  return comparison.compare(experiment, given.soft_prompt, [], workdir)
 
 
 def _build(config, termination):
   with processes.together():
     layout = devices.layout(**config.parallel)
     progress = writer.show_progress(termination.check)
-    return experiment_lib.build(config, layout, progress)
+    return setup.build(config, layout, progress)

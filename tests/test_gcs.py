@@ -12,8 +12,9 @@ from etils import epath
 from gcp_storage_emulator import server
 from tensorboardX import record_writer
 
-from jaxprompt import experiment
+from jaxprompt import comparison
 from jaxprompt import main
+from jaxprompt import setup
 from jaxprompt import workdir as workdir_lib
 
 
@@ -44,7 +45,7 @@ def test_a_run_in_a_bucket_goes_on_and_leaves_all_its_files(
   argv = arguments('qa', workdir, data, 'train.epochs=1', 'eval.max_new_tokens=1')
   _build_once(monkeypatch)
   with monkeypatch.context() as patch:
-    patch.setattr(experiment, 'compare', _interrupt)
+    patch.setattr(comparison, 'compare', _interrupt)
     assert main.main(argv) == 130
   assert main.main(argv) == 0
   found = epath.Path(workdir)
@@ -67,13 +68,13 @@ def test_a_run_in_a_bucket_goes_on_and_leaves_all_its_files(
 
 def _build_once(monkeypatch):
   """Lets a second run use the model that the first has loaded and compiled."""
-  build, built = experiment.build, []
+  build, built = setup.build, []
 
   def build_once(*args):
     built.extend([] if built else [build(*args)])
     return built[0]
 
-  monkeypatch.setattr(experiment, 'build', build_once)
+  monkeypatch.setattr(setup, 'build', build_once)
 
 
 def _interrupt(*_):

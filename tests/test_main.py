@@ -19,8 +19,8 @@ from jaxprompt import checkpoint
 from jaxprompt import command
 from jaxprompt import decode
 from jaxprompt import errors
-from jaxprompt import experiment
 from jaxprompt import main
+from jaxprompt import setup
 from jaxprompt import tasks
 from jaxprompt import train
 from jaxprompt import workdir as workdir_lib
@@ -148,7 +148,7 @@ def test_only_the_small_state_is_in_a_checkpoint(finished):
 
 def test_a_finished_run_only_prints_its_table_again(finished, capsys, monkeypatch):
   workdir, data = finished['qa']
-  monkeypatch.setattr(experiment, 'build', None)  # a run that computes would need it
+  monkeypatch.setattr(setup, 'build', None)  # a run that computes would need it
   before = (workdir / 'results.json').read_text()
   _run('qa', workdir, data)
   printed = capsys.readouterr().out

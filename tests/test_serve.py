@@ -11,6 +11,7 @@ from conftest import write_data
 from etils import epath
 from playwright import sync_api
 
+from jaxprompt import config as config_lib
 from jaxprompt import errors
 from jaxprompt import evaluate
 from jaxprompt import main
@@ -43,7 +44,8 @@ def other(workdir, tmp_path_factory):
 
 
 def _config(workdir):
-  return records.read_config(workdir)['config']
+  config = config_lib.complete(records.read_config(workdir)['config'], 'config.json')
+  return config_lib.single_run(config)
 
 
 def _edit_config(folder, **fields):
@@ -56,7 +58,7 @@ def _edit_config(folder, **fields):
 def loaded(workdir):
   """The model and the trained prompt."""
   model, prompts = serve._load(_config(workdir), workdir, {})
-  return model, prompts['[QUESTIONANSWERING]']
+  return model, prompts['[QUESTIONANSWERING]'].prompt
 
 
 @pytest.fixture(scope='module')
@@ -104,7 +106,7 @@ def _last(model, trained, source, hard_prompt='Answer the Following Question'):
   """The note and {arm: text} at an answer's end."""
   *_, (note, answers) = serve.answer(model, trained, source, hard_prompt)
   texts = {
-    arm: evaluate.text(model.tokenizer, answered.ids)
+    arm: evaluate.text(model.template.tokenizer, answered.ids)
     for arm, answered in answers.items()
   }
   return note, texts

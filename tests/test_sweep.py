@@ -14,15 +14,17 @@ from etils import epath
 
 from jaxprompt import checkpoint
 from jaxprompt import command
+from jaxprompt import comparison
 from jaxprompt import config as config_lib
 from jaxprompt import contexts
 from jaxprompt import devices
-from jaxprompt import experiment as experiment_lib
 from jaxprompt import main
 from jaxprompt import optim
+from jaxprompt import setup
 from jaxprompt import steps
 from jaxprompt import sweep
 from jaxprompt import train
+from jaxprompt import trained
 
 # A learning rate that no run survives is one of them: it must not touch the others.
 VALUES = {'seed': '0,1', 'init': 'random,text', 'learning_rate': '0.01,0.03,1e30'}
@@ -51,7 +53,7 @@ def finished(tmp_path_factory):
 
 
 def _best_prompt(workdir):
-  return experiment_lib.best_prompt(workdir)[0]
+  return trained.best_prompt(workdir)[0]
 
 
 def _config(workdir, data, **overrides):
@@ -63,14 +65,14 @@ def _config(workdir, data, **overrides):
 
 def _experiment(config):
   layout = devices.layout(**config.parallel)
-  return experiment_lib.build(config, layout, lambda batches, _: batches)
+  return setup.build(config, layout, lambda batches, _: batches)
 
 
 def _train_alone(experiment, workdir):
   """Returns the trainer of a run by itself, when it is done."""
   trainer = train.Trainer(
     experiment,
-    experiment_lib.initial_prompt(experiment),
+    trained.initial_prompt(experiment),
     workdir,
     checkpoint.Checkpoints(workdir / 'checkpoints', keep=1),
     train.Termination(),
@@ -148,19 +150,18 @@ def test_sources_before_suffixes_are_run_once_for_all_runs_and_epochs(
   group = sweep.Group(
     experiment,
     [config, _config(root, data, **overrides, **{'train.learning_rate': 0.03})],
-    [experiment_lib.initial_prompt(experiment)] * 2,
+    [trained.initial_prompt(experiment)] * 2,
     root / 'group',
     train.Termination(),
   )
   run = []
-  compute = group._contexts._compute
-  monkeypatch.setattr(
-    group._contexts, '_compute', lambda *args: run.append(1) or compute(*args)
-  )
-  trained, _ = group.run()
-  assert len(trained.epochs) == 2 and len(run) == trained.state.step / 2
+  kept = group._loader._contexts
+  compute = kept._compute
+  monkeypatch.setattr(kept, '_compute', lambda *args: run.append(1) or compute(*args))
+  outcome, _ = group.run()
+  assert len(outcome.epochs) == 2 and len(run) == outcome.state.step / 2
   np.testing.assert_allclose(
-    trained.state.soft_prompt, alone.state.soft_prompt, rtol=0, atol=1e-6
+    outcome.state.soft_prompt, alone.state.soft_prompt, rtol=0, atol=1e-6
   )
 
 
@@ -201,7 +202,7 @@ def test_the_best_is_a_workdir_like_any_other(finished, tmp_path):
 
 def test_a_finished_sweep_only_prints_its_table_again(finished, capsys, monkeypatch):
   workdir, data, found = finished
-  monkeypatch.setattr(experiment_lib, 'build', None)  # what computes would need it
+  monkeypatch.setattr(setup, 'build', None)  # what computes would need it
   assert main.main(_arguments(workdir, data, VALUES)) == 0
   _, head, *rows = capsys.readouterr().out.splitlines()
   assert head.split()[:5] == [
@@ -220,7 +221,7 @@ def test_a_sweep_goes_on_after_its_last_saved_epoch(finished, tmp_path, monkeypa
   (last,) = (tmp_path / 'sweep' / 'groups' / '3').glob('18')
   shutil.rmtree(last)
   shutil.rmtree(tmp_path / 'sweep' / 'runs')
-  monkeypatch.setattr(experiment_lib, 'compare', lambda *_: None)
+  monkeypatch.setattr(comparison, 'compare', lambda *_: None)
   assert main.main(_arguments(tmp_path / 'sweep', data, VALUES)) == 0
   again = json.loads((tmp_path / 'sweep' / 'sweep.json').read_text())
   for run, before in zip(again['runs'], found['runs'], strict=True):

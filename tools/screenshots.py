@@ -11,6 +11,7 @@ import sys
 from etils import epath
 from playwright import sync_api
 
+from jaxprompt import config as config_lib
 from jaxprompt import records
 from jaxprompt import report
 from jaxprompt import serve
@@ -21,7 +22,8 @@ SIZE = {'width': 1100, 'height': 900}
 
 def main(workdir, output):
   workdir = epath.Path(workdir).resolve()
-  config = records.read_config(workdir)['config']
+  stored = records.read_config(workdir)['config']
+  config = config_lib.single_run(config_lib.complete(stored, str(workdir)))
   output.mkdir(parents=True, exist_ok=True)
   with (
     serve.served(config, workdir, {}, host='127.0.0.1', port=7860) as url,

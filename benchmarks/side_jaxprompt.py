@@ -11,13 +11,15 @@ import operations
 import worker
 
 from jaxprompt import batch as batch_lib
+from jaxprompt import buckets
+from jaxprompt import collate
 from jaxprompt import contexts
-from jaxprompt import data
 from jaxprompt import decode
 from jaxprompt import devices
 from jaxprompt import loader
 from jaxprompt import optim
 from jaxprompt import placement
+from jaxprompt import rows as rows_lib
 from jaxprompt import steps
 from jaxprompt.lm import loading
 
@@ -31,7 +33,7 @@ def read_rows(file, split):
     np.split(found[f'{name}_ids'], np.cumsum(found[f'{name}_lengths'])[:-1])
     for name in (f'{split}_source', f'{split}_target')
   ]
-  return [data.Row('', '', '', (), *ids) for ids in zip(*parts, strict=True)]
+  return [rows_lib.Row('', '', '', (), *ids) for ids in zip(*parts, strict=True)]
 
 
 class Side:
@@ -193,13 +195,13 @@ class Side:
 
   def generate(self):
     sizes = [(len(row.source_ids), 0) for row in self._held]
-    shapes = data.shapes(sizes, self._batch_size)
-    batches = self._turn('generate', data.plan(sizes, shapes, self._batch_size))
+    shapes = buckets.shapes(sizes, self._batch_size)
+    batches = self._turn('generate', buckets.plan(sizes, shapes, self._batch_size))
     soft_prompt = np.asarray(self._state.soft_prompt)
     tokens, began = 0, time.perf_counter()
     for indices, (length, _) in batches:
       chosen = [self._held[i].source_ids for i in indices]
-      padded = data.pad(chosen, length, self._batch_size, self._eos_id)
+      padded = collate.pad(chosen, length, self._batch_size, self._eos_id)
       rows = self._layout.place_rows(padded)
       jax.block_until_ready(self._generate(self._params, soft_prompt, rows))
       tokens += NEW_TOKENS * len(chosen)

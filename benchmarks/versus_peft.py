@@ -28,7 +28,7 @@ import numpy as np
 import start
 import worker
 
-from jaxprompt import data
+from jaxprompt import rows as rows_lib
 from jaxprompt import sources
 from jaxprompt import tasks
 from jaxprompt import template
@@ -70,7 +70,7 @@ def write_rows(tokenizer, directory, task, file):
   found = {'eos_id': tokenizer.eos_token_id}
   splits = sources.read(directory, '')
   for split in ('train', 'test'):
-    rows = data.load(
+    rows = rows_lib.load(
       template.Template(tokenizer),
       tasks.TASKS[task],
       splits[split],

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 
-from jaxprompt import data
+from jaxprompt import buckets
 from jaxprompt import evaluate
 from jaxprompt import placement
 from jaxprompt import prompt
@@ -64,7 +64,7 @@ def _data_summary(experiment):
       'sources_cut': rows.sources_cut,
       'targets_cut': rows.targets_cut,
       'skipped': rows.skipped,
-      'padding': data.padding(rows.rows, apart, batch_size),
+      'padding': buckets.padding(rows.rows, apart, batch_size),
     }
   return summary
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import jax
 import numpy as np
 
-from jaxprompt import data
+from jaxprompt import buckets
+from jaxprompt import collate
 from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import loader
@@ -66,7 +67,7 @@ def evaluate(evaluator, arm, rows, label):
   Args:
     evaluator: `Evaluator`.
     arm: a `placement.Placement`.
-    rows: E `data.Row`s.
+    rows: E `rows_lib.Row`s.
     label: what progress is shown as.
 
   Returns:
@@ -114,7 +115,7 @@ def losses(evaluator, arm, rows, label):
 def generate(evaluator, arm, rows, label):
   """Returns each row's output ids, up to and without the end of text."""
   sources = [row.source_ids for row in rows]
-  shapes = data.shapes(_alone(sources), evaluator.batch_size)
+  shapes = buckets.shapes(_alone(sources), evaluator.batch_size)
 
   def run(_, tokens):
     return evaluator.generate(
@@ -142,12 +143,12 @@ def outputs(evaluator, run, sources, shapes, label):
   """
   batch_size, layout = evaluator.batch_size, evaluator.layout
   eos_id = evaluator.tokenizer.eos_token_id
-  batches = data.plan(_alone(sources), shapes, batch_size)
+  batches = buckets.plan(_alone(sources), shapes, batch_size)
   found = [[] for _ in sources]
   for indices, (length, _) in evaluator.progress(batches, f'{label} text'):
     own = layout.share(indices, batch_size)
     chosen = [sources[i] for i in own]
-    tokens = data.pad(chosen, length, len(layout.own(batch_size)), eos_id)
+    tokens = collate.pad(chosen, length, len(layout.own(batch_size)), eos_id)
     ids = jax.device_get(run(own, tokens))
     for i, output in zip(indices, ids, strict=False):  # without the padding rows
       ended = np.flatnonzero(output == eos_id)

@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 
-from jaxprompt import data
+from jaxprompt import buckets
+from jaxprompt import collate
 
 
 class Loader:
@@ -13,7 +14,7 @@ class Loader:
     """Chooses the shapes that the batches are padded to.
 
     Args:
-      rows: `data.Row`s.
+      rows: `rows_lib.Row`s.
       layout: `devices.Layout`.
       batch_size: B, over all devices.
       pad_id: any id of the vocabulary.
@@ -23,8 +24,8 @@ class Loader:
     self._rows, self._layout = rows, layout
     self._batch_size, self._pad_id, self._apart = batch_size, pad_id, apart
     self._contexts = contexts
-    self._sizes = data.bucket_sizes(rows, apart)
-    self.shapes = data.shapes(self._sizes, batch_size, apart)
+    self._sizes = buckets.bucket_sizes(rows, apart)
+    self.shapes = buckets.shapes(self._sizes, batch_size, apart)
 
   def __len__(self):
     """The number of batches of an epoch."""
@@ -33,15 +34,15 @@ class Loader:
   @property
   def padding(self):
     """The share of the tokens that are padding."""
-    return data.padding(self._rows, self._apart, self._batch_size)
+    return buckets.padding(self._rows, self._apart, self._batch_size)
 
   def in_order(self):
     """Returns the batches by length, each (row indices, shape)."""
-    return data.plan(self._sizes, self.shapes, self._batch_size)
+    return buckets.plan(self._sizes, self.shapes, self._batch_size)
 
   def epoch(self, seed, number):
     """Returns an epoch's batches, a function of (seed, number) alone."""
-    return data.epoch_plan(
+    return buckets.epoch_plan(
       self._sizes,
       self.shapes,
       self._batch_size,
@@ -68,7 +69,7 @@ class Loader:
     Returns:
       A batch with arrays [B, K, ...], and its context of [B * K, ...] or None.
     """
-    shape = data.smallest(self.shapes, [shape for _, shape in planned])
+    shape = buckets.smallest(self.shapes, [shape for _, shape in planned])
     batches = [self._collate(indices, shape) for indices, _ in planned]
     batch = jax.tree.map(lambda *arrays: np.stack(arrays, axis=1), *batches)
     return self._layout.place_rows(batch), self._context(planned[0][0], batch)
@@ -78,7 +79,7 @@ class Loader:
     own = self._layout.share(indices, self._batch_size)
     size = len(self._layout.own(self._batch_size))
     rows = [self._rows[i] for i in own]
-    return data.collate(rows, shape, size, self._pad_id, self._apart)
+    return collate.collate(rows, shape, size, self._pad_id, self._apart)
 
   def _context(self, indices, batch):
     if not self._apart or self._contexts is None:

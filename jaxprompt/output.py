@@ -4,7 +4,6 @@ Lines go to PATH.partial, which becomes PATH when all are there. Beside it, a re
 says what the lines were made of: a later command goes on with its own lines alone.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -12,20 +11,10 @@ import pathlib
 import sys
 
 from jaxprompt import errors
+from jaxprompt import sources
 from jaxprompt import workdir as workdir_lib
 
 log = logging.getLogger(__name__)
-
-_BYTES_AT_ONCE = 2**20
-
-
-def file_digest(path):
-  """Returns a hash of a file's content."""
-  digest = hashlib.sha256()
-  with errors.reading(path, 'expected a file of yours'), open(path, 'rb') as f:
-    while part := f.read(_BYTES_AT_ONCE):
-      digest.update(part)
-  return digest.hexdigest()
 
 
 def open_output(path, input_path, made_of, *, overwrite):
@@ -144,7 +133,7 @@ class File(Stream):
     if kind is not None:
       return
     record = {'made_of': self._made_of, 'lines': self.lines, 'failed': self.failed}
-    digest = file_digest(self._partial)
+    digest = sources.digest(self._partial)
     # The record first: a file without one would count as somebody else's.
     workdir_lib.write_json(_record_of(self._path), {**record, 'sha256': digest})
     self._partial.replace(self._path)
@@ -182,7 +171,7 @@ class File(Stream):
         f'{str(file)!r} is there and was not written by --mode=predict; choose another '
         '--output'
       )
-    if file == self._path and record.get('sha256') != file_digest(file):
+    if file == self._path and record.get('sha256') != sources.digest(file):
       found = 'was changed since it was written'
     elif differing := _differing(record['made_of'], self._made_of):
       found = f'has predictions of other {", ".join(differing)}'

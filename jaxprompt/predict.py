@@ -16,7 +16,6 @@ from jaxprompt import decode
 from jaxprompt import devices
 from jaxprompt import errors
 from jaxprompt import evaluate
-from jaxprompt import output as output_lib
 from jaxprompt import placement
 from jaxprompt import sources
 from jaxprompt import tasks
@@ -60,7 +59,7 @@ def predict(experiment, prompts, input_path, output, *, sampling, seed):
 def made_of(experiment, prompts, input_path, *, sampling, seed):
   """Returns what decides the predictions, a nested dict; arguments as of `predict`."""
   return {
-    'input': None if input_path == '-' else output_lib.file_digest(input_path),
+    'input': None if input_path == '-' else sources.digest(input_path),
     'model': experiment.fingerprints,
     'dtype': experiment.config.model.dtype,
     'prompt': {

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxprompt import data
+from jaxprompt import collate
 from jaxprompt import decode
 from jaxprompt import devices
 from jaxprompt import errors
@@ -282,7 +282,7 @@ def _stream(model, arm, ids, new_tokens):
   """Yields the tokens of greedy generation up to and without the end of text."""
   length = max(_SHORTEST, 1 << (len(ids) - 1).bit_length())
   eos_id = model.template.end_id
-  input_ids, mask = data.pad([ids], length, 1, eos_id)
+  input_ids, mask = collate.pad([ids], length, 1, eos_id)
   token, state = model.first(
     model.params,
     arm,

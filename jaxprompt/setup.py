@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxprompt import contexts
-from jaxprompt import data
 from jaxprompt import decode
 from jaxprompt import devices
 from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt import evaluate
 from jaxprompt import loader
+from jaxprompt import rows as rows_lib
 from jaxprompt import sources
 from jaxprompt import steps
 from jaxprompt import tasks
@@ -37,7 +37,7 @@ class Experiment:
   template: template_lib.Template
   evaluator: evaluate.Evaluator
   fingerprints: dict[str, str]  # of the model, see `loading.Model`, and of the splits
-  splits: dict[str, data.Rows] = dataclasses.field(default_factory=dict)
+  splits: dict[str, rows_lib.Rows] = dataclasses.field(default_factory=dict)
 
 
 def build(config, layout, progress):
@@ -56,7 +56,7 @@ def build(config, layout, progress):
   raw = sources.read(path, config.data.subset)
   experiment = build_model(config, layout, progress)
   splits = {
-    split: data.load(
+    split: rows_lib.load(
       experiment.template,
       experiment.task,
       raw[split],

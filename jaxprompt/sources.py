@@ -1,6 +1,7 @@
 """Rows from where they live: a directory of local files, or a data set of the hub."""
 
 import csv
+import hashlib
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ from jaxprompt import errors
 from jaxprompt import hub
 
 SPLITS = ('train', 'validation', 'test')
+_DIGESTED_AT_ONCE = 2**20  # bytes
 _LARGEST_CELL = 2**31 - 1  # characters; csv's own limit is 131072
 
 
@@ -108,6 +110,15 @@ def read_file(file):
     places.append(place)
     rows.append(row)
   return Split(rows, lambda i: f'{file} {places[i]}')
+
+
+def digest(path):
+  """Returns a hash of a file's content."""
+  digest = hashlib.sha256()
+  with errors.reading(path, 'expected a file of yours'), open(path, 'rb') as f:
+    while part := f.read(_DIGESTED_AT_ONCE):
+      digest.update(part)
+  return digest.hexdigest()
 
 
 def check_input(path):

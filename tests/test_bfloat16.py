@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from conftest import CHECKPOINT
 
-from jaxprompt import data
+from jaxprompt import collate
 from jaxprompt import embedded
 from jaxprompt import optim
 from jaxprompt import placement
 from jaxprompt import prompt
+from jaxprompt import rows as rows_lib
 from jaxprompt import sources
 from jaxprompt import steps
 from jaxprompt import tasks
@@ -28,7 +29,7 @@ def test_bfloat16_leaves_the_loss_of_every_task_within_one_percent():
     row_losses = jax.jit(functools.partial(steps.row_losses, lm))
     for name, task in tasks.TASKS.items():
       split = sources.read(embedded.data_path('tiny', name), '')['test']
-      rows = data.load(
+      rows = rows_lib.load(
         template.Template(tokenizer),
         task,
         split,
@@ -36,7 +37,7 @@ def test_bfloat16_leaves_the_loss_of_every_task_within_one_percent():
         max_source_tokens=96,
         max_target_tokens=30,
       ).rows
-      batch = data.collate(rows, (128, 31), 24, tokenizer.eos_token_id)
+      batch = collate.collate(rows, (128, 31), 24, tokenizer.eos_token_id)
       text_ids, _ = template.encode(tokenizer, task.hard_prompt)
       table = lm.embed(params, np.arange(lm.spec.vocab_size))
       soft_prompt = prompt.from_text(jnp.asarray(table), 12, text_ids=text_ids)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from conftest import ROWS
 
-from jaxprompt import data
+from jaxprompt import buckets
+from jaxprompt import collate
 from jaxprompt import errors
+from jaxprompt import rows as rows_lib
 from jaxprompt import sources
 from jaxprompt import tasks
 from jaxprompt import template
@@ -15,7 +17,7 @@ from jaxprompt import template
 
 def _load(tokenizer, task, rows, source=90, target=20, size=0, skip=False):
   split = sources.Split(rows, lambda i: f'rows.jsonl line {i + 1}')
-  return data.load(
+  return rows_lib.load(
     template.Template(tokenizer),
     tasks.TASKS[task],
     split,
@@ -172,17 +174,17 @@ APART = np.stack([LENGTHS, np.random.default_rng(1).geometric(0.1, 203)], axis=1
 
 
 def test_an_epoch_has_every_row_once_and_one_short_batch():
-  shapes = data.shapes(SIZES, 8)
-  plan = data.plan(SIZES, shapes, 8, np.random.default_rng(1))
+  shapes = buckets.shapes(SIZES, 8)
+  plan = buckets.plan(SIZES, shapes, 8, np.random.default_rng(1))
   seen = collections.Counter(i for indices, _ in plan for i in indices)
   assert seen == dict.fromkeys(range(203), 1)
   assert sorted(len(indices) for indices, _ in plan) == [3] + [8] * 25
 
 
 def test_batches_fit_their_shape_with_little_padding_and_few_shapes():
-  shapes = data.shapes(SIZES, 8)
-  plan = data.plan(SIZES, shapes, 8, np.random.default_rng(1))
-  assert len(shapes) <= data.MAX_SHAPES
+  shapes = buckets.shapes(SIZES, 8)
+  plan = buckets.plan(SIZES, shapes, 8, np.random.default_rng(1))
+  assert len(shapes) <= buckets.MAX_SHAPES
   for indices, (length, targets) in plan:
     assert LENGTHS[indices].max() <= length
     assert (LENGTHS[indices] // 9).max() <= targets
@@ -193,9 +195,9 @@ def test_batches_fit_their_shape_with_little_padding_and_few_shapes():
 
 @pytest.mark.parametrize('rng', [None, np.random.default_rng(1)])
 def test_sources_and_targets_padded_apart_come_in_few_shapes_that_hold_them(rng):
-  shapes = data.shapes(APART, 8, apart=True)
-  plan = data.plan(APART, shapes, 8, rng)
-  assert len(shapes) <= data.MAX_SHAPES
+  shapes = buckets.shapes(APART, 8, apart=True)
+  plan = buckets.plan(APART, shapes, 8, rng)
+  assert len(shapes) <= buckets.MAX_SHAPES
   assert {shape for _, shape in plan} <= set(shapes)
   seen = collections.Counter(i for indices, _ in plan for i in indices)
   assert seen == dict.fromkeys(range(203), 1)
@@ -206,25 +208,25 @@ def test_sources_and_targets_padded_apart_come_in_few_shapes_that_hold_them(rng)
 
 def test_targets_padded_apart_are_padded_less_than_by_the_sources_length_alone():
   def padded_targets(shapes):
-    return sum(targets for _, (_, targets) in data.plan(APART, shapes, 8))
+    return sum(targets for _, (_, targets) in buckets.plan(APART, shapes, 8))
 
-  by_source = data.shapes(APART, 8)
-  assert padded_targets(data.shapes(APART, 8, apart=True)) < 0.6 * padded_targets(
+  by_source = buckets.shapes(APART, 8)
+  assert padded_targets(buckets.shapes(APART, 8, apart=True)) < 0.6 * padded_targets(
     by_source
   )
 
 
 def test_the_smallest_shape_holds_all_in_both_lengths():
   shapes = [(5, 2), (9, 2), (6, 7), (9, 7)]
-  assert data.smallest(shapes, [(4, 2), (3, 1)]) == (5, 2)
-  assert data.smallest(shapes, [(4, 2), (3, 3)]) == (6, 7)
-  assert data.smallest(shapes, [(7, 1), (3, 3)]) == (9, 7)
+  assert buckets.smallest(shapes, [(4, 2), (3, 1)]) == (5, 2)
+  assert buckets.smallest(shapes, [(4, 2), (3, 3)]) == (6, 7)
+  assert buckets.smallest(shapes, [(7, 1), (3, 3)]) == (9, 7)
 
 
 def test_shapes_have_the_least_padding_that_their_number_allows():
   lengths = np.repeat([3, 4, 10, 11, 30], 8)
   # With 40 rows and batches of 3 there are 3 shapes; [4, 11, 30] pads 16 tokens.
-  assert data.shapes(np.stack([lengths, lengths - 1], axis=1), 3) == [
+  assert buckets.shapes(np.stack([lengths, lengths - 1], axis=1), 3) == [
     (4, 3),
     (11, 10),
     (30, 29),
@@ -232,13 +234,13 @@ def test_shapes_have_the_least_padding_that_their_number_allows():
 
 
 def test_few_batches_share_one_shape():
-  assert data.shapes([(5, 2), (9, 1), (7, 3)], 2) == [(9, 3)]
+  assert buckets.shapes([(5, 2), (9, 1), (7, 3)], 2) == [(9, 3)]
 
 
 def test_rows_that_stay_together_do_so_in_every_epoch_and_come_in_another_order():
-  shapes = data.shapes(SIZES, 8)
+  shapes = buckets.shapes(SIZES, 8)
   plans = [
-    data.epoch_plan(SIZES, shapes, 8, seed=seed, epoch=epoch, apart=True)
+    buckets.epoch_plan(SIZES, shapes, 8, seed=seed, epoch=epoch, apart=True)
     for seed, epoch in ((0, 1), (0, 2), (1, 1))
   ]
   first, second, other_seed = ([tuple(rows) for rows, _ in plan] for plan in plans)
@@ -248,11 +250,11 @@ def test_rows_that_stay_together_do_so_in_every_epoch_and_come_in_another_order(
 
 def test_the_order_is_a_function_of_seed_and_epoch(tokenizer):
   rows = _load(tokenizer, 'qa', [ROWS['qa'](i) for i in range(40)]).rows
-  sizes = data.bucket_sizes(rows, apart=False)
-  shapes = data.shapes(sizes, 4)
+  sizes = buckets.bucket_sizes(rows, apart=False)
+  shapes = buckets.shapes(sizes, 4)
 
   def order(seed, epoch):
-    plan = data.epoch_plan(sizes, shapes, 4, seed=seed, epoch=epoch, apart=False)
+    plan = buckets.epoch_plan(sizes, shapes, 4, seed=seed, epoch=epoch, apart=False)
     return [indices.tolist() for indices, _ in plan]
 
   assert order(0, 1) == order(0, 1)
@@ -263,7 +265,7 @@ def test_the_order_is_a_function_of_seed_and_epoch(tokenizer):
 def test_a_short_batch_is_filled_with_rows_that_count_nothing(tokenizer):
   rows = _load(tokenizer, 'qa', [ROWS['qa'](i) for i in range(2)]).rows
   length = max(row.length for row in rows)
-  batch = data.collate(rows, (length + 1, 15), 3, pad_id=5)
+  batch = collate.collate(rows, (length + 1, 15), 3, pad_id=5)
   assert batch.input_ids.shape == batch.attention_mask.shape == (3, length + 1)
   assert batch.loss_mask.sum(axis=1).tolist() == [
     *(len(row.target_ids) for row in rows),
@@ -277,8 +279,8 @@ def test_a_short_batch_is_filled_with_rows_that_count_nothing(tokenizer):
 
 def test_before_a_suffix_prompt_the_source_comes_apart(tokenizer):
   rows = _load(tokenizer, 'qa', [ROWS['qa'](i) for i in range(2)]).rows
-  shape = tuple(data.bucket_sizes(rows, apart=True).max(axis=0) + (2, 1))
-  batch = data.collate(rows, shape, 3, pad_id=5, apart=True)
+  shape = tuple(buckets.bucket_sizes(rows, apart=True).max(axis=0) + (2, 1))
+  batch = collate.collate(rows, shape, 3, pad_id=5, apart=True)
   assert batch.source_ids.shape == batch.source_mask.shape == (3, shape[0])
   assert batch.input_ids.shape == batch.loss_mask.shape == (3, shape[1])
   for i, row in enumerate(rows):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprompt import data
+from jaxprompt import collate
 from jaxprompt import decode
 from jaxprompt import model
 from jaxprompt import placement
@@ -31,7 +31,7 @@ def _log_probs(lm, params, soft_prompt, ids, mask):
 
 def _next_log_probs(lm, params, soft_prompt, ids):
   """Log-probabilities [V] of the next token from the whole text, without a cache."""
-  padded, mask = data.pad([ids], 16, 1, pad_id=EOS)
+  padded, mask = collate.pad([ids], 16, 1, pad_id=EOS)
   return np.asarray(_log_probs(lm, params, soft_prompt, padded, mask))
 
 
@@ -72,7 +72,7 @@ def test_a_suffix_prompt_decodes_as_that_prompt_placed_after_the_source_by_hand(
   lm, params, _ = frozen
   rows, prompt_ids = [[7, 81, 300, 12, 45], [9, 200]], [17, 250, 3]
   soft_prompt = lm.embed(params, jnp.asarray(prompt_ids))
-  ids, mask = data.pad(rows, 5, 2, pad_id=11)
+  ids, mask = collate.pad(rows, 5, 2, pad_id=11)
   out = generate(placement.place(soft_prompt, 'suffix'), ids, mask)
   none = jnp.zeros((0, lm.spec.width))
   for i, row in enumerate(rows):
@@ -164,7 +164,7 @@ def test_cached_beams_equal_uncached_beams(frozen):
   rng = np.random.default_rng(3)
   prompt = jnp.zeros((0, lm.spec.width))
   rows = [rng.integers(1, 320, length).tolist() for length in (5, 3, 5, 4, 2, 5)]
-  ids, mask = data.pad(rows, 5, len(rows), pad_id=EOS)
+  ids, mask = collate.pad(rows, 5, len(rows), pad_id=EOS)
   bare = placement.place(prompt, 'prefix')
   beams = _generate(lm, params, bare, ids, mask, decode.Options(6, EOS, beams=3))
   greedy = _generate(lm, params, bare, ids, mask, OPTIONS)
@@ -191,7 +191,7 @@ def _check_many_prompts(lm, params, beams):
     )
   ]
   rows = [[7, 81, 300, 12, 45], [9, 200], [33, 4, 150, 6]]
-  ids, mask = data.pad(rows, 7, 3, pad_id=11)
+  ids, mask = collate.pad(rows, 7, 3, pad_id=11)
   found = _each(lm, params, prompts, ids, mask, beams=beams)
   for i, (soft_prompt, position) in enumerate(prompts):
     alone = _generate(
@@ -217,7 +217,7 @@ def test_beams_of_many_prompts_are_each_as_under_their_prompt_alone(gpt2):
 
 def test_a_row_stops_at_its_own_limit(gpt2):
   lm, params, _ = gpt2
-  ids, mask = data.pad([[7, 81, 300, 12, 45]] * 3, 5, 3, pad_id=11)
+  ids, mask = collate.pad([[7, 81, 300, 12, 45]] * 3, 5, 3, pad_id=11)
   none = [(np.zeros((0, lm.spec.width)), 'prefix')] * 3
   limited = _each(lm, params, none, ids, mask, limits=np.asarray([2, 6, 1]), eos_id=319)
   assert [row.index(319) for row in limited.tolist() if 319 in row] == [2, 1]
@@ -254,14 +254,14 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(sampling, expected):
 def test_what_is_drawn_for_a_row_depends_on_its_seed_alone(gpt2):
   lm, params, _ = gpt2
   rows = [[7, 81, 300, 12, 45], [9, 200], [9, 200], [9, 200]]
-  ids, mask = data.pad(rows, 5, 4, pad_id=11)
+  ids, mask = collate.pad(rows, 5, 4, pad_id=11)
   prompts = [(np.full((2, lm.spec.width), 0.5), 'prefix')] * 4
   sampling = decode.Sampling(1.0)
   seeds = np.asarray([3, 8, 8, 4], np.uint32)
   drawn = _each(lm, params, prompts, ids, mask, sampling=sampling, seeds=seeds)
   np.testing.assert_array_equal(drawn[1], drawn[2])
   assert not np.array_equal(drawn[1], drawn[3])
-  ids, mask = data.pad(rows[3:], 3, 1, pad_id=11)
+  ids, mask = collate.pad(rows[3:], 3, 1, pad_id=11)
   alone = _each(
     lm,
     params,

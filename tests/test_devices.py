@@ -17,7 +17,6 @@ import pytest
 import transformers
 from conftest import with_devices
 
-from jaxprompt import data as data_lib
 from jaxprompt import decode
 from jaxprompt import devices
 from jaxprompt import errors
@@ -25,6 +24,7 @@ from jaxprompt import evaluate
 from jaxprompt import loader
 from jaxprompt import optim
 from jaxprompt import placement
+from jaxprompt import rows as rows_lib
 from jaxprompt import steps
 from jaxprompt.lm import gpt2 as gpt2_family
 from jaxprompt.lm import llama as llama_family
@@ -86,7 +86,7 @@ def rows():
   def ids(low, high):
     return rng.integers(1, 30, rng.integers(low, high)).astype(np.int32)
 
-  return [data_lib.Row(str(i), '', '', (), ids(4, 12), ids(2, 6)) for i in range(21)]
+  return [rows_lib.Row(str(i), '', '', (), ids(4, 12), ids(2, 6)) for i in range(21)]
 
 
 def _train(layout, model, rows, accumulate=1, position='prefix'):

@@ -133,7 +133,7 @@ def test_another_scheme_or_no_path_is_refused(tmp_path, capsys):
     given = {'input': 'r.jsonl', 'output': 'o', 'workdir': str(tmp_path), flag: ''}
     argv = [f'--{name}={value}' for name, value in given.items()]
     assert main.main(['jaxprompt', '--mode=predict', *argv]) == 2
-    assert f'--{flag} is empty; expected' in capsys.readouterr().err
+    assert f"--{flag} is ''; expected a text" in capsys.readouterr().err
 
 
 _SLOW_PREDICT = """

@@ -1,107 +1,12 @@
-"""From rows to batches: tokens, cuts, length buckets, and an order for every epoch."""
-
-import dataclasses
-import hashlib
-from collections.abc import Sequence
+"""Rows of like length share a batch: padded shapes, and an order for every epoch."""
 
 import numpy as np
-
-from jaxprompt import batch as batch_lib
-from jaxprompt import errors
-from jaxprompt import tasks
 
 MAX_SHAPES = 8  # compiled programs a run pays for; padding falls little beyond
 # A token before a suffix prompt is run forward once and then takes memory; one after it
 # is run forward and back in every epoch, which counts as so many of the first.
 _TARGET_WORK = 3
 _BATCHES_PER_SHAPE = 4  # a program must serve about this many batches to be worth it
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-  """One example as it is tokenised: the strings, and the ids they became."""
-
-  id: str
-  source: str
-  target: str
-  references: tuple[str, ...]
-  source_ids: np.ndarray  # [.] int32: the source, then the newline
-  target_ids: np.ndarray  # [.] int32: one space and the target, then the end of text
-
-  @property
-  def length(self):
-    return len(self.source_ids) + len(self.target_ids)
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-  """A split's rows, and how many were cut, being too long, or left out."""
-
-  rows: Sequence[Row]
-  sources_cut: int
-  targets_cut: int
-  skipped: int
-
-  @property
-  def fingerprint(self):
-    """A hash of the rows' texts, wherever they lie."""
-    digest = hashlib.sha256()
-    for row in self.rows:
-      digest.update(repr((row.id, row.source, row.target, row.references)).encode())
-    return digest.hexdigest()
-
-
-def load(
-  template, task, split, *, size, max_source_tokens, max_target_tokens, skip=False
-):
-  """Tokenises the first rows of a split.
-
-  Args:
-    template: `template.Template`.
-    task: a `tasks.Task`.
-    split: a `sources.Split`.
-    size: the most rows to take, 0 for all.
-    max_source_tokens, max_target_tokens: longer ones are cut.
-    skip: leave out rows that cannot be used, and count them.
-
-  Returns:
-    `Rows`.
-
-  Raises:
-    UserError: names the row that cannot be used, the first of all if none can.
-  """
-  rows, problems, sources_cut, targets_cut = [], [], 0, 0
-  available = len(split.rows)
-  for i in range(min(size or available, available)):
-    try:
-      row = split.rows[i]
-      if isinstance(row, errors.RowError):
-        raise row
-      example = tasks.parse(task, row, i)
-      head, source_ids = template.source(example.head, example.tail, max_source_tokens)
-      target, target_ids = template.target(example.target, max_target_tokens)
-    except errors.RowError as e:
-      problems.append(f'{split.where(i)}: {e}')
-      if skip:
-        continue
-      raise errors.UserError(
-        f'{problems[0]}; correct it, or set data.bad_rows=skip'
-      ) from e
-    sources_cut += head != example.head
-    targets_cut += target != example.target
-    rows.append(
-      Row(
-        id=example.id,
-        source=head + example.tail,
-        target=target,
-        references=example.references,
-        source_ids=np.asarray(source_ids, np.int32),
-        target_ids=np.asarray(target_ids, np.int32),
-      )
-    )
-  if not rows:
-    raise errors.UserError(f'{problems[0]}; no row of this split can be used')
-  return Rows(rows, sources_cut, targets_cut, len(problems))
 
 
 def shapes(sizes, batch_size, apart=False):
@@ -267,45 +172,3 @@ def padding(rows, apart, batch_size):
     length + apart * targets for _, (length, targets) in batches
   )
   return 1 - sum(row.length for row in rows) / padded
-
-
-def pad(sequences, length, batch_size, pad_id):
-  """Pads on the right to [B, length]; returns ids int32 and the mask of real ones."""
-  ids = np.full((batch_size, length), pad_id, np.int32)
-  mask = np.zeros((batch_size, length), bool)
-  for i, sequence in enumerate(sequences):
-    ids[i, : len(sequence)] = sequence
-    mask[i, : len(sequence)] = True
-  return ids, mask
-
-
-def collate(rows, shape, batch_size, pad_id, apart=False):
-  """Returns the `Batch` of at most `batch_size` rows; the missing ones count nothing.
-
-  Args:
-    rows: `Row`s that fit the shape.
-    shape: (T, N), or (S, N) if source and target are padded apart.
-    batch_size: B.
-    pad_id: any id of the vocabulary; masks, not ids, say what is padding.
-    apart: whether they are.
-  """
-  length, targets = shape
-  if apart:
-    source = pad([row.source_ids for row in rows], length, batch_size, pad_id)
-    tokens = pad([row.target_ids for row in rows], targets, batch_size, pad_id)
-    starts = [0 for _ in rows]
-  else:
-    source = (None, None)
-    both = [np.concatenate([row.source_ids, row.target_ids]) for row in rows]
-    tokens = pad(both, length, batch_size, pad_id)
-    starts = [len(row.source_ids) for row in rows]
-  positions, loss_mask = pad(
-    [
-      start + np.arange(len(row.target_ids))
-      for start, row in zip(starts, rows, strict=True)
-    ],
-    targets,
-    batch_size,
-    pad_id=1,  # any position that has a token before it
-  )
-  return batch_lib.Batch(*tokens, positions, loss_mask, *source)

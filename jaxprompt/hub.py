@@ -77,7 +77,7 @@ def one_line(name, field):
     yield
   except errors.UserError:
     raise
-  except (OSError, ValueError, NotImplementedError) as e:
+  except Exception as e:  # whatever the libraries raise
     refused = _refused_request(e)
     if refused:
       reason = _refusal(refused, name, _KINDS[field])

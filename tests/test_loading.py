@@ -68,6 +68,26 @@ def test_an_activation_that_is_not_known_is_refused(folder, name):
   _refused(folder, f'has {key} {name!r} in config.json')
 
 
+@pytest.mark.parametrize(
+  'family, fields, message',
+  [
+    ('gpt2', {'layer_norm_epsilon': 0}, 'has layer_norm_epsilon 0 .* a number above 0'),
+    ('gpt2', {'n_head': 5}, 'has the width 24, no multiple of its 5 heads'),
+    ('llama', {'rope_scaling': 'linear'}, "has rope_scaling 'linear' .* an object"),
+    ('llama', {'num_key_value_heads': 0}, 'has num_key_value_heads 0 in config.json'),
+    (
+      'llama',
+      {'head_dim': 5},
+      'has head_dim 5 in config.json; expected an even',
+    ),
+  ],
+)
+def test_a_size_that_cannot_be_is_refused(tmp_path, family, fields, message):
+  folder = shutil.copytree(FIXTURES / family, tmp_path / family)
+  _edit(folder, **fields)
+  _refused(folder, message)
+
+
 def test_keys_that_cannot_matter_to_the_logits_do_not(folder):
   expected = loading.load(str(folder), 'float32')
   _edit(
@@ -77,7 +97,8 @@ def test_keys_that_cannot_matter_to_the_logits_do_not(folder):
     torch_dtype='float16',
     task_specific_params={'text-generation': {'do_sample': True, 'max_length': 50}},
     auto_map={'AutoModel': 'code.Model'},
-    id2label={'0': 'a'},
+    id2label=['a'],
+    author='somebody',
     use_cache=False,
     temperature=0.7,
     pruned_heads={},
@@ -104,6 +125,16 @@ def _nan(arrays):
   arrays[name] = np.full_like(arrays[name], np.nan)
 
 
+def _twice(arrays):
+  name = sorted(arrays)[0]
+  arrays[f'module.{name}'] = arrays[name] + 1
+
+
+def _overflows(arrays):
+  name = sorted(arrays)[0]
+  arrays[name] = np.full(arrays[name].shape, 1e300)
+
+
 def _head_bias(arrays):
   arrays['lm_head.bias'] = np.ones(320, np.float32)
 
@@ -114,7 +145,9 @@ def _head_bias(arrays):
     (_int8, 'of type I8, which are the codes of a quantized weight'),
     (_scales, 'that its model has no use for: model.layers.0.mlp.up_proj.SCB; use'),
     (_head_bias, 'that its model has no use for: lm_head.bias; use'),
-    (_nan, 'with numbers that are not finite; get the checkpoint again'),
+    (_nan, 'with numbers that are not finite in float32; get the checkpoint again'),
+    (_overflows, 'with numbers that are not finite in float32; get the checkpoint'),
+    (_twice, 'twice, with and without a wrapper in its name; keep one'),
   ],
 )
 def test_weights_that_are_not_the_models_are_refused(folder, edit, message):
@@ -205,7 +238,7 @@ def test_a_checkpoint_that_is_not_whole_is_refused(folder, spoil, message):
 
 def test_a_missing_tokenizer_is_named(folder):
   (folder / 'tokenizer.json').unlink()
-  _refused(folder, r'the tokenizer of model.path .* cannot be read: .*put a tokenizer')
+  _refused(folder, r'has no tokenizer.json; put the one of the model there')
 
 
 def test_a_tokenizer_without_an_end_of_text_names_the_key_to_set(folder):
@@ -228,9 +261,10 @@ def test_code_in_a_checkpoint_is_refused_and_never_asked_about(folder, monkeypat
     raise AssertionError('asked')
 
   monkeypatch.setattr('builtins.input', ask)
-  _edit(folder, 'tokenizer_config.json', auto_map={'AutoTokenizer': ['code.T', None]})
   (folder / 'code.py').write_text('raise SystemExit("run")')
-  _refused(folder, r'has a tokenizer that is code of its own .* which is never run')
+  for auto_map in ({'AutoTokenizer': ['code.T', None]}, ['code.T', None]):
+    _edit(folder, 'tokenizer_config.json', auto_map=auto_map)
+    _refused(folder, r'has a tokenizer that is code of its own .* which is never run')
 
 
 def test_a_bug_of_ours_is_no_mistake_of_the_users(folder, monkeypatch):

@@ -2,6 +2,7 @@
 
 import transformers
 
+from jaxprompt import errors
 from jaxprompt.lm import keys
 from jaxprompt.lm import modules
 from jaxprompt.lm import spec
@@ -24,19 +25,19 @@ _NAMES = spec.Names(
 
 
 _HONOURED = {
-  'vocab_size',
-  'n_embd',
-  'n_layer',
-  'n_head',
-  'n_inner',
-  'n_positions',
-  'n_ctx',
-  'layer_norm_epsilon',
-  'tie_word_embeddings',
-  'hidden_size',
-  'num_hidden_layers',
-  'num_attention_heads',
-  'max_position_embeddings',
+  'vocab_size': keys.COUNT,
+  'n_embd': keys.COUNT,
+  'n_layer': keys.COUNT,
+  'n_head': keys.COUNT,
+  'n_inner': keys.optional(keys.COUNT),
+  'n_positions': keys.COUNT,
+  'n_ctx': keys.COUNT,
+  'layer_norm_epsilon': keys.NUMBER,
+  'tie_word_embeddings': keys.SWITCH,
+  'hidden_size': keys.COUNT,
+  'num_hidden_layers': keys.COUNT,
+  'num_attention_heads': keys.COUNT,
+  'max_position_embeddings': keys.COUNT,
 }
 _FIXED = {
   'activation_function': modules.ACTIVATIONS,
@@ -59,7 +60,15 @@ def read_config(path, config):
     UserError: if it asks for what is not honoured here.
   """
   keys.check(path, config, _HONOURED, _FIXED)
-  return spec_of(transformers.GPT2Config.from_dict(config))
+  # Of training and tools, transformers would check what does not matter here.
+  read = {key: config[key] for key in config if key in {**_HONOURED, **_FIXED}}
+  found = spec_of(transformers.GPT2Config.from_dict(read))
+  if found.width % found.heads:
+    raise errors.UserError(
+      f'model.path {path!r} has the width {found.width}, no multiple of its '
+      f'{found.heads} heads; correct its config.json'
+    )
+  return found
 
 
 def spec_of(config):

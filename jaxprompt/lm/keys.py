@@ -1,111 +1,72 @@
-"""What a config.json may say: each of its keys is honoured, needless, or refused.
+"""Which keys of a config.json a family honours, and which cannot matter to it."""
 
-A family lists the keys that it honours, with the values that it can. What the tables
-do not know may change what the model computes, and is refused.
-"""
-
-import json
-import math
 import re
-from collections.abc import Callable
-from typing import Any
-from typing import NamedTuple
-
-import transformers
 
 from jaxprompt import errors
 
-
-class Check(NamedTuple):
-  """A condition on a value, and what it is in words."""
-
-  good: Callable[[Any], bool]
-  expected: str
-
-
-def only(value):
-  """Is the check for a setting that is honoured with one value, or left out."""
-  return Check(
-    lambda x: x == value or (x is None and not value), f'only {json.dumps(value)}'
-  )
-
-
-def one_of(values):
-  return Check(
-    lambda x: isinstance(x, str) and x in values, f'one of {", ".join(values)}'
-  )
-
-
-def or_null(check):
-  return Check(lambda x: x is None or check.good(x), f'{check.expected}, or null')
-
-
-COUNT = Check(lambda x: type(x) is int and 0 < x < 2**31, 'a whole number from 1 on')
-POSITIVE = Check(
-  lambda x: type(x) in (int, float) and 0 < x < math.inf, 'a number above 0'
-)
-BOOL = Check(lambda x: isinstance(x, bool), 'true or false')
-TABLE = Check(lambda x: isinstance(x, dict), 'an object')
-
-
-def _are_ids(x):
-  return all(type(i) is int and i >= 0 for i in (x if isinstance(x, list) else [x]))
-
-
-_COMMON = {
-  'model_type': Check(lambda x: isinstance(x, str), 'a name'),
-  'eos_token_id': or_null(Check(_are_ids, 'a token id, or a list of them')),
-  'tokenizer_class': or_null(Check(lambda x: isinstance(x, str), 'a name')),
-  'quantization_config': only(None)._replace(expected='a model that is not quantized'),
-  'add_cross_attention': only(False),
-  'is_encoder_decoder': only(False),
-  'cross_attention_hidden_size': only(None),
-  'pruned_heads': only({}),
-}
-
-# Names of classes and files, dropout, initial weights, heads for other tasks, memory,
-# decoding (the run's own config decides), and notes of authors and tools.
+# Of training, of generation, of other tasks, of tools: not of the logits.
 _NEEDLESS = re.compile(
-  r'_.*|.*dropout.*|.*_pdrop|summary_.*|unsloth_.*|trl_.*|.*flash_attn.*|'
-  r'.*flash_attention.*|attn_implementation|auto_map|torch_dtype|initializer_range|'
-  r'gradient_checkpointing|model_parallel|num_labels|output_past|n_ctx|n_special|'
-  r'predict_special_tokens|max_sequence_length|model_max_length|pretraining_tp|'
-  r'reorder_and_upcast_attn|is_llama_config|xla_device|neftune_noise_alpha|'
-  r'keys_to_ignore_at_inference|transformers\.js_config|author|created_date|license|'
-  r'description|language|name|version'
+  r'_.*|.*dropout.*|.*_pdrop|summary_.*|unsloth.*|transformers.*|output_.*|.*_token_ids?'
+  r'|forced_.*|.*suppress_tokens|return_dict.*|num_return_sequences|(max|min)_length'
+  r'|(id2label|label2id|num_labels|problem_type|finetuning_task|task_specific_params)'
+  r'|(do_sample|early_stopping|num_beams|num_beam_groups|temperature|top_k|top_p)'
+  r'|(typical_p|diversity_penalty|length_penalty|repetition_penalty|bad_words_ids)'
+  r'|(encoder_)?no_repeat_ngram_size|remove_invalid_values|exponential_decay_.*'
+  r'|(architectures|auto_map|model_type|torch_dtype|dtype|torchscript|use_cache)'
+  r'|(initializer_range|init_std|gradient_checkpointing|use_bfloat16|prefix|name)'
+  r'|(tokenizer_class|chunk_size_feed_forward|attn_implementation|model_max_length)'
+  r'|(is_decoder|is_llama_config|cross_attention_hidden_size|max_sequence_length)'
+  r'|(pretraining_tp|reorder_and_upcast_attn|tf_legacy_loss|use_flash_attention.*)'
+  r'|(author|license|created_date|description|model_name|version)'
 )
 
 
-def check(path, config, honoured):
-  """Checks a config.json, key by key.
+# What a key that a family reads may be, and how to say so.
+COUNT = (lambda x: type(x) is int and x > 0, 'a whole number above 0')
+EVEN = (lambda x: type(x) is int and x > 0 and x % 2 == 0, 'an even number above 0')
+NUMBER = (lambda x: type(x) in (int, float) and 0 < x < 1e30, 'a number above 0')
+SWITCH = (lambda x: type(x) is bool, 'true or false')
+OBJECT = (lambda x: isinstance(x, dict), 'an object')
+
+
+def optional(kind):
+  """Returns the kind of a key that may be null, too."""
+  good, expected = kind
+  return lambda x: x is None or good(x), f'{expected}, or null'
+
+
+def check(path, config, honoured, fixed):
+  """Refuses a config.json that asks for what is not honoured.
 
   Args:
-    path: of the model, for the error.
-    config: its content, a dict.
-    honoured: {key: `Check`} of the family.
-
-  Returns:
-    The part of it that is the family's.
+    path: what the user calls the checkpoint.
+    config: the content of config.json, or of an object in it.
+    honoured: {key that the family reads: what it may be}.
+    fixed: {key: the values that mean what the family does anyway}.
 
   Raises:
-    UserError: names the key, and what would be honoured.
+    UserError: names the keys and their values.
   """
-  needless = {
-    *transformers.PretrainedConfig().to_dict(),
-    *transformers.GenerationConfig().to_dict(),
-  }
-  for key, value in config.items():
-    known = honoured.get(key) or _COMMON.get(key)
-    if known and not known.good(value):
+  for key in honoured.keys() & config.keys():
+    good, expected = honoured[key]
+    if not good(config[key]):
       raise errors.UserError(
-        f'model.path {path!r}: config.json has {key} {json.dumps(value):.80}; '
-        f'expected {known.expected}: nothing else is honoured here'
+        f'model.path {path!r} has {key} {config[key]!r:.80} in config.json; expected '
+        f'{expected}'
       )
-    if known or value is None or key in needless or _NEEDLESS.fullmatch(key):
-      continue
+  refused = [
+    f'{key} {value!r:.80}'
+    for key, value in config.items()
+    if key not in honoured and value is not None and not _is_needless(key, value, fixed)
+  ]
+  if refused:
     raise errors.UserError(
-      f'model.path {path!r}: config.json has {key} {json.dumps(value):.80}, a key that '
-      'is not known here and may change what the model computes; use a checkpoint '
-      'without, or remove it there if it does not'
+      f'model.path {path!r} has {" and ".join(refused)} in config.json, which is not '
+      'honoured here; use a checkpoint without'
     )
-  return {key: config[key] for key in honoured if key in config}
+
+
+def _is_needless(key, value, fixed):
+  if key in fixed:
+    return any(value is known or value == known for known in fixed[key])
+  return _NEEDLESS.fullmatch(key) is not None

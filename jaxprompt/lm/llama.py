@@ -8,19 +8,19 @@ from jaxprompt.lm import modules
 from jaxprompt.lm import spec
 
 _HONOURED = {
-  'vocab_size',
-  'hidden_size',
-  'intermediate_size',
-  'num_hidden_layers',
-  'num_attention_heads',
-  'num_key_value_heads',
-  'head_dim',
-  'max_position_embeddings',
-  'rms_norm_eps',
-  'rope_theta',
-  'rope_parameters',
-  'rope_scaling',
-  'tie_word_embeddings',
+  'vocab_size': keys.COUNT,
+  'hidden_size': keys.COUNT,
+  'intermediate_size': keys.COUNT,
+  'num_hidden_layers': keys.COUNT,
+  'num_attention_heads': keys.COUNT,
+  'num_key_value_heads': keys.optional(keys.COUNT),
+  'head_dim': keys.optional(keys.EVEN),
+  'max_position_embeddings': keys.COUNT,
+  'rms_norm_eps': keys.NUMBER,
+  'rope_theta': keys.NUMBER,
+  'rope_parameters': keys.optional(keys.OBJECT),
+  'rope_scaling': keys.optional(keys.OBJECT),
+  'tie_word_embeddings': keys.SWITCH,
 }
 _FIXED = {
   'hidden_act': modules.ACTIVATIONS,
@@ -44,11 +44,11 @@ def read_config(path, config):
   keys.check(path, config, _HONOURED, _FIXED)
   # transformers 5 writes rope_theta into rope_parameters, where 4 does not look.
   rope = config.get('rope_parameters') or config.get('rope_scaling') or {}
-  keys.check(path, rope, ('rope_theta',), _FIXED_ROPE)
+  keys.check(path, rope, {'rope_theta': keys.NUMBER}, _FIXED_ROPE)
   theta = rope.get('rope_theta', config.get('rope_theta', 10000.0))
-  config = transformers.LlamaConfig.from_dict(
-    {**config, 'rope_theta': theta, 'rope_scaling': None}
-  )
+  read = {key: config[key] for key in config if key in {**_HONOURED, **_FIXED}}
+  read = {**read, 'rope_theta': theta, 'rope_scaling': None, 'rope_parameters': None}
+  config = transformers.LlamaConfig.from_dict(read)
   if config.num_attention_heads % config.num_key_value_heads:
     raise errors.UserError(
       f'model.path {path!r} has {config.num_attention_heads} heads, no multiple of its '

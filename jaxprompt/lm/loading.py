@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import tokenizers
 import transformers
 
@@ -22,6 +21,10 @@ from jaxprompt.lm import weights as weights_lib
 
 FAMILIES = {'gpt2': gpt2.read_config, 'llama': llama.read_config}
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
+
+# What a fast tokenizer can be made of.
+_SLOW = ('vocab.json', 'tokenizer.model', 'spiece.model')
 
 
 class Model(NamedTuple):
@@ -67,8 +70,7 @@ def load(path, dtype):
   _check_tokenizer(path, tokenizer, lm.spec.vocab_size, _ends(path, config))
   with jax.default_device(_host()):
     shapes = model_lib.shapes(lm)
-    params, digest = weights_lib.read(path, shapes, lm.spec.names.head)
-  params = jax.tree.map(lambda x: np.asarray(x, DTYPES[dtype]), params)
+    params, digest = weights_lib.read(path, shapes, lm.spec.names.head, DTYPES[dtype])
   fingerprint = {'weights': digest, 'tokenizer': _tokenizer_digest(tokenizer)}
   return Model(lm, params, tokenizer, fingerprint)
 
@@ -101,13 +103,19 @@ def _read_tokenizer(path):
     UserError: if it cannot be read, or only by code that comes with it.
   """
   config = files.read_json(path, 'tokenizer_config.json') or {}
-  if 'AutoTokenizer' in (config.get('auto_map') or {}):
+  own = config.get('auto_map') or {}
+  if isinstance(own, list) or 'AutoTokenizer' in own:
     raise errors.UserError(
       f'model.path {path!r} has a tokenizer that is code of its own (auto_map in '
       'tokenizer_config.json), which is never run; use a checkpoint with a '
       'tokenizer.json alone'
     )
   file = files.find(path, 'tokenizer.json')
+  if file is None and not any(files.find(path, name) for name in _SLOW):
+    raise errors.UserError(
+      f'model.path {path!r} has no tokenizer.json; put the one of the model there, '
+      'which transformers.AutoTokenizer saves'
+    )
   if file is not None:
     files.read_json(path, 'tokenizer.json')
     upgrade = (
@@ -129,7 +137,8 @@ def _ends(path, config):
   found = set()
   for stored in (config, generation):
     ids = stored.get('eos_token_id')
-    found |= set(ids if isinstance(ids, list) else [ids]) - {None}
+    ids = ids if isinstance(ids, list) else [ids]
+    found |= {each for each in ids if type(each) is int}
   return found
 
 

@@ -20,28 +20,35 @@ from jaxprompt.lm import files
 _WHOLE, _INDEX = 'model.safetensors', 'model.safetensors.index.json'
 _FLAX = 'flax_model.msgpack'
 _FLOATING = ('F64', 'F32', 'F16', 'BF16')  # by safetensors' names
-# What torch.compile and DataParallel put in front of every name.
-_WRAPPERS = re.compile(r'^(_orig_mod\.|module\.)+')
+# What torch.compile, FSDP and DataParallel put into names.
+_WRAPPERS = re.compile(r'^module\.|_orig_mod\.|_fsdp_wrapped_module\.')
 # Masks and tables that older releases stored, and that follow from the config.
 _NEEDLESS = re.compile(r'.*\b(attn\.(masked_)?bias|rotary_emb\.inv_freq)')
 
 
-def read(path, shapes, head):
+def read(path, shapes, head, dtype):
   """Reads the weights: safetensors, whole or in shards, or Flax's msgpack.
 
   Args:
     path: a hub id or a local directory.
     shapes: the model's parameters as a nested dict of what has a shape.
     head: the name of the head, which a checkpoint may store though the model ties it.
+    dtype: of the arrays to return.
 
   Returns:
-    Such a dict of arrays on JAX's default device, in the dtypes of the files, and a
-    fingerprint of what was read: a hash that is the same wherever the files are.
+    Such a dict of host arrays, and a fingerprint of what was read: a hash that is the
+    same wherever the files are.
 
   Raises:
     UserError: names what is missing, left over, torn, not finite or of another shape.
   """
-  stored = {_WRAPPERS.sub('', name): read for name, read in _stored(path).items()}
+  stored = {}
+  for name, reader in _stored(path).items():
+    if stored.setdefault(_WRAPPERS.sub('', name), reader) is not reader:
+      raise errors.UserError(
+        f'model.path {path!r} has {name} twice, with and without a wrapper in its '
+        'name; keep one'
+      )
   names = {_name(keys) for keys, _ in jax.tree.leaves_with_path(shapes)}
   # A base model without its head has names without its own: the hub's GPT-2 does.
   found = {name: name if name in stored else name.partition('.')[2] for name in names}
@@ -66,7 +73,14 @@ def read(path, shapes, head):
     array = stored[found[name]]()
     _check(path, name, array, _turned(keys, expected).shape)
     digests[name] = _digest(array)
-    return jnp.array(_turned(keys, array))
+    with np.errstate(over='ignore'):  # what overflows is refused
+      array = np.asarray(_turned(keys, array), dtype)
+    if not np.isfinite(array).all():
+      raise errors.UserError(
+        f'model.path {path!r} has {name} with numbers that are not finite in '
+        f'{np.dtype(dtype)}; get the checkpoint again'
+      )
+    return array
 
   params = jax.tree.map_with_path(leaf, shapes)
   return params, hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
@@ -82,11 +96,6 @@ def _check(path, name, array, shape):
     raise errors.UserError(
       f'model.path {path!r} has {name} of type {array.dtype}, which are the codes of a '
       'quantized weight; use a checkpoint of float32, float16 or bfloat16'
-    )
-  if not np.isfinite(array).all():
-    raise errors.UserError(
-      f'model.path {path!r} has {name} with numbers that are not finite; get the '
-      'checkpoint again'
     )
 
 
@@ -119,9 +128,13 @@ def _stored(path):
   if whole := files.find(path, _WHOLE):
     shards = [whole]
   elif index := files.read_json(path, _INDEX):
-    with errors.reading(_INDEX):
-      shards = sorted(set(index['weight_map'].values()))
-    shards = [_shard(path, shard) for shard in shards]
+    places = index.get('weight_map')
+    if not isinstance(places, dict) or not all(type(x) is str for x in places.values()):
+      raise errors.UserError(
+        f'model.path {path!r} has an {_INDEX} without the file of every weight; get it '
+        'again'
+      )
+    shards = [_shard(path, shard) for shard in sorted(set(places.values()))]
   else:
     return _msgpack(path)
   places = {}
@@ -168,7 +181,9 @@ def _msgpack(path):
     )
   with errors.reading(file):
     params = serialization.msgpack_restore(file.read_bytes())
-    leaves = jax.tree.leaves_with_path(params)
-    return {
-      _name(keys): functools.partial(_turned, keys, np.asarray(x)) for keys, x in leaves
-    }
+  if not isinstance(params, dict):
+    raise errors.UserError(f'{file} holds no parameters; get it again')
+  return {
+    _name(keys): functools.partial(_turned, keys, np.asarray(x))
+    for keys, x in jax.tree.leaves_with_path(params)
+  }

@@ -114,7 +114,9 @@ _ALL = (
   Field('data.subset', '', "the hub data set's configuration", blank=True,
         by_config=True),
   Field('data.bad_rows', 'error',
-        'a row that cannot be used: error, or skip and count it', ('error', 'skip')),
+        'a row that cannot be used: error, or skip and count it; the sizes count it '
+        'too',
+        ('error', 'skip')),
   Field('data.train_size', 0, "rows, from the split's beginning; 0 = all",
         by_config=True),
   Field('data.validation_size', 0, 'rows; 0 = all', by_config=True),

@@ -9,6 +9,7 @@ import collections
 import importlib.metadata
 import re
 import string
+import unicodedata
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,8 +20,10 @@ from sacrebleu import metrics as sacrebleu_metrics
 BOOTSTRAP_SAMPLES = 1000
 ROUGE_TYPES = ('rouge1', 'rouge2', 'rougeL')
 _PUNCTUATION = frozenset(string.punctuation)
-_CJK = r'\u3040-\u30ff\u3400-\u9fff'  # written without spaces
-_UNICODE_WORD = re.compile(rf'[{_CJK}]|[^\W{_CJK}]+')
+# Thai and Lao, Burmese, Khmer, kana, Chinese characters: written without spaces.
+_SPACELESS = re.compile(
+  '[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]'
+)
 
 
 class Statistics(NamedTuple):
@@ -85,7 +88,8 @@ def rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]):
   Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries". The first
   reference counts. `rouge-score` keeps a-z and 0-9 alone, so that a text in other
   letters would score 0: where these are most of a reference's, its tokens and the
-  prediction's are Unicode words, and the single characters of Chinese and Japanese.
+  prediction's are Unicode words, and single characters where words have no spaces
+  between them, as in Chinese, Japanese and Thai.
   """
   from rouge_score import rouge_scorer  # here: a quarter of the start, for one task
 
@@ -114,7 +118,16 @@ class _UnicodeWords:
   """A tokenizer as `rouge-score` takes one."""
 
   def tokenize(self, text):
-    return _UNICODE_WORD.findall(text.lower())
+    words, before = [], ''  # the character before, '' if it ends a word
+    for c in unicodedata.normalize('NFC', text.lower()):
+      kind = unicodedata.category(c)[0]
+      alone = _SPACELESS.match(c) or _SPACELESS.match(before)
+      if before and (kind == 'M' or (kind in 'LN' and not alone)):
+        words[-1] += c  # a mark is of its letter, such as a vowel sign in Hindi
+      elif kind in 'LN':
+        words.append(c)
+      before = c if kind in 'LN' else before if kind == 'M' else ''
+    return words
 
 
 def normalize_answer(text):

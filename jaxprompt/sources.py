@@ -2,10 +2,12 @@
 
 import csv
 import hashlib
+import io
 import itertools
 import json
 import os
 import pathlib
+import reprlib
 import sys
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -42,7 +44,7 @@ def read(path, subset=''):
     UserError: names what is missing or cannot be read.
   """
   folder = pathlib.Path(os.path.expanduser(path))
-  if folder.is_dir() or folder.is_absolute() or path.startswith(('.', '~')):
+  if os.path.isdir(folder) or folder.is_absolute() or path.startswith(('.', '~')):
     splits = _read_directory(folder)
   else:
     splits = _read_hub(path, subset)
@@ -80,15 +82,16 @@ def _read_hub(path, subset):
 
 
 def _read_directory(folder):
-  if not folder.is_dir():
+  if not os.path.isdir(folder):
     raise errors.UserError(
       f'data.path {str(folder)!r} is not a directory; expected one that holds '
       'train, validation and test files'
     )
+  with errors.reading(folder, 'expected a directory of yours'):
+    held = os.listdir(folder)
   splits = {}
   for split in SPLITS:
-    files = [folder / (split + suffix) for suffix in SUFFIXES]
-    files = [file for file in files if file.exists()]
+    files = [folder / (split + s) for s in SUFFIXES if split + s in held]
     if len(files) > 1:
       names = ' and '.join(file.name for file in files)
       raise errors.UserError(f'{folder} holds {names}; keep one file a split')
@@ -129,7 +132,7 @@ def check_input(path):
       f'--input {path!r} is of no kind that can be read row by row; expected '
       f'{", ".join(_READERS)}, or - for JSONL on standard input'
     )
-  if path != '-' and not file.exists():
+  if path != '-' and not os.path.exists(file):
     raise errors.UserError(f'--input {path!r} is no file; expected one of rows')
 
 
@@ -148,13 +151,21 @@ def stream(path):
   check_input(path)
   file = pathlib.Path(os.path.expanduser(path))
   if path == '-':
-    name, rows = 'standard input', _parsed(_lines(sys.stdin, 'standard input'))
+    name, rows = 'standard input', _parsed(_lines(_standard_input(), 'standard input'))
   else:
     name, rows = file, _READERS[file.suffix](file)
   for place, row in rows:
     if isinstance(row, errors.RowError):
       row = errors.RowError(f'{name} {place} {row}', row.row)
     yield row
+
+
+def _standard_input():
+  if sys.stdin is None:
+    raise errors.UserError('standard input is closed; expected rows as JSONL there')
+  if isinstance(sys.stdin, io.TextIOWrapper):  # rows are UTF-8, whatever the locale is
+    sys.stdin.reconfigure(encoding='utf-8', errors='strict')
+  return sys.stdin
 
 
 def _lines(lines, name):
@@ -192,30 +203,52 @@ def _parse_line(line):
     row = json.loads(line)
   except (ValueError, RecursionError) as e:  # a number of 5,000 digits is one, too
     return errors.RowError(f'is not JSON: {e}')
-  return row if isinstance(row, dict) else errors.RowError(f'is no object: {row!r:.60}')
+  return _object(row)
+
+
+def _object(value):
+  """Returns the value if it is a row, or the error of one, else a `RowError`."""
+  if isinstance(value, dict | errors.RowError):
+    return value
+  return errors.RowError(f'is no object: {reprlib.repr(value)}')
 
 
 def _read_csv(file):
   csv.field_size_limit(_LARGEST_CELL)
   with _open(file) as f:
-    reader = csv.reader(_lines(f, file), strict=True)
+    taken = []  # the lines of the row that is being read
+    reader = csv.reader(_noted(_lines(f, file), taken), strict=True)
     with errors.reading(file, 'expected a header of column names'):
-      header = next(reader, [])
+      header = next(filter(None, reader), [])  # after blank lines
     if len(set(header)) < len(header) or not all(map(str.strip, header)):
       raise errors.UserError(
         f'{file} has the header {",".join(header)!r:.200}; expected column names, all '
         'different and none empty'
       )
     for number in itertools.count():
+      taken.clear()
       try:
         cells = next(reader, None)
       except csv.Error as e:
+        if len(taken) > 1 or taken[0].count('"') % 2:
+          raise errors.UserError(
+            f'{file} row {number}, which begins in line '
+            f'{reader.line_num - len(taken) + 1}, is not CSV: {e}; a quote is open, so '
+            'that nothing says where the next row begins: close it, or double it if it '
+            'is text'
+          ) from e
         yield f'row {number}', errors.RowError(f'is not CSV: {e}; look at its quotes')
         continue
       if cells is None:
         return
       if cells:  # not a blank line
         yield f'row {number}', _row(header, cells)
+
+
+def _noted(lines, taken):
+  for line in lines:
+    taken.append(line)
+    yield line
 
 
 def _row(header, cells):
@@ -260,13 +293,13 @@ def _read_json(file):
   with errors.reading(file, 'expected JSON in UTF-8'):
     content = json.loads(file.read_text(encoding='utf-8-sig'))
   rows = content.get('data') if isinstance(content, dict) else content
-  if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+  if not isinstance(rows, list):
     raise errors.UserError(
       f'{file} holds neither a list of objects nor one under "data"; expected either'
     )
-  if rows and 'paragraphs' in rows[0]:
+  if rows and isinstance(rows[0], dict) and 'paragraphs' in rows[0]:
     rows = list(_squad_rows(rows, file))
-  return Split(rows, lambda i: f'{file} row {i}')
+  return Split(list(map(_object, rows)), lambda i: f'{file} row {i}')
 
 
 def _squad_rows(articles, file):
@@ -275,12 +308,20 @@ def _squad_rows(articles, file):
     for article in articles:
       for paragraph in article['paragraphs']:
         for qa in paragraph['qas']:
-          yield {
-            'id': qa['id'],
-            'title': article.get('title', ''),
-            'context': paragraph['context'],
-            'question': qa['question'],
-            'answers': {'text': [answer['text'] for answer in qa['answers']]},
-          }
+          yield _squad_row(article.get('title', ''), paragraph['context'], qa)
   except (KeyError, TypeError, AttributeError) as e:
-    raise errors.UserError(f"{file} is not in SQuAD's nested form: no {e}") from e
+    raise errors.UserError(f"{file} is not in SQuAD's nested form: {e!r}") from e
+
+
+def _squad_row(title, context, qa):
+  """Returns the row of one question; null `answers` are none, as of no answer."""
+  try:
+    return {
+      'id': qa.get('id'),
+      'title': title,
+      'context': context,
+      'question': qa['question'],
+      'answers': {'text': [answer['text'] for answer in qa['answers'] or ()]},
+    }
+  except (KeyError, TypeError, AttributeError) as e:
+    return errors.RowError(f"is no question in SQuAD's form: {e!r}")

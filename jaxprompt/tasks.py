@@ -6,6 +6,7 @@ A new task is one `Task` in `TASKS` and one file in `configs/`.
 import dataclasses
 import json
 import re
+import reprlib
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -54,7 +55,7 @@ class Task:
 
 def _text(value, name):
   if not isinstance(value, str):
-    raise errors.RowError(f'{name} is {value!r:.80}, expected a string')
+    raise errors.RowError(f'{name} is {reprlib.repr(value)}, expected a string')
   if not value.strip():
     raise errors.RowError(f'{name} is blank')
   return value
@@ -77,7 +78,9 @@ def _nested(row, name, key):
     except (ValueError, RecursionError) as e:
       raise errors.RowError(f'{name} is not JSON: {e}') from e
   if not isinstance(value, dict) or key not in value:
-    raise errors.RowError(f'{name} is {value!r:.80}, expected an object with {key!r}')
+    raise errors.RowError(
+      f'{name} is {reprlib.repr(value)}, expected an object with {key!r}'
+    )
   return value[key]
 
 
@@ -99,7 +102,7 @@ def _qa_targets(row):
   answers = _nested(row, 'answers', 'text')
   if not isinstance(answers, list | tuple):
     raise errors.RowError(
-      f'answers.text is {answers!r:.80}, expected a list of strings'
+      f'answers.text is {reprlib.repr(answers)}, expected a list of strings'
     )
   if not answers:
     raise errors.RowError('answers.text is empty: the question has no answer')
@@ -181,7 +184,10 @@ def head_and_tail(task, source):
 def row_id(row, index):
   """Returns the row's own id, or its number if it has none."""
   identity = row.get('id')
-  return clean(str(index if identity is None else identity))
+  try:
+    return clean(str(index if identity is None else identity))
+  except RecursionError:  # nested as deep as JSON could just be read
+    return str(index)
 
 
 def clean(text):

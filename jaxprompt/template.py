@@ -63,7 +63,8 @@ class Template:
       The head, cut or not, and the ids.
 
     Raises:
-      RowError: if the tail alone is longer, or the source is no token.
+      RowError: if the tail, or without one the first character, is longer, or if the
+        source is no token.
     """
     head, ids = self._fit(head, tail, limit)
     return head, [*ids, *self._newline]
@@ -89,8 +90,13 @@ class Template:
     for keep in range(len(ends) - over, -1, -1):
       cut = (lead + text)[len(lead) : ends[keep - 1]].rstrip() if keep else ''
       ids, _ = encode(self.tokenizer, lead + cut + tail)
-      if len(ids) <= limit:
+      if len(ids) <= limit and (cut or tail):
         return cut, ids
+    if not tail:
+      raise errors.RowError(
+        f'{text!r:.60} cannot be cut to {limit} tokens; raise data.max_source_tokens, '
+        'or data.max_target_tokens of a target'
+      )
     raise errors.RowError(
       f'{tail.strip()!r:.60} alone is {len(ids)} tokens and is never cut; raise '
       f'data.max_source_tokens ({limit}) to at least that'

@@ -123,6 +123,10 @@ def test_text_may_hold_anything(tokenizer, text):
 
 def test_no_character_is_cut_in_two(tokenizer):
   row = {'translation': {'en': '😀' * 9, 'de': 'x'}}
+  target = {'translation': {'en': 'x', 'de': '😀' * 9}}
+  for less in ({'source': 1}, {'source': 2}, {'target': 1}):  # than a character
+    with pytest.raises(errors.UserError, match=r'cannot be cut to \d tokens; raise'):
+      _load(tokenizer, 'translation', [target if 'target' in less else row], **less)
   for limit in range(4, 20):
     (cut,) = _load(tokenizer, 'translation', [row], source=limit).rows
     assert set(cut.source) <= {'😀'}
@@ -138,6 +142,8 @@ def test_size_takes_the_first_rows_and_all_if_there_are_fewer(tokenizer):
   'row, message',
   [
     ({'context': 'c', 'answers': {'text': ['a']}}, "column 'question' is missing"),
+    ({'a\n\ud800': 'c'}, r"column 'context' is missing; found a \\ud800;"),
+    ({**ROWS['qa'](0), 'answers': '[9' + '9' * 5000 + ']'}, 'answers is not JSON: Exc'),
     ({**ROWS['qa'](0), 'context': None}, 'context is None, expected a string'),
     ({**ROWS['qa'](0), 'question': 7}, 'question is 7, expected a string'),
     ({**ROWS['qa'](0), 'context': ' \n'}, 'context is blank'),
@@ -157,6 +163,13 @@ def test_a_row_that_cannot_be_used_is_named(tokenizer, row, message):
   assert ([r.id for r in skipped.rows], skipped.skipped) == (['q1'], 1)
   with pytest.raises(errors.UserError, match='no row of this split can be used'):
     _load(tokenizer, 'qa', [row], skip=True)
+
+
+def test_an_id_that_is_nested_too_deep_gives_way_to_the_rows_number():
+  deep = []
+  for _ in range(5000):
+    deep = [deep]
+  assert tasks.row_id({'id': deep}, 3) == '3'
 
 
 def test_a_tokenizer_that_drops_the_newline_or_a_source_is_refused(tokenizer):

@@ -30,6 +30,8 @@ def test_rouge_is_the_stemmed_f_measure():
   [
     ('今天天气很好', '今天天气不好', 5 / 6),
     ('Γάτα λευκή κάθεται', 'γάτα λευκή τρέχει', 2 / 3),
+    ('हिन्दी भाषा', 'हान्दु भूषे', 0),  # other vowel signs are other words
+    ('ฉันรักแมว', 'ฉันรักหมา', 5 / 7),
     ('Die Tür ist zu', 'die Tür ist zu', 1),
   ],
 )

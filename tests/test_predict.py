@@ -98,6 +98,19 @@ def test_a_bad_row_keeps_its_own_id(run, tmp_path):
   assert 'in.csv row 1 has 5 cells, the header 4; a text' in shifted['error']
 
 
+def test_odd_ids_and_column_names_are_written_as_text(run, tmp_path):
+  workdir, _ = run
+  deep = '[' * 900 + ']' * 900
+  lines = ['{"id": null}', '{"id": 7}', '{"id": {"a": [1]}}', '{"id": NaN}']
+  lines += ['{"id": "\\ud800", "\\ud800": 1}', f'{{"id": "d", "context": {deep}}}']
+  (tmp_path / 'in.jsonl').write_text('\n'.join(lines))
+  assert _predict(workdir, tmp_path / 'in.jsonl', tmp_path / 'out.jsonl') == 1
+  found = _jsonl(tmp_path / 'out.jsonl')
+  ids = ['0', '7', "{'a': [1]}", 'nan', '\ufffd', 'd']
+  assert [row['id'] for row in found] == ids
+  assert all('\n' not in row['error'] for row in found)
+
+
 def test_an_interrupted_output_is_continued_and_a_finished_one_left(run, tmp_path):
   workdir, rows = run
   (tmp_path / 'in.jsonl').write_text('\n'.join(map(json.dumps, rows)))

@@ -70,9 +70,24 @@ def test_a_missing_test_split_is_cut_from_validation_and_shares_no_row(tmp_path)
     ('a.json', '[9' + '9' * 5000 + ']', r'a.json cannot be read: Exceeds the limit'),
     ('a.json', '[' * 10000, r'a.json cannot be read: maximum recursion'),
     ('a.json', '{"x": 1}', r'a.json holds neither a list of objects'),
-    ('a.json', '{"data": [{"paragraphs": [{}]}]}', "SQuAD's nested form: no 'qas'"),
+    ('a.json', '{"data": [{"paragraphs": [{}]}]}', "SQuAD's nested form: KeyError"),
     ('a.csv', 'id,x,x\n1,2,3\n', 'has the header .*; expected column names, all diff'),
     ('a.csv', 'id,\n1,2\n', 'has the header .*; expected column names, all diff'),
+    (
+      'a.csv',
+      'id,x\n0,a\n1,"b\n2,c\n',
+      'row 1, which begins in line 3, .* a quote is open',
+    ),
+    (
+      'a.csv',
+      'id,x\n0,"a\n1,"b"\n',
+      'row 0, which begins in line 2, .* a quote is open',
+    ),
+    (
+      'a.csv',
+      'id,x\n0,"a "b" c\nd, e"\n',
+      'row 0, .* a quote is open, so that nothing',
+    ),
     ('a.parquet', 'PAR0', r'a.parquet cannot be read: .* expected a Parquet file'),
     (
       'a.jsonl',
@@ -105,7 +120,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, message):
     ('a.csv', 'id,x\n0,a\n1,b,c\n', 'row 1', 'has 3 cells, the header 2; a text that'),
     ('a.csv', 'id,x\n0,a\n1\n', 'row 1', 'has 1 cells, the header 2'),
     ('a.csv', 'id,x\n0,a\n1,"b"c\n', 'row 1', 'is not CSV: .* look at its quotes'),
-    ('a.csv', 'id,x\n0,a\n1,"b\n2,c\n', 'row 1', 'is not CSV: unexpected end of data'),
   ],
 )
 def test_a_row_that_cannot_be_read_is_an_error_of_that_row(
@@ -129,6 +143,7 @@ def test_a_row_that_cannot_be_read_is_an_error_of_that_row(
     ('a.jsonl', '\ufeff{"id": NaN}\r\n', {'id': math.nan}),
     ('a.csv', '\ufeffid,x\r\n"1, 2","a ""b"""\r\n\r\n', {'id': '1, 2', 'x': 'a "b"'}),
     ('a.csv', 'id,x\n\x00,\n', {'id': '\x00', 'x': ''}),
+    ('a.csv', '\n\nid,x\n1,2\n', {'id': '1', 'x': '2'}),
     ('a.json', '\ufeff[{"id": "\\ud800"}]', {'id': '\ud800'}),
   ],
 )
@@ -139,6 +154,43 @@ def test_marks_line_ends_and_odd_values_are_read_as_they_are(
   file.write_bytes(content.encode())
   (row,) = _rows(sources.read_file(file))
   assert str(row) == str(expected)
+
+
+def test_an_element_or_a_question_that_is_no_row_spoils_no_other(tmp_path):
+  (tmp_path / 'list.json').write_text('[{"id": 1}, 2]')
+  good, bad = _rows(sources.read_file(tmp_path / 'list.json'))
+  assert good == {'id': 1} and str(bad) == 'is no object: 2'
+  qas = [{'id': 'a', 'question': 'q', 'answers': answers} for answers in (None, [7])]
+  article = {'paragraphs': [{'context': 'c', 'qas': [*qas, None]}]}
+  (tmp_path / 'dev.json').write_text(json.dumps({'data': [article]}))
+  unanswered, *bad = _rows(sources.read_file(tmp_path / 'dev.json'))
+  assert unanswered['answers'] == {'text': []}  # of no answer, as SQuAD v2's []
+  assert [str(e).partition(':')[0] for e in bad] == [
+    "is no question in SQuAD's form"
+  ] * 2
+
+
+@pytest.mark.parametrize('path', ['a' * 300, '/' + 'a' * 300, './a\0b'])
+def test_a_path_that_no_file_can_have_is_no_traceback(path):
+  with pytest.raises(errors.UserError, match='is no file; expected one'):
+    sources.check_input(path + '.jsonl')
+  if path != 'a' * 300:  # the hub's
+    with pytest.raises(errors.UserError, match='is not a directory'):
+      sources.read(path)
+
+
+def test_standard_input_is_utf8_in_any_locale_and_may_be_closed(monkeypatch):
+  content = io.BytesIO('\ufeff{"x": "é"}\n'.encode())
+  monkeypatch.setattr('sys.stdin', io.TextIOWrapper(content, encoding='latin-1'))
+  assert list(sources.stream('-')) == [{'x': 'é'}]
+  content = io.BytesIO(b'{"x": "\xff"}\n')
+  stdin = io.TextIOWrapper(content, encoding='utf-8', errors='surrogateescape')
+  monkeypatch.setattr('sys.stdin', stdin)
+  with pytest.raises(errors.UserError, match='expected text in UTF-8'):
+    list(sources.stream('-'))
+  monkeypatch.setattr('sys.stdin', None)
+  with pytest.raises(errors.UserError, match='standard input is closed'):
+    list(sources.stream('-'))
 
 
 def test_standard_input_may_begin_with_a_byte_order_mark(monkeypatch):

@@ -36,6 +36,7 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep, cleanup_tmp_directories=True
     )
+    _holds_any(directory)
     with errors.reading(directory, _NOTHING_CHANGED):
       self._manager = ocp.CheckpointManager(
         directory, options=options, item_names=('state', 'progress')
@@ -142,7 +143,7 @@ def read_initial(directory):
 
 def _newest(directory):
   """Returns (state, progress) of the newest whole checkpoint with a finished epoch."""
-  if not directory.exists():
+  if not _holds_any(directory):
     return None
   options = ocp.CheckpointManagerOptions(read_only=True)
   with errors.reading(directory, _NOTHING_CHANGED):
@@ -159,6 +160,23 @@ def _newest(directory):
   return None
 
 
+def _holds_any(directory):
+  """Says whether a directory is there and holds anything.
+
+  Raises:
+    UserError: if that cannot be said now: to Orbax, what is unreadable is not there.
+  """
+  with errors.reading(directory, _NOTHING_CHANGED):
+    try:
+      paths = list(directory.iterdir())
+    except FileNotFoundError:
+      return False
+    for path in paths:
+      with contextlib.suppress(FileNotFoundError):  # removed by the run itself
+        path.stat()
+  return bool(paths)
+
+
 def _read(manager, directory, step):
   """Returns one checkpoint as nested dicts of arrays, or None if it is damaged.
 
@@ -168,9 +186,32 @@ def _read(manager, directory, step):
     (state, progress).
 
   Raises:
-    UserError: if the bytes cannot be read now.
+    UserError: if the bytes cannot be read now, or it keeps no digest.
   """
-  _read_bytes(directory / str(step))
+  path = directory / str(step)
+  _read_bytes(path)
+  try:
+    state, progress = _restored(manager, step)
+  except FileNotFoundError as e:
+    reason = _reason(e)
+  except OSError as e:
+    raise errors.UserError(
+      f'{path} cannot be read: {_reason(e)}; {_NOTHING_CHANGED}'
+    ) from e
+  except Exception as e:  # whatever torn files make Orbax or JSON raise
+    reason = _reason(e)
+  else:
+    if 'digest' not in progress:
+      raise _other_structure(path, ['digest'])
+    if progress.pop('digest') == _digest(state):
+      return state, progress
+    reason = 'its arrays are not those that were saved'
+  log.warning('checkpoint %d is damaged (%s); using the one before', step, reason)
+  return None
+
+
+def _restored(manager, step):
+  """Returns (state, progress) of a checkpoint as Orbax has them."""
   try:
     restored = manager.restore(
       step,
@@ -178,15 +219,11 @@ def _read(manager, directory, step):
         state=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore()
       ),
     )
-    state, progress = restored.state, dict(restored.progress)
-  except Exception as e:  # whatever torn files make Orbax or JSON raise
-    reason = _reason(e)
-  else:
-    if progress.pop('digest', None) == _digest(state):
-      return state, progress
-    reason = 'its arrays are not those that were saved'
-  log.warning('checkpoint %d is damaged (%s); using the one before', step, reason)
-  return None
+    return restored.state, dict(restored.progress)
+  except ValueError as e:
+    if 'OS error' in str(e):  # of a file, as TensorStore tells it
+      raise OSError(_reason(e)) from e
+    raise
 
 
 def _read_bytes(path):

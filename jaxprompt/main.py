@@ -23,6 +23,7 @@ import functools
 import logging
 import os
 import pathlib
+import warnings
 
 import jax
 
@@ -354,8 +355,10 @@ def _set_up_logging():
   logger.handlers = [handler]
   logger.propagate = False  # libraries give the root logger a handler of their own
   logger.setLevel(logging.INFO)
-  # What Orbax tells through absl, with tracebacks, reaches a user as one line of ours.
-  logging.getLogger('absl').setLevel(logging.CRITICAL)
+  # What Orbax tells, with tracebacks, reaches a user as one line of ours.
+  for name in ('absl', 'asyncio'):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
+  warnings.filterwarnings('ignore', 'coroutine .* was never awaited')
   sys.unraisablehook = _report_unraisable
 
 

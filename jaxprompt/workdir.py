@@ -4,9 +4,11 @@ Of several processes, the first one writes; the others read what it has written.
 """
 
 import contextlib
+import errno
 import fcntl
 import importlib.util
 import json
+import logging
 import os
 import uuid
 
@@ -14,6 +16,10 @@ from etils import epath
 
 from jaxprompt import errors
 from jaxprompt import processes
+
+log = logging.getLogger(__name__)
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def resolve(path):
@@ -97,24 +103,40 @@ def lock(workdir):
   """Holds the workdir for this process; the system lets go when the process ends.
 
   Raises:
-    UserError: if a live process holds it.
+    UserError: if a live process holds it, or it cannot be written.
   """
   if _is_remote(workdir) or not processes.is_first():  # object stores have no locks
     yield
     return
-  with open(os.fspath(workdir / '.lock'), 'a+') as f:
-    try:
-      fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
-      f.seek(0)
-      raise errors.UserError(
-        f'--workdir {str(workdir)!r} is in use by process {f.read().strip() or "?"}; '
-        'wait until it ends, stop it, or choose another directory'
-      ) from e
-    f.truncate(0)
-    f.write(str(os.getpid()))
-    f.flush()
+  path = os.fspath(workdir / '.lock')
+  with contextlib.ExitStack() as stack:
+    with errors.writing(path):
+      f = stack.enter_context(open(path, 'ab+', buffering=0))
+      _take(f, workdir)
+      f.truncate(0)
+      f.write(str(os.getpid()).encode())
     yield
+
+
+def _take(f, workdir):
+  """Locks an open file; without a lock goes on, where the file system has none."""
+  try:
+    fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError as e:
+    f.seek(0)
+    holder = f.read().decode(errors='replace').strip() or '?'
+    raise errors.UserError(
+      f'--workdir {str(workdir)!r} is in use by process {holder}; wait until it ends, '
+      'stop it, or choose another directory'
+    ) from e
+  except OSError as e:
+    if e.errno not in _NO_LOCKS:
+      raise
+    log.warning(
+      '%s is on a file system without locks (%s): see that no other command uses it',
+      workdir,
+      e.strerror,
+    )
 
 
 def write(path, text):

@@ -1,8 +1,11 @@
 """Checkpoints: what comes back, and what happens when one is damaged."""
 
+import os
 import pathlib
+import subprocess
 
 import jax.numpy as jnp
+import kills
 import numpy as np
 import pytest
 from etils import epath
@@ -127,6 +130,105 @@ def test_what_cannot_be_read_now_is_no_damage_and_nothing_is_touched(
   monkeypatch.undo()
   assert _contents(directory) == before
   assert _restored_step(directory) == 2
+
+
+@pytest.mark.parametrize('error', [PermissionError(13, 'no'), OSError(5, 'I/O error')])
+@pytest.mark.parametrize('unreadable', ['', '1', '1/state/d', '1/progress/metadata'])
+def test_what_is_there_and_cannot_be_opened_is_not_nothing(
+  directory, monkeypatch, error, unreadable
+):
+  _save(directory, 1)
+  before = _contents(directory)
+  refuse = _refuse(directory / unreadable, error)
+  for name in ('stat', 'iterdir', 'read_bytes'):
+    monkeypatch.setattr(type(directory), name, refuse(getattr(type(directory), name)))
+  for name in ('stat', 'listdir', 'scandir'):
+    monkeypatch.setattr(os, name, refuse(getattr(os, name)))
+  for read in (_restored_step, checkpoint.read_best):
+    with pytest.raises(errors.UserError, match=r'cannot be read: .*nothing was ch'):
+      read(directory)
+  monkeypatch.undo()
+  assert _contents(directory) == before
+
+
+def _refuse(directory, error):
+  """Makes functions of a path raise an error for what is in a directory."""
+
+  def refusing(function):
+    def refused(path='.', *args, **options):
+      if str(path).startswith(str(directory)):
+        raise error
+      return function(path, *args, **options)
+
+    return refused
+
+  return refusing
+
+
+def _fail_in_orbax(monkeypatch, error):
+  def restore(*args, **kwargs):
+    raise error
+
+  monkeypatch.setattr(checkpoint.ocp.CheckpointManager, 'restore', restore)
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    OSError(5, 'Input/output error'),
+    ValueError('INTERNAL: Error reading "x" [OS error 5: EIO Input/output error]'),
+  ],
+)
+def test_what_orbax_cannot_read_though_we_could_is_no_damage(
+  directory, monkeypatch, error
+):
+  _save(directory, 1)
+  before = _contents(directory)
+  _fail_in_orbax(monkeypatch, error)
+  for read in (_restored_step, checkpoint.read_best):
+    with pytest.raises(errors.UserError, match=r'1 cannot be read.*nothing was chang'):
+      read(directory)
+  assert _contents(directory) == before
+
+
+def test_one_without_a_digest_is_of_another_structure(directory):
+  _save(directory, 1)
+  path = directory / '1' / 'progress' / 'metadata'
+  path.write_text('{"epochs": [1]}')
+  before = _contents(directory)
+  for read in (_restored_step, checkpoint.read_best):
+    with pytest.raises(errors.UserError, match=r'of another structure \(digest\)'):
+      read(directory)
+  assert _contents(directory) == before
+
+
+_READ = """
+import gc
+from etils import epath
+from jaxprompt import checkpoint, main
+main._set_up_process()
+assert checkpoint.read_best(epath.Path(sys.argv[1])) is None
+gc.collect()
+"""
+
+
+@pytest.mark.parametrize(
+  'damage',
+  [
+    lambda path: path.name == '_METADATA' and (b'np.nda', b'np.xda'),
+    lambda path: path.parent.name == 'd' and (b'"', b'!'),
+  ],
+)
+def test_a_user_sees_one_line_of_a_damaged_one(directory, damage):
+  _save(directory, 1)
+  for path in pathlib.Path(directory / '1' / 'state').rglob('*'):
+    if path.is_file() and damage(path):
+      path.write_bytes(path.read_bytes().replace(*damage(path)))
+  found = subprocess.run(
+    kills.python(_READ, directory), capture_output=True, text=True, check=False
+  )
+  (line,) = found.stderr.splitlines()
+  assert found.returncode == 0 and 'checkpoint 1 is damaged' in line
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Trains and compares on a real model and real data, and prints the README's tables.
+"""Trains and compares on a real model and real data; prints docs/results.md's tables.
 
 For each task, a sweep over learning rates and prompt lengths on a part of the training
 rows finds the best validation loss. With that run's settings, a prompt before the

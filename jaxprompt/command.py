@@ -29,7 +29,7 @@ READS = {
   ),
   'export': ('config', 'workdir', 'output', 'overwrite'),
   'report': ('workdir',),
-  'compare': ('output', 'overwrite'),
+  'compare': ('output',),
   'serve': ('config', 'workdir', 'prompt', 'host', 'port'),
 }
 
@@ -107,7 +107,8 @@ def usage():
       'The flags:',
       *(f'  --{name}: {text}' for name, text in described.items()),
       '',
-      'The fields for --config.FIELD=VALUE: python -m jaxprompt.config, or README.md',
+      'The fields for --config.FIELD=VALUE: python -m jaxprompt.config, or '
+      'docs/configuration.md',
     ]
   )
 

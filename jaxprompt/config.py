@@ -1,7 +1,7 @@
 """The config's fields: what each one is, its default, and what values it may have.
 
-`python -m jaxprompt.config` prints them as the README's table. Nothing here imports a
-model, so that a mistake in a config shows at once.
+`python -m jaxprompt.config` prints the table of docs/configuration.md. Nothing here
+imports a model, so that a mistake in a config shows at once.
 """
 
 import dataclasses

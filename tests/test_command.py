@@ -100,7 +100,8 @@ def test_what_cannot_be_sampled_with_is_refused(flag, others):
     ('report', '--config=qa', 'train, eval, sweep, predict, export, serve'),
     ('report', '--config.seed=3', 'train, eval, sweep, predict, export, serve'),
     ('compare', '--workdir=w', 'train, eval, sweep, predict, export, report, serve'),
-    ('serve', '--overwrite', 'predict, export, compare'),
+    ('compare', '--overwrite', 'predict, export'),
+    ('serve', '--overwrite', 'predict, export'),
   ],
 )
 def test_a_flag_that_the_mode_does_not_read_is_refused(mode, flag, readers):

@@ -1,33 +1,59 @@
-"""The README: its commands run, its table of fields is the config's."""
+"""The documentation: its commands run, its links resolve, its tables are the code's."""
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 
+import pytest
 from conftest import CONFIGS
 from conftest import ROWS
 from hub import serve
 from test_download import SHORT
 
-from jaxprompt import command
+from jaxprompt import command as command_lib
 from jaxprompt import config as config_lib
 
 ROOT = CONFIGS.parent
+PACKAGE = ROOT / 'jaxprompt'
 README = (ROOT / 'README.md').read_text()
+# In the order of the README's table, so that a command finds what it needs.
+PAGES = tuple(re.findall(r'^\| \[.+\]\((docs/\w+\.md)\)', README, re.MULTILINE))
+TEXTS = {'README.md': README} | {page: (ROOT / page).read_text() for page in PAGES}
+ARCHITECTURE = TEXTS['docs/architecture.md']
+_NOT_RUN = 'docs/scaling.md'  # its commands want many devices
+# What makes, writes, renames or deletes a path.
+_CHANGES_A_PATH = re.compile(
+  r'\.(write_text|write_bytes|unlink|rename|mkdir|truncate)\(|rmtree|SummaryWriter|'
+  r'CheckpointManager\(|open\([^)]*[\'"][aw]|compilation_cache_dir'
+)
 
 
 def _commands():
-  """The lines of the README's shell blocks that call the main command."""
-  blocks = re.findall(r'```sh\n(.*?)```', README, re.DOTALL)
-  lines = [line for block in blocks for line in block.splitlines()]
-  return [line for line in lines if line.startswith('python -m jaxprompt.main ')]
+  """The lines of shell blocks that call the main command, each once."""
+  found = []
+  for page, text in TEXTS.items():
+    for block in re.findall(r'```sh\n(.*?)```', text, re.DOTALL):
+      found += block.splitlines() if page != _NOT_RUN else ()
+  return dict.fromkeys(x for x in found if x.startswith('python -m jaxprompt.main '))
+
+
+def _headings(text):
+  """The anchors of a page, as GitHub makes them."""
+  titles = re.findall(r'^#+ (.+)$', text, re.MULTILINE)
+  return {re.sub(r'[^\w -]', '', title.lower()).replace(' ', '-') for title in titles}
 
 
 def test_the_two_commands_stand_on_a_line_each():
   for words in ('for task in qa summarization translation', '-m pytest'):
     (line,) = [line for line in README.splitlines() if words in line]
     assert line.startswith('python3 -m venv .venv && .venv/bin/pip install -q -c ')
+
+
+def test_the_readme_is_short_and_names_every_page():
+  assert len(README.splitlines()) <= 200
+  assert set(PAGES) == {f'docs/{path.name}' for path in (ROOT / 'docs').glob('*.md')}
 
 
 def test_every_other_command_runs(hub_root, tmp_path):
@@ -40,6 +66,10 @@ def test_every_other_command_runs(hub_root, tmp_path):
   (tmp_path / 'questions.jsonl').write_text(json.dumps(question) + '\n')
   named = {**question, 'prompt': 'questions'}
   (tmp_path / 'rows.jsonl').write_text(json.dumps(named) + '\n')
+  (tmp_path / 'my-data').mkdir()
+  for split in ('train', 'validation', 'test'):
+    rows = [json.dumps(ROWS['qa'](i)) for i in range(3)]
+    (tmp_path / 'my-data' / f'{split}.jsonl').write_text('\n'.join(rows))
   (tmp_path / 'configs').symlink_to(CONFIGS)
   short = [f'--config.{name}={value}' for name, value in SHORT.items()]
   with serve(hub_root) as hub:
@@ -60,38 +90,72 @@ def test_every_other_command_runs(hub_root, tmp_path):
       assert done.returncode == 0, f'{command}\n{done.stderr}'
 
 
-def test_the_page_on_scaling_uses_flags_that_there_are(monkeypatch):
-  """Read, not run: its commands want many devices."""
+def _calls(text):
+  """The flags of every call of the command in a page's blocks, launched or not."""
+  for line in text.replace('\\\n', ' ').splitlines():
+    call = re.search(r'(?:-m jaxprompt\.main|\.sbatch| --) (--.*)', line)
+    if call and '`' not in line and '$task' not in line and '[' not in line:
+      yield shlex.split(call.group(1))
+
+
+@pytest.mark.parametrize('page', TEXTS)
+def test_every_flag_of_the_documentation_is_read(page, monkeypatch):
   monkeypatch.chdir(ROOT)
-  page = (ROOT / 'docs' / 'scaling.md').read_text()
-  commands = [
-    [word for word in line.split() if word.startswith(('--config', '--workdir='))]
-    for line in page.replace('\\\n', ' ').splitlines()
-    if ' --config=' in line
-  ]
-  assert len(commands) == 7
-  for flags in commands:
-    command.parse(['jaxprompt', *flags])
-  for path in re.findall(r'\]\((\.\./.+?)\)', page):
-    assert (ROOT / 'docs' / path).exists(), path
+  calls = list(_calls(TEXTS[page]))
+  for flags in calls:
+    command_lib.parse(['jaxprompt', *flags])
+  if page == _NOT_RUN:  # where nothing else would notice that none was found
+    assert len(calls) == 8
+
+
+@pytest.mark.parametrize('page', (*TEXTS, 'CONTRIBUTING.md', 'CHANGELOG.md'))
+def test_every_link_resolves(page):
+  text = (ROOT / page).read_text()
+  for link in re.findall(r'\]\((?!https?:)(.+?)\)', text):
+    path, _, anchor = link.partition('#')
+    target = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+    assert target.exists(), link
+    if anchor:
+      assert anchor in _headings(target.read_text()), link
 
 
 def test_the_table_of_fields_is_the_configs():
-  assert config_lib.table() in README
+  assert config_lib.table() in TEXTS['docs/configuration.md']
+
+
+def test_the_table_of_modes_is_the_commands():
+  for mode, names in command_lib.READS.items():
+    flags = ' '.join(f'`--{name}`' for name in names)
+    assert re.search(
+      rf'^\| `{mode}` \| .+ \| {flags} \|$', TEXTS['docs/configuration.md'], re.M
+    ), mode
 
 
 def _floors():
-  """{module: floor} by the README's table."""
+  """{module: floor} by the architecture's table."""
   floors = {}
-  for floor, files in re.findall(r'^\| (\d) \| (.+?) \|', README, re.MULTILINE):
+  for floor, files in re.findall(r'^\| (\d) \| (.+?) \|', ARCHITECTURE, re.MULTILINE):
     floors |= {name: int(floor) for name in re.findall(r'`(\w+)\.py`', files)}
   return floors
 
 
 def test_every_file_has_its_floor_and_imports_only_from_lower_ones():
   floors = _floors()
-  for path in (ROOT / 'jaxprompt').glob('*.py'):
+  assert set(floors) | {'__init__', 'errors'} == {x.stem for x in PACKAGE.glob('*.py')}
+  for path in PACKAGE.glob('*.py'):
     if path.stem in ('__init__', 'errors'):  # errors: below all floors
       continue
     for imported in re.findall(r'^from jaxprompt import (\w+)', path.read_text(), re.M):
       assert floors.get(imported, -1) < floors[path.stem], (path.stem, imported)
+
+
+def test_every_file_that_changes_a_path_is_in_the_table_of_paths():
+  table = ARCHITECTURE.partition('## Every path that the program changes')[2]
+  named = set(re.findall(r'`([\w/]+\.py)`', table))
+  changing = {
+    path.relative_to(PACKAGE).as_posix()
+    for path in PACKAGE.rglob('*.py')
+    if _CHANGES_A_PATH.search(path.read_text())
+  }
+  assert {'output.py', 'peft.py', 'workdir.py', 'writer.py'} <= changing
+  assert changing <= named

@@ -1,4 +1,4 @@
-"""Takes the README's pictures: a run's report, and the served page with an answer.
+"""Takes the pictures of docs/: a run's report, and the served page with an answer.
 
 In an environment with jaxprompt[dev] and Chromium, after a run:
 

@@ -24,6 +24,7 @@ from jaxprompt import optim
 from jaxprompt import steps
 from jaxprompt.lm import gpt2
 from jaxprompt.lm import loading
+from jaxprompt.lm import model as model_lib
 
 SIZES = {  # blocks, width, heads
   'gpt2': (12, 768, 12),
@@ -98,16 +99,16 @@ def compile_step(
   return layout.spread(step, donate_argnums=0).lower(state, params, batch).compile()
 
 
-def _row(name, count, model, rows, dtype):
+def _row(name, count, share, rows, dtype):
   blocks, width, heads = SIZES[name]
   config = transformers.GPT2Config(n_layer=blocks, n_embd=width, n_head=heads)
-  mesh = np.reshape(jax.devices()[:count], (count // model, model))
+  mesh = np.reshape(jax.devices()[:count], (count // share, share))
   layout = devices.MODES['jit'](jax.sharding.Mesh(mesh, (devices.DATA, devices.MODEL)))
-  lm = model.LanguageModel(gpt2.spec_of(config), dtype).on(layout.platform)
+  lm = model_lib.LanguageModel(gpt2.spec_of(config), dtype).on(layout.platform)
   params = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, dtype), model.shapes(lm)
+    lambda x: jax.ShapeDtypeStruct(x.shape, dtype), model_lib.shapes(lm)
   )
-  compiled = compile_step(layout, lm, params, rows=rows * count // model)
+  compiled = compile_step(layout, lm, params, rows=rows * count // share)
   found = collectives(compiled.as_text())
   sent = sum(_SENDS[operation] * size for operation, size in found)
   memory = compiled.memory_analysis()
@@ -115,7 +116,7 @@ def _row(name, count, model, rows, dtype):
   weights = memory.argument_size_in_bytes
   return [
     name,
-    f'{count // model} x {model}',
+    f'{count // share} x {share}',
     str(len(found)),
     f'{sent / 1e6:,.2f}',
     f'{weights / 1e9:.2f}',

@@ -1,1 +1,1 @@
-"""Frozen language models: `base` the interface, `loading` the door, then families."""
+"""Frozen language models: `model` their functions, `loading` the door, the families."""

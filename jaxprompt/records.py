@@ -32,6 +32,16 @@ _PLACES = {
 }
 
 
+# What a run replaces, so that a workdir must not have it before its config.json.
+_REPLACED = (
+  'metrics.jsonl',
+  'predictions',
+  'results.json',
+  'sweep.json',
+  'report.html',
+)
+
+
 def read_config(workdir):
   """Returns the content of config.json, its `config` complete.
 
@@ -138,9 +148,15 @@ def check_config(workdir, config, free=frozenset()):
     free: names of sections, or of fields, that may differ.
 
   Raises:
-    UserError: names the fields that differ.
+    UserError: names the fields that differ, or files that are not those of a run.
   """
   if not (workdir / 'config.json').exists():
+    others = [name for name in _REPLACED if (workdir / name).exists()]
+    if others:
+      raise errors.UserError(
+        f'--workdir {str(workdir)!r} has no config.json, but {", ".join(others)}, '
+        'which a run would replace; choose another directory, or move them'
+      )
     return
   stored = read_config(workdir)
   if 'fingerprints' in stored:

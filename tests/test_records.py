@@ -120,3 +120,12 @@ def test_a_run_without_fingerprints_is_taken_with_a_warning(workdir, monkeypatch
   monkeypatch.setattr(records.log, 'warning', lambda text, *a: said.append(text % a))
   records.check_content(workdir, CONTENT)
   assert len(said) == 1 and 'is not checked' in said[0]
+
+
+@pytest.mark.parametrize('name', ['metrics.jsonl', 'results.json', 'report.html'])
+def test_a_directory_with_files_of_the_users_is_no_workdir(tmp_path, name):
+  (tmp_path / 'notes.txt').write_text('mine')  # which no run replaces
+  records.check_config(epath.Path(tmp_path), {})
+  (tmp_path / name).write_text('mine')
+  with pytest.raises(errors.UserError, match=f'has no config.json, but {name}, which'):
+    records.check_config(epath.Path(tmp_path), {})

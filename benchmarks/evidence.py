@@ -21,8 +21,8 @@ import sys
 
 import numpy as np
 
-from jaxprompt import metrics
-from jaxprompt import tasks
+from jaxprompt.tasks import metrics
+from jaxprompt.tasks import tasks
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMMON = {

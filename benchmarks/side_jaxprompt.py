@@ -10,18 +10,18 @@ import numpy as np
 import operations
 import worker
 
-from jaxprompt import batch as batch_lib
-from jaxprompt import buckets
-from jaxprompt import collate
-from jaxprompt import contexts
-from jaxprompt import decode
-from jaxprompt import devices
-from jaxprompt import loader
-from jaxprompt import optim
-from jaxprompt import placement
-from jaxprompt import rows as rows_lib
-from jaxprompt import steps
+from jaxprompt.data import buckets
+from jaxprompt.data import collate
+from jaxprompt.data import contexts
+from jaxprompt.data import loader
+from jaxprompt.data import rows as rows_lib
+from jaxprompt.devices import devices
+from jaxprompt.infer import decode
 from jaxprompt.lm import loading
+from jaxprompt.prompts import batch as batch_lib
+from jaxprompt.prompts import placement
+from jaxprompt.train import optim
+from jaxprompt.train import steps
 
 PROMPT, NEW_TOKENS, SAME_STEPS = 20, 32, 20
 

@@ -28,11 +28,11 @@ import numpy as np
 import start
 import worker
 
-from jaxprompt import rows as rows_lib
-from jaxprompt import sources
-from jaxprompt import tasks
-from jaxprompt import template
+from jaxprompt.data import rows as rows_lib
+from jaxprompt.data import sources
 from jaxprompt.lm import loading
+from jaxprompt.tasks import tasks
+from jaxprompt.tasks import template
 
 LIMITS = {'qa': (448, 32), 'summarization': (512, 128), 'translation': (96, 96)}
 TURNS = {'train': 'training', 'evaluate': 'evaluation loss', 'generate': 'generation'}

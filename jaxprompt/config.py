@@ -9,7 +9,7 @@ import dataclasses
 from ml_collections import config_dict
 
 from jaxprompt import errors
-from jaxprompt import tasks
+from jaxprompt.tasks import tasks
 
 # Numbers that float32 multiplies and divides by without an overflow or a 0.
 SMALLEST, LARGEST = 1e-30, 1e30

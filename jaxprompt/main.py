@@ -1,392 +1,56 @@
-"""The modes: what the command does once its flags are read.
+"""The command: one call to a mode, and what a user sees of an error.
 
-python -m jaxprompt.main --config=configs/qa.py[:PRESET] --workdir=DIR [--mode=eval]
-  [--distributed]
-python -m jaxprompt.main --mode=eval --config=... --workdir=DIR --prompt=DIR
-python -m jaxprompt.main --mode=predict [--workdir=DIR] [--prompt=[NAME=]DIR ...]
-  --input=FILE --output=FILE [--temperature=1 --top_k=50 --top_p=0.9 --seed=0]
-python -m jaxprompt.main --mode=sweep --config=... --workdir=DIR --config.sweep.seed=0,1
-python -m jaxprompt.main --mode=report --workdir=DIR
-python -m jaxprompt.main --mode=compare DIR DIR ... --output=FILE
-python -m jaxprompt.main --mode=serve --workdir=DIR [--prompt=NAME=DIR ...]
+What takes seconds to import comes after the flags are read: a mistake in them shows at
+once. Ctrl-C ends those imports in one line, which needs a handler: an exception that is
+raised inside of an import may be swallowed there.
 """
 
+import os
+import signal
 import sys
 
-from jaxprompt import start
-
-if __name__ == '__main__':  # before the imports below, which take seconds
-  sys.exit(start.run())
-
-import contextlib
-import functools
-import logging
-import os
-import pathlib
-import warnings
-
-import jax
-
-from jaxprompt import command
-from jaxprompt import compare
-from jaxprompt import config as config_lib
-from jaxprompt import decode
-from jaxprompt import devices
-from jaxprompt import errors
-from jaxprompt import output
-from jaxprompt import peft
-from jaxprompt import predict
-from jaxprompt import processes
-from jaxprompt import records
-from jaxprompt import report
-from jaxprompt import results
-from jaxprompt import serve
-from jaxprompt import setup
-from jaxprompt import sources
-from jaxprompt import sweep
-from jaxprompt import tasks
-from jaxprompt import train
-from jaxprompt import trained
-from jaxprompt import workdir as workdir_lib
-from jaxprompt import writer
-
-log = logging.getLogger(__name__)
-
-# How a run goes on, not what it is; `records` knows where its parts may be.
-_FREE = frozenset({'parallel', 'train.context_cache_gb'})
-_CACHE = pathlib.Path('~/.cache/jaxprompt/xla')
+_HELP = {f'{dash}{name}' for dash in ('-', '--') for name in ('help', 'helpfull', 'h')}
 
 
-main = command.run
+def start():
+  """Runs the command for this process; returns the exit status."""
+  # Else it is ignored, as in the background of a script.
+  if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _end)
+  return main(sys.argv)
 
 
-def perform(values, arguments):
-  """Runs the mode that the flags name; returns the exit status."""
-  _set_up_process()
+def _end(*_):
+  os.write(sys.stderr.fileno(), b'jaxprompt: interrupted; run again to go on\n')
+  os._exit(130)
+
+
+def main(argv):
+  """Runs the command, the program's name and its flags; returns the exit status."""
+  from jaxprompt import errors
+  from jaxprompt import flags
+
   try:
-    status = MODES[values.mode](values, arguments)
-    sys.stdout.flush()  # here, where a closed pipe can be answered
-    return status
-  except BrokenPipeError:
-    raise
-  except Exception as e:
-    processes.give_up(e)
-    raise
+    if _HELP.intersection(argv):
+      print(flags.usage(), flush=True)
+      return 0
+    values, arguments = flags.parse(argv)
+    from jaxprompt import modes
 
-
-# A mode is a function from the flags' values and the arguments to the exit status.
-
-
-def _train(values, _):
-  return _measure(train.train, values, _config(values))
-
-
-def _eval(values, _):
-  paths = _prompt_paths(values)
-  if not paths:
-    config = _trained_run(values)[0] if values.config is None else _config(values)
-    return _measure(train.evaluate_best, values, config)
-  config = _config(values)
-  if len(paths) > 1:
-    raise errors.UserError(
-      f'--prompt is given {len(paths)} times; --mode=eval measures one, each in a '
-      '--workdir of its own'
-    )
-  (path,) = paths.values()
-  return _measure(train.evaluate_given, values, trained.adopt(config, path))
-
-
-def _measure(function, values, config):
-  """Runs what ends in results.json; prints the tables and the paths."""
-  path = _required(values, 'workdir')
-  if values.distributed:
-    processes.start()
-    if not processes.is_first():
-      logging.getLogger('jaxprompt').setLevel(logging.ERROR)
-    processes.check_same(_identity(config))
-  termination = train.Termination()
-  with _held_workdir(path, config) as workdir:
-    found = function(config, workdir, termination)
-    if processes.is_first():
-      print(results.table(found, tasks.TASKS[config.task].metrics))
-      print(results.nearest_table(found))
-      _print_paths(workdir)
-  return 0
-
-
-@contextlib.contextmanager
-def _held_workdir(path, config):
-  """Opens and locks the workdir that is this config's alone; gives its epath."""
-  with contextlib.ExitStack() as stack:
-    with processes.together():
-      workdir = workdir_lib.open_workdir(path)
-      stack.enter_context(workdir_lib.lock(workdir))
-    workdir_lib.check_shared(workdir)
-    with processes.together():
-      records.check_config(workdir, config.to_dict(), free=_FREE)
-    yield workdir
-
-
-def _print_paths(workdir):
-  """Prints where the results of a finished run are."""
-  page = _written_report(workdir)
-  print(f'results: {workdir / "results.json"}')
-  print(f'report: {page}')
-
-
-def _identity(config):
-  """Returns what must be the same in all processes of a run, {name: text}."""
-  fields = workdir_lib.flatten(config.to_dict())
-  return {
-    **{name: repr(value) for name, value in fields.items()},
-    **{f'the version of {name}': v for name, v in results.versions().items()},
-  }
-
-
-def _sweep(values, _):
-  config, path = _required(values, 'config'), _required(values, 'workdir')
-  termination = train.Termination()
-  with _held_workdir(path, config) as workdir:
-    found = sweep.sweep(config, workdir, termination)
-    print(sweep.table(found))
-    print(f'sweep: {workdir / sweep.FILE}')
-    _print_paths(workdir / sweep.BEST)
-  return 0
-
-
-def _predict(values, _):
-  sampling = _sampling(values)
-  source, path = _required(values, 'input'), _required(values, 'output')
-  sources.check_input(source)
-  paths = _prompt_paths(values)
-  config, workdir = _use(values, paths)
-  if workdir is not None:
-    paths.setdefault('', workdir)
-  progress = writer.show_progress(train.Termination().check)
-  layout = devices.layout(**config.parallel)
-  experiment = setup.build_model(config, layout, progress)
-  prompts = {
-    name: trained.load_prompt(
-      experiment,
-      directory,
-      task=name if name in tasks.TASKS else None,
-      eval_config=config.eval if _sets_eval(values) else None,
-    )
-    for name, directory in paths.items()
-  }
-  if workdir is not None and len(prompts) > 1:
-    prompts.setdefault(config.prompt.name, prompts[''])
-  settings = {'sampling': sampling, 'seed': values.seed}
-  made_of = predict.made_of(experiment, prompts, source, **settings)
-  opened = output.open_output(path, source, made_of, overwrite=values.overwrite)
-  if opened.is_finished:
-    log.info('%s has these predictions already', path)
-  else:
-    with opened:
-      predict.predict(experiment, prompts, source, opened, **settings)
-  log.info('%d rows written, %d of them with an error', opened.lines, opened.failed)
-  return 1 if opened.failed else 0
-
-
-def _sampling(values):
-  """Returns the `decode.Sampling` that the flags ask for, or None."""
-  if values.temperature:
-    return decode.Sampling(values.temperature, values.top_k, values.top_p)
-  if values.top_k or values.top_p < 1:
-    raise errors.UserError(
-      '--top_k and --top_p are of sampling, which is off; set --temperature, 1 to draw '
-      'as likely as the model says'
-    )
-  return None
-
-
-def _prompt_paths(values):
-  """Returns {name: epath} by --prompt; '' is the name of one that has none."""
-  paths = {}
-  for text in values.prompt:
-    name, equals, path = text.partition('=')
-    if not equals or '/' in name:
-      name, path = '', text
-    if not path:
-      raise errors.UserError(f'--prompt {text!r} has no path; expected NAME=DIR')
-    if name in paths:
-      raise errors.UserError(
-        f'--prompt {text!r}: another prompt has the name {name!r}; name each once'
-      )
-    paths[name] = workdir_lib.resolve(path)
-  return paths
-
-
-def _sets_eval(values):
-  """Says whether the flags, not the runs, say how to generate."""
-  fields = command.overrides(values)
-  return values.config is not None or any(name.startswith('eval.') for name in fields)
-
-
-def _use(values, paths):
-  """Returns the config to predict with, and the workdir if one is given.
-
-  Without either flag, the config is that of the first prompt that has one.
-  """
-  if values.workdir is not None:
-    return _trained_run(values)
-  if values.config is not None:
-    return _config(values), None
-  for path in paths.values():
-    if (path / 'config.json').exists():
-      return _stored_config(values, path), None
-  if paths:
-    raise errors.UserError(
-      '--config is missing; an adapter says nothing of its task and lengths, so give '
-      'the config to use it with'
-    )
-  return _required(values, 'workdir'), None
-
-
-def _export(values, _):
-  config, workdir = _trained_run(values)
-  if config.prompt.position != 'prefix':
-    raise errors.UserError(
-      f'prompt.position is {config.prompt.position!r}; PEFT knows only a prompt in '
-      'front, so only a prefix can be exported'
-    )
-  path = _required(values, 'output')
-  if '://' in path:
-    raise errors.UserError(
-      f'--output {path!r} is no local directory; write one, and copy it there'
-    )
-  directory = pathlib.Path(os.path.expanduser(path))
-  peft.check_output(directory, values.overwrite)
-  peft.write(directory, trained.adapter(config, workdir))
-  print(f'adapter: {directory}')
-  return 0
-
-
-def _written_report(workdir):
-  """Returns the report's path, or why there is none: its run is finished anyway."""
-  try:
-    return report.write(workdir)
+    if signal.getsignal(signal.SIGINT) is _end:
+      # An exception again, so that a run can close its files.
+      signal.signal(signal.SIGINT, signal.default_int_handler)
+    return modes.perform(values, arguments)
   except errors.UserError as e:
-    return f'none, {e}'
+    print(f'jaxprompt: {" ".join(str(e).split())}', file=sys.stderr)
+    return 2
+  except BrokenPipeError:  # who read what this prints has left, as `head` does
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
+  except KeyboardInterrupt:
+    print('jaxprompt: interrupted; run again to go on', file=sys.stderr)
+    return 130
 
 
-def _report(values, _):
-  print(f'report: {report.write(workdir_lib.resolve(_required(values, "workdir")))}')
-  return 0
-
-
-def _compare(values, arguments):
-  output = workdir_lib.resolve(_required(values, 'output'))
-  workdirs = [workdir_lib.resolve(path) for path in arguments]
-  print(compare.write(workdirs, output))
-  for workdir in workdirs:
-    if (workdir / 'report.html').exists():
-      print(f'report: {workdir / "report.html"}')
-  print(f'comparison: {output}')
-  return 0
-
-
-def _serve(values, _):
-  paths = _prompt_paths(values)
-  if '' in paths:
-    raise errors.UserError(
-      f'--prompt {str(paths[""])!r} has no name here; expected NAME=WORKDIR'
-    )
-  config, workdir = _trained_run(values)
-  serve.run(config, workdir, paths, host=values.host, port=values.port)
-  return 0
-
-
-MODES = {
-  'train': _train,
-  'eval': _eval,
-  'sweep': _sweep,
-  'predict': _predict,
-  'export': _export,
-  'report': _report,
-  'compare': _compare,
-  'serve': _serve,
-}
-
-
-def _required(values, name):
-  if values[name].value is None:
-    raise errors.UserError(f'--{name} is missing; expected {values[name].help}')
-  return values[name].value
-
-
-def _config(values):
-  """Returns the config of one run."""
-  return config_lib.single_run(_required(values, 'config'))
-
-
-def _trained_run(values):
-  """Returns the config and the workdir of a run to use."""
-  workdir = workdir_lib.resolve(_required(values, 'workdir'))
-  return _stored_config(values, workdir), workdir
-
-
-def _stored_config(values, workdir):
-  """Returns the config to use a run with.
-
-  It is --config, or else the run's own with the fields that flags set, and with all
-  devices; only `eval` and what is in `_FREE` may differ from the run's own.
-  """
-  stored = records.read_config(workdir)['config']
-  if 'sweep' in stored:
-    raise errors.UserError(
-      f'--workdir {str(workdir)!r} is that of a sweep; use the best of its runs, '
-      f'{str(workdir / sweep.BEST)!r}, or another in {str(workdir / "runs")!r}'
-    )
-  if values.config is None:
-    own = {name: fields for name, fields in stored.items() if name != 'parallel'}
-    config = config_lib.complete(own, workdir / 'config.json')
-    config = config_lib.single_run(command.overridden(config, values))
-  else:
-    config = _config(values)
-  records.check_config(workdir, config.to_dict(), free=_FREE | {'eval'})
-  return config
-
-
-def _set_up_logging():
-  handler = writer.LogHandler()
-  handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
-  logger = logging.getLogger('jaxprompt')
-  logger.handlers = [handler]
-  logger.propagate = False  # libraries give the root logger a handler of their own
-  logger.setLevel(logging.INFO)
-  # What Orbax tells, with tracebacks, reaches a user as one line of ours.
-  for name in ('absl', 'asyncio'):
-    logging.getLogger(name).setLevel(logging.CRITICAL)
-  warnings.filterwarnings('ignore', 'coroutine .* was never awaited')
-  sys.unraisablehook = _report_unraisable
-
-
-def _report_unraisable(unraisable):
-  """Reports as Python does, but for what is left of a save that Orbax has given up."""
-  if str(unraisable.exc_value) != 'Event loop is closed':
-    sys.__unraisablehook__(unraisable)
-
-
-@functools.cache
-def _set_up_process():
-  """Does once in a process what all modes want of it."""
-  _set_up_logging()
-  _keep_compiled_programs()
-
-
-def _keep_compiled_programs():
-  """Lets later processes reuse what this one compiles, the many small programs too.
-
-  Without a home to keep them in, every process compiles its own.
-  """
-  if jax.config.jax_compilation_cache_dir:  # set by the user
-    return
-  try:
-    cache = _CACHE.expanduser()
-    cache.mkdir(parents=True, exist_ok=True)
-  except (OSError, RuntimeError):  # the latter: there is no telling where home is
-    return
-  if os.access(cache, os.W_OK):
-    jax.config.update('jax_compilation_cache_dir', str(cache))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+if __name__ == '__main__':
+  sys.exit(start())

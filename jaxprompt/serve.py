@@ -15,20 +15,21 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxprompt import collate
-from jaxprompt import decode
-from jaxprompt import devices
 from jaxprompt import errors
-from jaxprompt import evaluate
-from jaxprompt import placement
-from jaxprompt import records
-from jaxprompt import results
-from jaxprompt import setup
-from jaxprompt import tasks
-from jaxprompt import template as template_lib
-from jaxprompt import trained
-from jaxprompt import writer
+from jaxprompt.data import collate
+from jaxprompt.devices import devices
+from jaxprompt.infer import decode
+from jaxprompt.infer import evaluate
 from jaxprompt.lm import model as lm_model
+from jaxprompt.prompts import placement
+from jaxprompt.prompts import trained
+from jaxprompt.runs import records
+from jaxprompt.runs import results
+from jaxprompt.runs import setup
+from jaxprompt.runs import trained_prompts
+from jaxprompt.tasks import tasks
+from jaxprompt.tasks import template as template_lib
+from jaxprompt.train import writer
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ def _load(config, workdir, others):
         'name'
       )
     eval_config = config.eval if directory == workdir else None
-    prompt = trained.load_prompt(
+    prompt = trained_prompts.load_prompt(
       experiment, directory, task=None, eval_config=eval_config
     )
     rows = records.read_predictions(directory, 'soft')

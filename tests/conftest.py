@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from playwright import sync_api
 
-from jaxprompt import batch as batch_lib
 from jaxprompt.lm import loading
+from jaxprompt.prompts import batch as batch_lib
 
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
 CHECKPOINT = FIXTURES / 'gpt2'
@@ -27,7 +27,8 @@ os.environ['XLA_FLAGS'] = ' '.join(
 # Where the session's processes keep compiled programs: most of them meet the same ones.
 _COMPILED = 'JAX_COMPILATION_CACHE_DIR'
 CHROMIUM = pathlib.Path('/usr/bin/chromium')
-CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIGS = ROOT / 'configs'
 
 
 def pytest_configure(config):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 import transformers
 
-from jaxprompt import devices
+from jaxprompt.devices import devices
 from jaxprompt.lm import gpt2
 from jaxprompt.lm import loading
 from jaxprompt.lm import model

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from conftest import CHECKPOINT
 
-from jaxprompt import collate
 from jaxprompt import embedded
-from jaxprompt import optim
-from jaxprompt import placement
-from jaxprompt import prompt
-from jaxprompt import rows as rows_lib
-from jaxprompt import sources
-from jaxprompt import steps
-from jaxprompt import tasks
-from jaxprompt import template
+from jaxprompt.data import collate
+from jaxprompt.data import rows as rows_lib
+from jaxprompt.data import sources
 from jaxprompt.lm import loading
+from jaxprompt.prompts import placement
+from jaxprompt.prompts import prompt
+from jaxprompt.tasks import tasks
+from jaxprompt.tasks import template
+from jaxprompt.train import optim
+from jaxprompt.train import steps
 
 
 def test_bfloat16_leaves_the_loss_of_every_task_within_one_percent():

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from jaxprompt import checkpoint
 from jaxprompt import errors
+from jaxprompt.train import checkpoint
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ _READ = """
 import gc
 from etils import epath
 from jaxprompt import checkpoint, main
-main._set_up_process()
+modes._set_up_process()
 assert checkpoint.read_best(epath.Path(sys.argv[1])) is None
 gc.collect()
 """

@@ -7,21 +7,22 @@ import sys
 import pytest
 from conftest import CONFIGS
 
-from jaxprompt import command
 from jaxprompt import errors
-from jaxprompt import tasks
+from jaxprompt import flags as flags_lib
+from jaxprompt import main
+from jaxprompt.tasks import tasks
 
 ROOT = CONFIGS.parent
 
 
 def _error(*flags):
   with pytest.raises(errors.UserError) as e:
-    command.parse(['jaxprompt', *flags])
+    flags_lib.parse(['jaxprompt', *flags])
   return str(e.value)
 
 
 def _config(*flags):
-  values, _ = command.parse(['jaxprompt', *flags])
+  values, _ = flags_lib.parse(['jaxprompt', *flags])
   return values.config
 
 
@@ -111,17 +112,17 @@ def test_a_flag_that_the_mode_does_not_read_is_refused(mode, flag, readers):
 
 
 def test_every_mode_has_its_flags_and_a_function():
-  from jaxprompt import main
+  from jaxprompt import modes
 
-  assert list(main.MODES) == list(command.READS)
+  assert list(modes.MODES) == list(flags_lib.READS)
 
 
 @pytest.mark.parametrize('flag', ['--help', '-h', '--helpfull', '-help'])
 def test_help_goes_to_standard_output_whatever_else_is_there(capsys, flag):
-  assert command.run(['jaxprompt', '--config=missing.py', flag, '--nosuchflag']) == 0
+  assert main.main(['jaxprompt', '--config=missing.py', flag, '--nosuchflag']) == 0
   printed = capsys.readouterr()
   assert printed.err == ''
-  for mode, names in command.READS.items():
+  for mode, names in flags_lib.READS.items():
     (line,) = [x for x in printed.out.splitlines() if x.split()[:1] == [mode]]
     assert line.split()[1:] == [f'--{name}' for name in names]
   assert 'python -m jaxprompt.config' in printed.out
@@ -205,7 +206,7 @@ def test_a_config_file_may_be_plain_and_take_no_preset(tmp_path):
 
 
 def test_the_mistake_is_one_line_with_status_2(capsys):
-  assert command.run(['jaxprompt', '--config=qa', '--config.prompt=a\nb']) == 2
+  assert main.main(['jaxprompt', '--config=qa', '--config.prompt=a\nb']) == 2
   (line,) = capsys.readouterr().err.splitlines()
   assert line.startswith('jaxprompt: --config.prompt is ')
 
@@ -221,8 +222,8 @@ def test_ctrl_c_while_importing_is_one_line_with_status_130():
       '      print(flush=True)\n'
       '      import time; time.sleep(30)\n'
       'sys.meta_path.insert(0, Stop())\n'
-      'from jaxprompt import start\n'
-      'sys.exit(start.run())\n'
+      'from jaxprompt import main\n'
+      'sys.exit(main.start())\n'
     )
     with subprocess.Popen(
       [sys.executable, '-c', code, '--config=qa'],

@@ -6,9 +6,9 @@ import pytest
 import workdirs
 from etils import epath
 
-from jaxprompt import compare
 from jaxprompt import errors
 from jaxprompt import main
+from jaxprompt.report import compare
 
 SIZES = {'distilgpt2': 81_912_576, 'gpt2': 124_439_808, 'gpt2-medium': 354_823_168}
 

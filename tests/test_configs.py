@@ -9,14 +9,14 @@ import pytest
 from conftest import CONFIGS
 
 from jaxprompt import config as config_lib
-from jaxprompt import contexts
-from jaxprompt import devices
 from jaxprompt import errors
-from jaxprompt import optim
-from jaxprompt import placement
-from jaxprompt import tasks
-from jaxprompt import workdir
+from jaxprompt.data import contexts
+from jaxprompt.devices import devices
 from jaxprompt.lm import loading
+from jaxprompt.prompts import placement
+from jaxprompt.runs import workdir
+from jaxprompt.tasks import tasks
+from jaxprompt.train import optim
 
 FIELDS = {
   'model.path', 'model.dtype', 'data.path', 'data.subset', 'data.train_size',

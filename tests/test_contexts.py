@@ -10,12 +10,12 @@ import pytest
 from conftest import FAMILIES
 from conftest import FIXTURES
 
-from jaxprompt import batch as batch_lib
-from jaxprompt import contexts
-from jaxprompt import devices
-from jaxprompt import optim
-from jaxprompt import steps
+from jaxprompt.data import contexts
+from jaxprompt.devices import devices
 from jaxprompt.lm import loading
+from jaxprompt.prompts import batch as batch_lib
+from jaxprompt.train import optim
+from jaxprompt.train import steps
 
 ROWS, SOURCE, TARGET = 4, 7, 5
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from conftest import ROWS
 
-from jaxprompt import buckets
-from jaxprompt import collate
 from jaxprompt import errors
-from jaxprompt import rows as rows_lib
-from jaxprompt import sources
-from jaxprompt import tasks
-from jaxprompt import template
+from jaxprompt.data import buckets
+from jaxprompt.data import collate
+from jaxprompt.data import rows as rows_lib
+from jaxprompt.data import sources
+from jaxprompt.tasks import tasks
+from jaxprompt.tasks import template
 
 
 def _load(tokenizer, task, rows, source=90, target=20, size=0, skip=False):

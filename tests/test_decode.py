@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxprompt import collate
-from jaxprompt import decode
-from jaxprompt import model
-from jaxprompt import placement
+from jaxprompt.data import collate
+from jaxprompt.infer import decode
+from jaxprompt.prompts import model
+from jaxprompt.prompts import placement
 
 EOS = 0
 OPTIONS = decode.Options(max_new_tokens=6, eos_id=EOS)

@@ -17,18 +17,18 @@ import pytest
 import transformers
 from conftest import with_devices
 
-from jaxprompt import decode
-from jaxprompt import devices
 from jaxprompt import errors
-from jaxprompt import evaluate
-from jaxprompt import loader
-from jaxprompt import optim
-from jaxprompt import placement
-from jaxprompt import rows as rows_lib
-from jaxprompt import steps
+from jaxprompt.data import loader
+from jaxprompt.data import rows as rows_lib
+from jaxprompt.devices import devices
+from jaxprompt.infer import decode
+from jaxprompt.infer import evaluate
 from jaxprompt.lm import gpt2 as gpt2_family
 from jaxprompt.lm import llama as llama_family
 from jaxprompt.lm import model as lm_model
+from jaxprompt.prompts import placement
+from jaxprompt.train import optim
+from jaxprompt.train import steps
 from tools import step_traffic
 
 # For each of the models below, a token that it says early or late, or not at all.

@@ -11,7 +11,7 @@ from conftest import CONFIGS
 from conftest import hub_rows
 from hub import serve
 
-from jaxprompt import tasks
+from jaxprompt.tasks import tasks
 
 # Only what makes the run short or fits it to the tiny model's 192 positions.
 SHORT = {

@@ -12,10 +12,10 @@ from etils import epath
 from gcp_storage_emulator import server
 from tensorboardX import record_writer
 
-from jaxprompt import comparison
 from jaxprompt import main
-from jaxprompt import setup
-from jaxprompt import workdir as workdir_lib
+from jaxprompt.runs import comparison
+from jaxprompt.runs import setup
+from jaxprompt.runs import workdir as workdir_lib
 
 
 @pytest.fixture(scope='module')

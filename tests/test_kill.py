@@ -12,8 +12,8 @@ import pytest
 from conftest import arguments
 from conftest import write_data
 
-from jaxprompt import checkpoint
-from jaxprompt import workdir as workdir_lib
+from jaxprompt.runs import workdir as workdir_lib
+from jaxprompt.train import checkpoint
 
 SECONDS = 120
 

@@ -10,8 +10,8 @@ import safetensors.flax
 from conftest import FIXTURES
 
 from jaxprompt import errors
-from jaxprompt import model
 from jaxprompt.lm import loading
+from jaxprompt.prompts import model
 
 
 @pytest.fixture

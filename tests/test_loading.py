@@ -11,7 +11,7 @@ import transformers
 from conftest import FIXTURES
 
 from jaxprompt import errors
-from jaxprompt import evaluate
+from jaxprompt.infer import evaluate
 from jaxprompt.lm import loading
 
 LFS = 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n'

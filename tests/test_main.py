@@ -15,15 +15,15 @@ from conftest import ROWS
 from conftest import arguments
 from conftest import write_data
 
-from jaxprompt import checkpoint
-from jaxprompt import command
-from jaxprompt import decode
 from jaxprompt import errors
 from jaxprompt import main
-from jaxprompt import setup
-from jaxprompt import tasks
-from jaxprompt import train
-from jaxprompt import workdir as workdir_lib
+from jaxprompt import modes
+from jaxprompt.infer import decode
+from jaxprompt.runs import setup
+from jaxprompt.runs import workdir as workdir_lib
+from jaxprompt.tasks import tasks
+from jaxprompt.train import checkpoint
+from jaxprompt.train import steps
 
 
 def _jsonl(path):
@@ -178,14 +178,14 @@ def test_eval_measures_the_same_again(finished):
 
 
 def _parsed(*flags):
-  values, _ = command.parse(['jaxprompt', *flags])
+  values, _ = flags_lib.parse(['jaxprompt', *flags])
   return values
 
 
 def test_flags_change_what_a_run_is_used_with_and_no_config_is_needed(finished):
   workdir, _ = finished['qa']
   flags = (f'--workdir={workdir}', '--mode=export', '--config.model.path=/moved')
-  config, _ = main._trained_run(_parsed(*flags, '--config.eval.beams=2'))
+  config, _ = modes._trained_run(_parsed(*flags, '--config.eval.beams=2'))
   stored = json.loads((workdir / 'config.json').read_text())['config']
   assert (config.model.path, config.eval.beams) == ('/moved', 2)
   config.update(model=stored['model'], eval=stored['eval'])
@@ -204,7 +204,7 @@ def test_what_makes_another_run_cannot_be_changed_in_its_use(finished, flag, mes
   workdir, _ = finished['qa']
   values = _parsed(f'--workdir={workdir}', '--mode=export', flag)
   with pytest.raises(errors.UserError) as e:
-    main._trained_run(values)
+    modes._trained_run(values)
   assert message in str(e.value)
 
 
@@ -215,7 +215,7 @@ def test_a_stored_config_with_another_field_is_refused(finished, tmp_path):
   stored['config']['seed_of_tomorrow'] = 1
   (tmp_path / 'config.json').write_text(json.dumps(stored))
   with pytest.raises(errors.UserError, match='seed_of_tomorrow is no field'):
-    main._trained_run(values)
+    modes._trained_run(values)
 
 
 def test_a_model_that_has_moved_is_named_by_a_flag(
@@ -241,8 +241,8 @@ def test_sampling_is_as_the_flags_say():
   values = _parsed(
     '--mode=predict', '--temperature=1e-30', '--top_k=5', '--top_p=1e-30'
   )
-  assert main._sampling(values) == decode.Sampling(1e-30, 5, 1e-30)
-  assert main._sampling(_parsed('--mode=predict')) is None
+  assert modes._sampling(values) == decode.Sampling(1e-30, 5, 1e-30)
+  assert modes._sampling(_parsed('--mode=predict')) is None
 
 
 @pytest.mark.parametrize('home', [None, '/proc/none'])
@@ -255,7 +255,7 @@ def test_without_a_home_compiled_programs_are_not_kept(monkeypatch, home):
   before = jax.config.jax_compilation_cache_dir
   jax.config.update('jax_compilation_cache_dir', None)
   try:
-    main._keep_compiled_programs()
+    modes._keep_compiled_programs()
     assert jax.config.jax_compilation_cache_dir is None
   finally:
     jax.config.update('jax_compilation_cache_dir', before)
@@ -411,13 +411,13 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
   finished, tmp_path, capsys, monkeypatch
 ):
   _, data = finished['qa']
-  steps = train.steps.train_step
+  step = steps.train_step
 
   def breaks_at_step_five(*args, **kwargs):
-    state, scalars = steps(*args, **kwargs)
+    state, scalars = step(*args, **kwargs)
     return state, {**scalars, 'loss': scalars['loss'] / (state.step < 5)}
 
-  monkeypatch.setattr(train.steps, 'train_step', breaks_at_step_five)
+  monkeypatch.setattr(steps, 'train_step', breaks_at_step_five)
   line = _error(capsys, arguments('qa', tmp_path, data))
   assert 'the loss is inf at step 5; lower train.learning_rate (0.05)' in line
   _, progress = checkpoint.read_best(workdir_lib.open_workdir(tmp_path) / 'checkpoints')

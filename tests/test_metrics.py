@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from jaxprompt import metrics
+from jaxprompt.tasks import metrics
 
 
 def _figures(statistics):

@@ -11,13 +11,13 @@ import transformers
 from conftest import FAMILIES
 from conftest import FIXTURES
 
-from jaxprompt import batch as batch_lib
-from jaxprompt import model
-from jaxprompt import placement
-from jaxprompt import steps
 from jaxprompt.lm import loading
 from jaxprompt.lm import model as lm_model
 from jaxprompt.lm import products
+from jaxprompt.prompts import batch as batch_lib
+from jaxprompt.prompts import model
+from jaxprompt.prompts import placement
+from jaxprompt.train import steps
 
 # Compiled whole: op by op, a test would compile dozens of programs.
 prompt_gradient = jax.jit(steps.prompt_gradient, static_argnums=(0, 4))

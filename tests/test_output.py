@@ -11,9 +11,9 @@ import pytest
 
 from jaxprompt import errors
 from jaxprompt import main
-from jaxprompt import output
-from jaxprompt import page
-from jaxprompt import peft
+from jaxprompt.prompts import peft
+from jaxprompt.report import page
+from jaxprompt.runs import output
 
 MADE_OF = {'input': 'a', 'prompt': {'x': {'content': 'b'}}, 'seed': 0}
 LINES = [{'id': str(i), 'prediction': 'p' * i} for i in range(40)]
@@ -191,7 +191,7 @@ def test_an_adapter_replaces_nothing_that_is_not_one_of_ours(tmp_path):
 _SLOW_EXPORT = """
 import pathlib, sys
 import test_output
-from jaxprompt import peft
+from jaxprompt.prompts import peft
 print('ready', flush=True)
 for i in range(300):
   files = {**test_output.FILES, peft.WEIGHTS: bytes([i % 256]) * 10_000_000}

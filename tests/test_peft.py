@@ -12,16 +12,16 @@ from conftest import FIXTURES
 from conftest import arguments
 from conftest import write_data
 
-from jaxprompt import batch as batch_lib
-from jaxprompt import checkpoint
-from jaxprompt import decode
 from jaxprompt import errors
 from jaxprompt import main
-from jaxprompt import peft
-from jaxprompt import placement
-from jaxprompt import steps
-from jaxprompt import workdir as workdir_lib
+from jaxprompt.infer import decode
 from jaxprompt.lm import loading
+from jaxprompt.prompts import batch as batch_lib
+from jaxprompt.prompts import peft
+from jaxprompt.prompts import placement
+from jaxprompt.runs import workdir as workdir_lib
+from jaxprompt.train import checkpoint
+from jaxprompt.train import steps
 
 PROMPT = np.random.default_rng(0).normal(size=(3, 24)).astype(np.float32)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprompt import placement
+from jaxprompt.prompts import placement
 
 PROMPT = jax.random.normal(jax.random.key(0), (2, 7))  # [P, H]
 EMBEDS = jnp.arange(3 * 4 * 7, dtype=jnp.bfloat16).reshape(3, 4, 7)  # [B, T, H]

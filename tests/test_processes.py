@@ -14,9 +14,9 @@ from conftest import arguments
 from conftest import with_devices
 from conftest import write_data
 
-from jaxprompt import checkpoint
 from jaxprompt import main
-from jaxprompt import workdir as workdir_lib
+from jaxprompt.runs import workdir as workdir_lib
+from jaxprompt.train import checkpoint
 
 SECONDS = 120
 SETTINGS = ('train.epochs=12', 'checkpoint.every_steps=2', 'train.learning_rate=0.01')

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxprompt import prompt
+from jaxprompt.prompts import prompt
 
 TABLE = jax.random.normal(jax.random.key(0), (50, 7)) * 0.1 + 0.3  # [V, H]
 

@@ -9,7 +9,7 @@ from etils import epath
 from jaxprompt import config as config_lib
 from jaxprompt import errors
 from jaxprompt import main
-from jaxprompt import records
+from jaxprompt.runs import records
 
 CONTENT = {'weights': 'w', 'tokenizer': 't', 'train': '1', 'test': '2'}
 

@@ -8,12 +8,12 @@ import workdirs
 from etils import epath
 from playwright import sync_api
 
-from jaxprompt import charts
 from jaxprompt import errors
 from jaxprompt import main
-from jaxprompt import page as page_lib
-from jaxprompt import report
-from jaxprompt import workdir as workdir_lib
+from jaxprompt.report import charts
+from jaxprompt.report import page as page_lib
+from jaxprompt.report import report
+from jaxprompt.runs import workdir as workdir_lib
 
 HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="hacked = 1">'
 

@@ -13,11 +13,11 @@ from playwright import sync_api
 
 from jaxprompt import config as config_lib
 from jaxprompt import errors
-from jaxprompt import evaluate
 from jaxprompt import main
-from jaxprompt import records
-from jaxprompt import results
 from jaxprompt import serve
+from jaxprompt.infer import evaluate
+from jaxprompt.runs import records
+from jaxprompt.runs import results
 
 
 @pytest.fixture(scope='module')

@@ -14,7 +14,7 @@ from conftest import ROWS
 from conftest import write_data
 
 from jaxprompt import errors
-from jaxprompt import sources
+from jaxprompt.data import sources
 
 
 def _rows(split):

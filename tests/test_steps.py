@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxprompt import batch as batch_lib
-from jaxprompt import optim
-from jaxprompt import steps
+from jaxprompt.prompts import batch as batch_lib
+from jaxprompt.train import optim
+from jaxprompt.train import steps
 
 
 @pytest.fixture

@@ -12,19 +12,20 @@ from conftest import arguments
 from conftest import write_data
 from etils import epath
 
-from jaxprompt import checkpoint
-from jaxprompt import command
-from jaxprompt import comparison
 from jaxprompt import config as config_lib
-from jaxprompt import contexts
-from jaxprompt import devices
+from jaxprompt import flags as flags_lib
 from jaxprompt import main
-from jaxprompt import optim
-from jaxprompt import setup
-from jaxprompt import steps
-from jaxprompt import sweep
-from jaxprompt import train
-from jaxprompt import trained
+from jaxprompt.data import contexts
+from jaxprompt.devices import devices
+from jaxprompt.runs import comparison
+from jaxprompt.runs import setup
+from jaxprompt.runs import sweep
+from jaxprompt.runs import trained_prompts
+from jaxprompt.train import checkpoint
+from jaxprompt.train import group
+from jaxprompt.train import loop
+from jaxprompt.train import optim
+from jaxprompt.train import steps
 
 # A learning rate that no run survives is one of them: it must not touch the others.
 VALUES = {'seed': '0,1', 'init': 'random,text', 'learning_rate': '0.01,0.03,1e30'}
@@ -53,11 +54,11 @@ def finished(tmp_path_factory):
 
 
 def _best_prompt(workdir):
-  return trained.best_prompt(workdir)[0]
+  return trained_prompts.best_prompt(workdir)[0]
 
 
 def _config(workdir, data, **overrides):
-  values, _ = command.parse(_arguments(workdir, data, {}))
+  values, _ = flags_lib.parse(_arguments(workdir, data, {}))
   config = config_lib.single_run(values.config)
   config.update_from_flattened_dict(overrides)
   return config
@@ -70,12 +71,12 @@ def _experiment(config):
 
 def _train_alone(experiment, workdir):
   """Returns the trainer of a run by itself, when it is done."""
-  trainer = train.Trainer(
+  trainer = loop.Trainer(
     experiment,
-    trained.initial_prompt(experiment),
+    trained_prompts.initial_prompt(experiment),
     workdir,
     checkpoint.Checkpoints(workdir / 'checkpoints', keep=1),
-    train.Termination(),
+    loop.Termination(),
   )
   trainer.run()
   return trainer
@@ -126,7 +127,7 @@ def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch):
     rows = (x.reshape(6, 6) for x in (batches.source_ids, batches.source_mask))
     return contexts.compute(lm, 'bfloat16', params, tuple(rows))
 
-  step = jax.jit(functools.partial(sweep.train_step, lm, tx_of, 1))
+  step = jax.jit(functools.partial(group.train_step, lm, tx_of, 1))
   states = jax.vmap(jax.vmap(state))(prompts)
   together, scalars = step(states, (params, peaks), (batches, sources(batches)))
   alone = jax.jit(alone)
@@ -147,18 +148,18 @@ def test_sources_before_suffixes_are_run_once_for_all_runs_and_epochs(
   config = _config(root, data, **overrides)
   experiment = _experiment(config)
   alone = _train_alone(experiment, root / 'alone')
-  group = sweep.Group(
+  runs = group.Group(
     experiment,
     [config, _config(root, data, **overrides, **{'train.learning_rate': 0.03})],
-    [trained.initial_prompt(experiment)] * 2,
+    [trained_prompts.initial_prompt(experiment)] * 2,
     root / 'group',
-    train.Termination(),
+    loop.Termination(),
   )
   run = []
-  kept = group._loader._contexts
+  kept = runs._loader._contexts
   compute = kept._compute
   monkeypatch.setattr(kept, '_compute', lambda *args: run.append(1) or compute(*args))
-  outcome, _ = group.run()
+  outcome, _ = runs.run()
   assert len(outcome.epochs) == 2 and len(run) == outcome.state.step / 2
   np.testing.assert_allclose(
     outcome.state.soft_prompt, alone.state.soft_prompt, rtol=0, atol=1e-6
@@ -231,7 +232,7 @@ def test_a_sweep_goes_on_after_its_last_saved_epoch(finished, tmp_path, monkeypa
 
 
 def test_runs_of_one_length_and_then_of_one_seed_stand_together(tmp_path):
-  values, _ = command.parse(
+  values, _ = flags_lib.parse(
     _arguments(tmp_path, tmp_path, {'length': '4,7', 'seed': '5,3', 'init': 'vocab'})
   )
   runs = sweep.grid(values.config)

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from jaxprompt import errors
-from jaxprompt import workdir as workdir_lib
+from jaxprompt.runs import workdir as workdir_lib
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import time
 import pytest
 from tensorboardX.proto import event_pb2
 
-from jaxprompt import writer
+from jaxprompt.train import writer
 
 
 def _tensorboard(workdir):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from jaxprompt import config as config_lib
-from jaxprompt import tasks
+from jaxprompt.tasks import tasks
 
 LOSSES = {'none': 3.4, 'hard': 2.9, 'soft': 2.1}
 RANGES = {'rouge1': 1, 'rouge2': 1, 'rougeL': 1}  # of metrics; of the others 100

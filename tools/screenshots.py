@@ -12,9 +12,9 @@ from etils import epath
 from playwright import sync_api
 
 from jaxprompt import config as config_lib
-from jaxprompt import records
-from jaxprompt import report
 from jaxprompt import serve
+from jaxprompt.report import report
+from jaxprompt.runs import records
 
 CHROMIUM = '/usr/bin/chromium'
 SIZE = {'width': 1100, 'height': 900}

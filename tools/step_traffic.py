@@ -18,13 +18,13 @@ import transformers
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
-from jaxprompt import batch as batch_lib
-from jaxprompt import devices
-from jaxprompt import optim
-from jaxprompt import steps
+from jaxprompt.devices import devices
 from jaxprompt.lm import gpt2
 from jaxprompt.lm import loading
 from jaxprompt.lm import model as model_lib
+from jaxprompt.prompts import batch as batch_lib
+from jaxprompt.train import optim
+from jaxprompt.train import steps
 
 SIZES = {  # blocks, width, heads
   'gpt2': (12, 768, 12),

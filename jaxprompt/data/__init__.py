@@ -1,0 +1,1 @@
+"""Data: rows from files or the hub, tokens, and placed batches."""

@@ -1,0 +1,1 @@
+"""Devices and processes: where arrays live, and how programs run on all of them."""

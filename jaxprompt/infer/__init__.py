@@ -1,0 +1,1 @@
+"""Inference: generation, evaluation of an arm, prediction."""

@@ -1,0 +1,181 @@
+"""Prediction: sources in, JSON lines out, in order and in constant memory.
+
+One frozen model serves rows of many prompts in the same batch.
+"""
+
+import functools
+import hashlib
+import itertools
+import zlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxprompt import errors
+from jaxprompt.data import sources
+from jaxprompt.devices import devices
+from jaxprompt.infer import decode
+from jaxprompt.infer import evaluate
+from jaxprompt.prompts import placement
+from jaxprompt.tasks import tasks
+
+_BATCHES_AT_ONCE = 16  # rows of like length are sought among so many batches
+# Padded source lengths: fixed, so that no new row compiles a new program for long.
+_LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
+
+
+class _Request(NamedTuple):
+  """A row to be answered."""
+
+  answer: dict  # gets the prediction
+  which: int  # of the prompts
+  ids: list[int]  # of the source and its newline
+
+
+def predict(experiment, prompts, input_path, output, *, sampling, seed):
+  """Writes {"id", "prediction"} for every row of the input, in its order.
+
+  A row that cannot be used gets {"id", "error"}.
+
+  Args:
+    experiment: `setup.Experiment`; needs no splits.
+    prompts: {name: `trained.TrainedPrompt`}. A row's column `prompt` names its own;
+      '' is that of rows that name none.
+    input_path: see `sources.stream`; rows in the hub's columns, targets not needed.
+    output: from `output.open_output`; rows that it has are not answered again.
+    sampling: `decode.Sampling`, or None for greedy generation or beams, as the
+      prompt's config says.
+    seed: of the sampling; a row's draws depend on it and on the row's id alone.
+  """
+  answer = _Answerer(experiment, prompts, sampling, seed)
+  at_once = _BATCHES_AT_ONCE * experiment.evaluator.batch_size
+  rows = enumerate(sources.stream(input_path))
+  while window := list(itertools.islice(rows, at_once)):
+    window = window[output.skip(len(window)) :]
+    output.write(answer(window))
+
+
+def made_of(experiment, prompts, input_path, *, sampling, seed):
+  """Returns what decides the predictions, a nested dict; arguments as of `predict`."""
+  return {
+    'input': None if input_path == '-' else sources.digest(input_path),
+    'model': experiment.fingerprints,
+    'dtype': experiment.config.model.dtype,
+    'prompt': {
+      name: {
+        'content': hashlib.sha256(x.soft_prompt.tobytes()).hexdigest(),
+        'position': x.position,
+        'task': x.task,
+        'max_source_tokens': x.max_source_tokens,
+        'max_new_tokens': x.max_new_tokens,
+        'beams': x.beams,
+      }
+      for name, x in prompts.items()
+    },
+    'sampling': sampling and sampling._asdict(),
+    'seed': seed,
+  }
+
+
+class _Answerer:
+  """Answers rows under their prompts; holds the compiled programs."""
+
+  def __init__(self, experiment, prompts, sampling, seed):
+    self._experiment, self._sampling, self._seed = experiment, sampling, seed
+    self._names, self._prompts = list(prompts), list(prompts.values())
+    self._placements = placement.stack([x.placement for x in self._prompts])
+    longest = max(x.max_source_tokens for x in self._prompts)
+    longest += experiment.template.newline_tokens
+    shapes = [length for length in _LENGTHS if length < longest] + [longest]
+    self._shapes = [(length, 0) for length in shapes]
+    self._program = functools.cache(self._program)
+
+  def __call__(self, window):
+    """Returns the answers to rows, (index, row or its error) each."""
+    encoded = [self._encode(index, row) for index, row in window]
+    groups = {}
+    for request in encoded:
+      if request.ids:
+        groups.setdefault(self._settings(request), []).append(request)
+    for settings, requests in groups.items():
+      found = evaluate.outputs(
+        self._experiment.evaluator,
+        functools.partial(self._run, settings, requests),
+        [request.ids for request in requests],
+        self._shapes,
+        'predicting',
+      )
+      for request, ids in zip(requests, found, strict=True):
+        text = evaluate.text(self._experiment.template.tokenizer, ids)
+        request.answer['prediction'] = text
+    return [request.answer for request in encoded]
+
+  def _encode(self, index, row):
+    """Returns the `_Request` of a row; without ids if its answer is an error."""
+    if isinstance(row, errors.RowError):
+      answer = {'id': tasks.row_id(row.row, index), 'error': str(row)}
+      return _Request(answer, 0, [])
+    answer = {'id': tasks.row_id(row, index)}
+    try:
+      which = self._choose(row)
+      own = self._prompts[which]
+      head, tail = tasks.parse_source(tasks.TASKS[own.task], row)
+      limit = own.max_source_tokens
+      _, ids = self._experiment.template.source(head, tail, limit)
+    except errors.RowError as e:
+      return _Request({**answer, 'error': str(e)}, 0, [])
+    return _Request(answer, which, ids)
+
+  def _choose(self, row):
+    """Returns which prompt is a row's; raises `RowError` if that cannot be said."""
+    named = [name for name in self._names if name]
+    if not named:  # the column may then be about something else
+      return 0
+    name = row.get('prompt') or ('' if '' in self._names else None)
+    if name is None and len(named) == 1:
+      name = named[0]
+    if name not in self._names:
+      found = 'is missing' if name is None else f'is {name!r:.80}'
+      raise errors.RowError(
+        f'the column prompt {found}; expected one of {", ".join(named)}'
+      )
+    return self._names.index(name)
+
+  def _settings(self, request):
+    """Returns (beams, most new tokens): what all rows of a batch have in common."""
+    own = self._prompts[request.which]
+    if own.beams > 1 and not self._sampling:
+      return own.beams, own.max_new_tokens
+    return 1, max(x.max_new_tokens for x in self._prompts)
+
+  def _run(self, settings, requests, indices, tokens):
+    """Generates for the requests of some indices; see `evaluate.outputs`."""
+    own = len(tokens[0])
+    which, limits = np.zeros((2, own), np.int32)
+    seeds = np.zeros(own, np.uint32)
+    for i, request in enumerate(requests[i] for i in indices):
+      which[i] = request.which
+      limits[i] = self._prompts[request.which].max_new_tokens
+      seeds[i] = zlib.crc32(f'{self._seed} {request.answer["id"]}'.encode())
+    rows = self._experiment.layout.place_rows((which, limits, seeds, *tokens))
+    return self._program(*settings)(self._experiment.params, self._placements, rows)
+
+  def _program(self, beams, max_new_tokens):
+    """Returns the compiled (params, `Placement` of K, rows) -> ids [B, new]."""
+    options = decode.Options(
+      max_new_tokens=max_new_tokens,
+      eos_id=self._experiment.template.end_id,
+      beams=beams,
+      sampling=self._sampling,
+      axis_name=devices.DATA,
+    )
+
+    def generate(params, placements, rows):
+      which, limits, seeds, ids, mask = rows
+      own = jax.tree.map(lambda x: x[which], placements)
+      return decode.generate(
+        self._experiment.lm, params, own, ids, mask, options, limits, seeds
+      )
+
+    return self._experiment.layout.gather(generate)

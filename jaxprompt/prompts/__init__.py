@@ -1,0 +1,1 @@
+"""Prompts: kinds, where they stand, the prompted model, PEFT's adapters."""

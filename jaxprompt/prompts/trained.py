@@ -1,0 +1,42 @@
+"""A trained prompt, and how it is used."""
+
+import dataclasses
+
+import numpy as np
+
+from jaxprompt.prompts import placement
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedPrompt:
+  """A trained prompt, and how it is used."""
+
+  soft_prompt: np.ndarray  # [P, H] float32
+  position: str  # 'prefix' or 'suffix'
+  task: str
+  hard_prompt: str  # the text of its run's hard arm
+  max_source_tokens: int
+  max_new_tokens: int
+  beams: int
+
+  @property
+  def placement(self):
+    return placement.place(self.soft_prompt, self.position)
+
+
+def as_configured(soft_prompt, config):
+  """Returns a `TrainedPrompt` to use as a config says.
+
+  Args:
+    soft_prompt: [P, H].
+    config: of a run, an ml_collections.ConfigDict or a nested dict.
+  """
+  return TrainedPrompt(
+    soft_prompt=np.asarray(soft_prompt),
+    position=config['prompt']['position'],
+    task=config['task'],
+    hard_prompt=config['hard_prompt'],
+    max_source_tokens=config['data']['max_source_tokens'],
+    max_new_tokens=config['eval']['max_new_tokens'],
+    beams=config['eval']['beams'],
+  )

@@ -1,0 +1,1 @@
+"""Pages: a run, many runs, charts; they read records alone."""

@@ -1,0 +1,88 @@
+"""Self-contained HTML pages: the templates, and how figures are written in them."""
+
+import jinja2
+
+from jaxprompt import errors
+
+_GENERATOR = '<meta name="generator" content="jaxprompt">'
+_HEAD = 2000  # bytes of a page that hold it
+
+# title, unit, whether lower is better
+FIGURES = {
+  'loss': ('Loss', 'nats per target token; lower is better', True),
+  'rouge1': ('ROUGE-1', '0 to 1; higher is better', False),
+  'rouge2': ('ROUGE-2', '0 to 1; higher is better', False),
+  'rougeL': ('ROUGE-L', '0 to 1; higher is better', False),
+  'squad_f1': ('SQuAD F1', '0 to 100; higher is better', False),
+  'squad_em': ('SQuAD exact match', '0 to 100; higher is better', False),
+  'bleu': ('BLEU', '0 to 100; higher is better', False),
+  'chrf': ('chrF', '0 to 100; higher is better', False),
+  'token_match': (
+    '% Exact Match',
+    'of distinct output tokens; higher is better',
+    False,
+  ),
+}
+
+
+def title(name):
+  return FIGURES[name][0]
+
+
+def unit(name):
+  return FIGURES[name][1]
+
+
+def lower_is_better(name):
+  return FIGURES[name][2]
+
+
+def number(value):
+  """Writes a figure with the digits that a reader compares."""
+  size = abs(value)
+  if size >= 1000:
+    return f'{value:,.0f}'
+  if size >= 10:
+    return f'{value:.2f}'
+  if size >= 0.01 or size == 0:
+    return f'{value:.3f}'
+  return f'{value:.2g}'
+
+
+def count(value):
+  """Writes a number of parameters: 124M."""
+  for size, letter in ((10**9, 'B'), (10**6, 'M'), (10**3, 'k')):
+    if value >= size:
+      return f'{value / size:.3g}{letter}'
+  return str(value)
+
+
+def check_output(path):
+  """Refuses to write a page, an epath, where something else is.
+
+  Raises:
+    UserError: names it.
+  """
+  if not path.exists():
+    return
+  start = ''
+  if not path.is_dir():
+    with path.open('rb') as f:
+      start = f.read(_HEAD).decode(errors='replace')
+  if _GENERATOR not in start:
+    raise errors.UserError(
+      f'{path} is there and is no page of ours; choose another --output, or move it'
+    )
+
+
+def render(template, **values):
+  """Returns a page of the package's templates; all values are escaped."""
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader('jaxprompt.report'),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.filters.update(number=number, count=count, title=title, unit=unit)
+  return environment.get_template(template).render(**values)

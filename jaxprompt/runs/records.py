@@ -1,0 +1,207 @@
+"""What a workdir's files say of a run, read and checked; and whether it is the same.
+
+A run is the same if its config is, and the content that it worked with: weights,
+tokenizer and rows are compared by their fingerprints, not by where they lie.
+"""
+
+import logging
+
+from jaxprompt import config as config_lib
+from jaxprompt import errors
+from jaxprompt.runs import results as results_lib
+from jaxprompt.tasks import tasks
+from jaxprompt.runs import workdir as workdir_lib
+
+log = logging.getLogger(__name__)
+
+_NUMBER = (int, float)
+_CONFIG = {'config': dict, 'versions': dict, 'devices': list}
+_SWEEP = {
+  'task': str,
+  'model': str,
+  'best': int,
+  'runs': [{'run': int, 'diverged': bool, 'epochs': [dict]}],
+}
+# Where the content is that the fingerprints are of.
+_PLACES = {
+  'weights': 'model.path',
+  'tokenizer': 'model.path',
+  'train': 'data.path',
+  'validation': 'data.path',
+  'test': 'data.path',
+}
+
+
+# What a run replaces, so that a workdir must not have it before its config.json.
+_REPLACED = (
+  'metrics.jsonl',
+  'predictions',
+  'results.json',
+  'sweep.json',
+  'report.html',
+)
+
+
+def read_config(workdir):
+  """Returns the content of config.json, its `config` complete.
+
+  What an older release had no field for has its default.
+
+  Raises:
+    UserError: if there is none, or it is not one.
+  """
+  path = workdir / 'config.json'
+  stored = workdir_lib.read_json(path)
+  if stored is None:
+    raise errors.UserError(
+      f'{str(workdir)!r} has no config.json; expected the workdir of a run'
+    )
+  _check(path, stored, _CONFIG)
+  config = config_lib.complete(stored['config'], path).to_dict()
+  if 'sweep' not in stored['config']:  # the one of a run by itself
+    del config['sweep']
+  return {**stored, 'config': config}
+
+
+def read_results(workdir):
+  """Returns the content of results.json; None of a run that has not finished."""
+  path = workdir / 'results.json'
+  found = workdir_lib.read_json(path)
+  if found is None:
+    return None
+  _check(path, found, {'task': str})
+  metrics = tasks.TASKS[found['task']].metrics if found['task'] in tasks.TASKS else ()
+  figures = ('loss', *metrics)
+  arm = {
+    'examples': int,
+    'perplexity': _NUMBER,
+    **dict.fromkeys(figures, _NUMBER),
+    'ci95': {figure: [_NUMBER] for figure in figures},
+  }
+  shape = {
+    'model': str,
+    'epochs': [dict],
+    'best_epoch': int,
+    'prompt': {'length': int, 'parameters': int},
+    'test': dict.fromkeys(results_lib.ARMS, arm),
+  }
+  _check(path, found, shape)
+  return found
+
+
+def read_sweep(workdir):
+  """Returns the content of sweep.json; None of a sweep that has not finished."""
+  path = workdir / 'sweep.json'
+  found = workdir_lib.read_json(path)
+  if found is not None:
+    _check(path, found, _SWEEP)
+  return found
+
+
+def read_metrics(workdir):
+  """Returns the objects of metrics.jsonl, in order."""
+  path = workdir / 'metrics.jsonl'
+  lines = workdir_lib.read_jsonl(path)
+  _check(path, lines, [{'step': int}])
+  return lines
+
+
+def read_predictions(workdir, arm):
+  """Returns an arm's predictions, in the test rows' order; none if there is no file."""
+  path = workdir / 'predictions' / f'{arm}.jsonl'
+  rows = workdir_lib.read_jsonl(path)
+  texts = dict.fromkeys(('id', 'source', 'target', 'prediction'), str)
+  _check(path, rows, [texts])
+  return rows
+
+
+def _check(path, content, shape, where=''):
+  """Raises `UserError` if the content of a file is not of a shape.
+
+  Args:
+    path: of the file.
+    content: from JSON.
+    shape: a type or several; {key: shape}, of which there may be more keys; or [shape],
+      of all in a list.
+    where: in the file.
+  """
+  kind = type(shape) if isinstance(shape, dict | list) else shape
+  if not isinstance(content, kind):
+    raise errors.UserError(
+      f'{path} has {content!r:.40} as {where or "its content"}, which is not what a '
+      'run writes there; restore it, or choose another --workdir'
+    )
+  if isinstance(shape, dict):
+    for key, inner in shape.items():
+      _check(path, content.get(key), inner, f'{where}.{key}'.lstrip('.'))
+  elif isinstance(shape, list):
+    for i, each in enumerate(content):
+      _check(path, each, shape[0], f'{where}[{i}]')
+
+
+def check_config(workdir, config, free=frozenset()):
+  """Checks that the workdir is new or of the same config.
+
+  Args:
+    workdir: an epath.
+    config: the resolved config, a nested dict.
+    free: names of sections, or of fields, that may differ.
+
+  Raises:
+    UserError: names the fields that differ, or files that are not those of a run.
+  """
+  if not (workdir / 'config.json').exists():
+    others = [name for name in _REPLACED if (workdir / name).exists()]
+    if others:
+      raise errors.UserError(
+        f'--workdir {str(workdir)!r} has no config.json, but {", ".join(others)}, '
+        'which a run would replace; choose another directory, or move them'
+      )
+    return
+  stored = read_config(workdir)
+  if 'fingerprints' in stored:
+    free = free | set(_PLACES.values()) | {'data.subset'}
+  before = workdir_lib.flatten(stored['config'])
+  now = workdir_lib.flatten(config)
+  differing = [
+    f'{name} is {now.get(name)!r}, was {before.get(name)!r}'
+    for name in sorted(before.keys() | now.keys())
+    if before.get(name) != now.get(name)
+    and free.isdisjoint((name, name.partition('.')[0]))
+  ]
+  if differing:
+    raise errors.UserError(
+      f'--workdir {str(workdir)!r} belongs to a different config: '
+      f'{"; ".join(differing)}; use the same config, or another directory'
+    )
+
+
+def check_content(workdir, fingerprints, what='--workdir'):
+  """Checks that a run was of the same content.
+
+  Args:
+    workdir: of the run, an epath; or a directory that has none yet.
+    fingerprints: {'weights': hash, ...}, of all that is to be compared.
+    what: what the user calls the directory.
+
+  Raises:
+    UserError: names what is other.
+  """
+  if not (workdir / 'config.json').exists():
+    return
+  before = read_config(workdir).get('fingerprints')
+  if before is None:
+    log.warning(
+      '%s %s is of a release that kept no fingerprints: that its weights and rows are '
+      'the same is not checked',
+      what,
+      workdir,
+    )
+    return
+  other = [name for name, found in fingerprints.items() if before.get(name) != found]
+  if other:
+    places = sorted({_PLACES[name] for name in other})
+    raise errors.UserError(
+      f'{what} {str(workdir)!r} was made with other content than '
+      f'{" and ".join(places)} now has: {", ".join(other)}; give what it was made with'
+    )

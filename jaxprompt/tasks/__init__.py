@@ -1,0 +1,1 @@
+"""Tasks: the template of every arm, the three built-ins, metrics."""

@@ -1,0 +1,1 @@
+"""Training: steps, optimiser, checkpoints, and the loop over epochs."""

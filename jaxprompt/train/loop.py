@@ -1,0 +1,299 @@
+"""The loop over epochs and batches of one run, its checkpoints, and how it goes on."""
+
+import dataclasses
+import logging
+import math
+import signal
+import time
+
+import jax
+import numpy as np
+
+from jaxprompt import errors
+from jaxprompt.data import contexts
+from jaxprompt.data import loader
+from jaxprompt.devices import devices
+from jaxprompt.devices import processes
+from jaxprompt.infer import evaluate
+from jaxprompt.prompts import placement
+from jaxprompt.train import epochs
+from jaxprompt.train import optim
+from jaxprompt.train import steps
+from jaxprompt.train import writer
+
+log = logging.getLogger(__name__)
+
+# The host prepares so many steps ahead of the device: enough to keep it busy, few
+# enough for the progress to be true and for SIGTERM to be answered soon.
+_STEPS_AHEAD = 2
+_SECONDS_BETWEEN_FETCHES = 1.0  # of the device's scalars
+_STEPS_BETWEEN_FETCHES = 10  # where clocks differ: in several processes
+
+
+class Terminated(SystemExit):
+  """The process was asked to end (SIGTERM)."""
+
+  def __init__(self):
+    super().__init__(128 + signal.SIGTERM)
+
+
+class Termination:
+  """Lets SIGTERM end the process at a point where nothing is lost.
+
+  Of several processes all end, at the same point: JAX catches the signal and finds it.
+  """
+
+  def __init__(self):
+    self._requested = False
+    self._checks = 0
+    self.safe_points_only = False
+    if not jax.distributed.is_initialized():
+      signal.signal(signal.SIGTERM, self._handle)
+
+  def _handle(self, *_):
+    self._requested = True
+    if not self.safe_points_only:
+      self.check()
+
+  def check(self):
+    """Raises `Terminated` if the process was asked to end."""
+    self._checks += 1
+    if self._requested or processes.reached_sync_point(self._checks):
+      raise Terminated
+
+
+@dataclasses.dataclass
+class Place:
+  """Where a run is; saved beside the train state."""
+
+  epoch: int = 1  # the epoch under way, from 1; epochs + 1 at the run's end
+  batch: int = 0  # optimiser steps done of it
+  seconds: float = 0.0  # trained in it so far
+  tokens: int = 0  # real tokens trained on in it so far
+  metrics_lines: int = 0  # of metrics.jsonl
+  epochs: list = dataclasses.field(default_factory=list)  # records of those finished
+
+
+def epoch_scalars(record):
+  """Returns what metrics.jsonl says of an epoch, from its record in results.json."""
+  return {
+    name if name.startswith(('epoch', 'validation_')) else f'epoch_{name}': value
+    for name, value in record.items()
+    if name != 'step'
+  }
+
+
+def train_loader(experiment, config, keeps_contexts=True):
+  """Returns the `loader.Loader` of the training rows' optimiser steps.
+
+  Args:
+    experiment: `setup.Experiment`.
+    config: of the run.
+    keeps_contexts: whether the sources before a suffix prompt are kept.
+  """
+  capacity = contexts.capacity(config.train.context_cache_gb) if keeps_contexts else 0
+  return loader.Loader(
+    experiment.splits['train'].rows,
+    experiment.layout,
+    batch_size=config.train.batch_size * config.train.accumulate,
+    pad_id=experiment.template.end_id,
+    apart=config.prompt.position == 'suffix',
+    contexts=contexts.Contexts(
+      experiment.lm,
+      experiment.params,
+      experiment.layout,
+      dtype=config.train.context_dtype,
+      capacity=capacity,
+    ),
+  )
+
+
+class Trainer:
+  """One run's training: its state, its place, and the files that follow it."""
+
+  def __init__(self, experiment, soft_prompt, workdir, checkpoints, termination):
+    """Builds the step; restores the newest checkpoint, or begins at `soft_prompt`."""
+    config = experiment.config
+    self._experiment, self._config = experiment, config
+    self._layout = experiment.layout
+    self._checkpoints, self._termination = checkpoints, termination
+    self._loader = train_loader(experiment, config)
+    self._epoch_steps = len(self._loader)
+    self._schedule = optim.schedule(
+      config.train.schedule,
+      peak=config.train.learning_rate,
+      warmup=config.train.warmup,
+      steps=config.train.epochs * self._epoch_steps,
+    )
+    tx = optim.prompt_only(self._schedule, clip_norm=config.train.clip_norm)
+
+    def step(state, params, rows):
+      return steps.train_step(
+        experiment.lm,
+        tx,
+        config.train.accumulate,
+        state,
+        params,
+        *rows,
+        axis_name=devices.DATA,
+        tokens_at_a_time=self._layout.tokens_at_a_time,
+      )
+
+    self._train_step = self._layout.spread(step, donate_argnums=0)
+    state = steps.init_state(soft_prompt, experiment.params, tx)
+    state, self.place = jax.device_get(state), Place()
+    restored = checkpoints.restore(state, dataclasses.asdict(self.place))
+    if restored:
+      state, self.place = restored[0], Place(**restored[1])
+    self.state = self._layout.replicate(state)
+    if restored:
+      log.info('going on after step %d, in epoch %d', self.step, self.place.epoch)
+    self._writer = writer.Writer(
+      workdir, lines=self.place.metrics_lines, step=self.step
+    )
+    self._pending = []  # (step, scalars on the device) not written yet
+    self._since = time.monotonic()  # the start of the steps that are pending
+
+  @property
+  def step(self):
+    return int(self.state.step)
+
+  def run(self):
+    """Trains until the last epoch is done."""
+    self._log_padding()
+    self._termination.safe_points_only = True
+    try:
+      while self.place.epoch <= self._config.train.epochs:
+        self._train_epoch()
+        self._end_epoch()
+    except Terminated:
+      if self._pending:
+        self._flush()
+      self._save()
+      log.warning('asked to end: saved step %d; run again to go on', self.step)
+      raise
+    except Exception as e:
+      processes.give_up(e)
+      raise
+    finally:
+      self._writer.close()
+      self._checkpoints.close()
+      self._termination.safe_points_only = False
+
+  def _log_padding(self):
+    log.info(
+      '%d steps an epoch, %d shapes, %.1f%% of the tokens are padding',
+      self._epoch_steps,
+      len(self._loader.shapes),
+      100 * self._loader.padding,
+    )
+
+  def _train_epoch(self):
+    """Takes the steps that are left of the epoch."""
+    place, every = self.place, self._config.checkpoint.every_steps
+    plan = self._loader.epoch(self._config.seed, place.epoch)
+    label = f'epoch {place.epoch}/{self._config.train.epochs}'
+    progress = writer.Progress(label, len(plan), done=place.batch)
+    first_step = self.step - place.batch
+    self._since = time.monotonic()
+    try:
+      for indices, shape in plan[place.batch :]:
+        self.state, scalars = self._train_step(
+          self.state, self._experiment.params, self._loader.load(indices, shape)
+        )
+        place.batch += 1
+        step = first_step + place.batch
+        self._pending.append((step, scalars))
+        jax.block_until_ready(self._pending[-_STEPS_AHEAD:][0])
+        last = place.batch == len(plan)
+        save = every and step % every == 0 and not last
+        if save or last or self._waited():
+          progress.update(len(self._pending), loss=self._flush())
+        if save:
+          self._save()
+        self._termination.check()
+    finally:
+      progress.close()
+
+  def _waited(self):
+    """Says whether it is time to fetch; a loss that ends the run must end it in all."""
+    if processes.count() > 1:
+      return len(self._pending) >= _STEPS_BETWEEN_FETCHES
+    return time.monotonic() - self._since > _SECONDS_BETWEEN_FETCHES
+
+  def _flush(self):
+    """Waits for the pending steps, writes their scalars, returns the epoch's mean loss.
+
+    Raises:
+      UserError: if a loss is not finite.
+    """
+    pending, self._pending = jax.device_get(self._pending), []
+    now = time.monotonic()
+    seconds, self._since = now - self._since, now
+    tokens = sum(int(scalars['tokens']) for _, scalars in pending)
+    for step, scalars in pending:
+      if not (math.isfinite(scalars['loss']) and scalars['is_finite']):
+        found = f'the loss is {scalars["loss"]} at step {step}'
+        if math.isfinite(scalars['loss']):
+          found = f'the prompt is not finite after step {step}'
+        raise errors.UserError(
+          f'{found}; lower train.learning_rate ({self._config.train.learning_rate}) '
+          'and start in another --workdir; the last good checkpoint is kept'
+        )
+      self._writer.write(
+        step,
+        {
+          'epoch': self.place.epoch,
+          'train_loss': float(scalars['loss']),
+          'learning_rate': float(self._schedule(step - 1)),
+          'grad_norm': float(scalars['grad_norm']),
+          'prompt_drift': float(scalars['prompt_drift']),
+          'tokens_per_second': tokens / seconds,
+        },
+      )
+    self.place.seconds += seconds
+    self.place.tokens += tokens
+    return self._epoch_loss()
+
+  def _epoch_loss(self):
+    """Returns the mean loss of the epoch so far."""
+    nats, count = jax.device_get((self.state.loss_sum, self.state.loss_count))
+    return float(nats / count)
+
+  def _end_epoch(self):
+    """Validates, keeps the prompt if it is the best so far, and saves."""
+    place, state = self.place, jax.device_get(self.state)
+    measured = evaluate.evaluate(
+      self._experiment.evaluator,
+      placement.place(state.soft_prompt, self._config.prompt.position),
+      self._experiment.splits['validation'].rows,
+      'validation',
+    )
+    record = {
+      'epoch': place.epoch,
+      'step': self.step,
+      'train_loss': self._epoch_loss(),
+      **{f'validation_{k}': v for k, v in measured.figures().items()},
+      'seconds': place.seconds,
+      'tokens_per_second': place.tokens / place.seconds,
+    }
+    place.epochs.append(record)
+    if epochs.best(place.epochs) == place.epoch:
+      state = dataclasses.replace(state, best_prompt=state.soft_prompt)
+    zero = np.zeros((), np.float32)
+    state = dataclasses.replace(state, loss_sum=zero, loss_count=zero)
+    self.state = self._layout.replicate(state)
+    self._writer.write(self.step, epoch_scalars(record))
+    log.info(
+      'epoch %d/%d: %s',
+      place.epoch,
+      self._config.train.epochs,
+      ', '.join(f'{k} {v:.4g}' for k, v in record.items() if k != 'epoch'),
+    )
+    self.place = Place(epoch=place.epoch + 1, epochs=place.epochs)
+    self._save()
+
+  def _save(self):
+    self._writer.flush()
+    self.place.metrics_lines = self._writer.lines
+    self._checkpoints.save(self.step, self.state, dataclasses.asdict(self.place))

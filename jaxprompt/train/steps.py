@@ -1,0 +1,196 @@
+"""Train and loss steps: pure functions of arrays, for the caller to jit.
+
+The unit of training is the optimiser step: it takes the rows of all its micro-batches
+at once and scans over them, so a run is never between two updates.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxprompt.prompts import model
+from jaxprompt.prompts import placement as placement_lib
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """All that training changes, and where it began; small, and saved as it is."""
+
+  step: jax.Array  # [] int32: optimiser steps done
+  soft_prompt: jax.Array  # [P, H] float32
+  initial_prompt: jax.Array  # [P, H] float32
+  best_prompt: jax.Array  # [P, H] float32: of the epoch with the best validation loss
+  opt_state: optax.OptState
+  loss_sum: jax.Array  # [] float32: nats over this epoch's target tokens so far
+  loss_count: jax.Array  # [] float32: target tokens of this epoch so far
+
+
+def init_state(soft_prompt, params, tx):
+  """Returns the state before the first step; `params` are only looked at for shape."""
+  # Three buffers: one array may not be donated three times.
+  fresh = [jnp.array(soft_prompt, jnp.float32, copy=True) for _ in range(3)]
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    soft_prompt=fresh[0],
+    initial_prompt=fresh[1],
+    best_prompt=fresh[2],
+    opt_state=tx.init({'frozen': params, 'soft_prompt': soft_prompt}),
+    loss_sum=jnp.zeros((), jnp.float32),
+    loss_count=jnp.zeros((), jnp.float32),
+  )
+
+
+def row_losses(lm, params, placement, batch, context=None):
+  """Sums the negative log-likelihood of each row's target tokens.
+
+  Args: see `model.target_hidden`.
+
+  Returns:
+    nats [B] float32 and the number of target tokens [B] float32; a padding row has
+    zero of both.
+  """
+  hidden = model.target_hidden(lm, params, placement, batch, context)  # [B, N, H]
+  losses = model.token_losses(lm, params, hidden, model.target_ids(batch))
+  mask = batch.loss_mask.astype(jnp.float32)  # [B, N]
+  return jnp.sum(losses * mask, axis=-1), jnp.sum(mask, axis=-1)
+
+
+def _sums(lm, params, soft_prompt, batch, context):
+  position = 'prefix' if batch.source_ids is None else 'suffix'
+  placed = placement_lib.place(soft_prompt, position)
+  losses, counts = row_losses(lm, params, placed, batch, context)
+  return jnp.sum(losses), jnp.sum(counts)
+
+
+# Every part of a batch runs the prefix again: that shall be at most a 32nd of the work.
+_TOKENS_A_PREFIX_TOKEN = 32
+
+
+def _parts(batch, prompt_length, accumulate, tokens_at_a_time):
+  """Returns into how many parts a batch is cut, a multiple of `accumulate`."""
+  rows, tokens = batch.input_ids.shape
+  if tokens_at_a_time is None:
+    return accumulate
+  if batch.source_ids is None:
+    shared, own = prompt_length, tokens
+  else:
+    shared, own = 0, tokens + prompt_length
+  finer = (
+    parts
+    for parts in range(2 * accumulate, rows + 1, accumulate)
+    if rows % parts == 0
+    and rows // parts * own >= tokens_at_a_time
+    and (parts - accumulate) * shared * _TOKENS_A_PREFIX_TOKEN <= rows * own
+  )
+  return max(finer, default=accumulate)
+
+
+def prompt_gradient(
+  lm, params, soft_prompt, batch, accumulate, context=None, tokens_at_a_time=None
+):
+  """Sums loss and gradient over `accumulate` micro-batches, cut from the batch's rows.
+
+  Only the prompt is differentiated: no gradient of the weights is ever formed. Sums,
+  not means, so that every target token weighs the same whatever batch it is in.
+
+  Args: see `train_step`.
+
+  Returns:
+    (nats [], target tokens []), gradient of the nats [P, H].
+  """
+  value_and_grad = jax.value_and_grad(
+    lambda prompt, rows: _sums(lm, params, prompt, *rows), has_aux=True
+  )
+  parts = _parts(batch, len(soft_prompt), accumulate, tokens_at_a_time)
+  if parts == 1:
+    return value_and_grad(soft_prompt, (batch, context))
+  micros = jax.tree.map(
+    lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), (batch, context)
+  )
+
+  def add(total, micro):
+    return jax.tree.map(jnp.add, total, value_and_grad(soft_prompt, micro)), None
+
+  zeros = ((jnp.zeros(()), jnp.zeros(())), jnp.zeros_like(soft_prompt))
+  total, _ = jax.lax.scan(add, zeros, micros)
+  return total
+
+
+def _tokens(batch, length):
+  """Counts the real tokens of a batch, those of a prompt of `length` among them."""
+  rows = jnp.sum(jnp.any(batch.attention_mask, axis=-1))
+  tokens = jnp.sum(batch.attention_mask) + rows * length
+  if batch.source_mask is not None:
+    tokens += jnp.sum(batch.source_mask)
+  return tokens
+
+
+def _all_finite(tree):
+  return jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]).all()
+
+
+def train_step(
+  lm,
+  tx,
+  accumulate,
+  state,
+  params,
+  batch,
+  context=None,
+  *,
+  axis_name=None,
+  tokens_at_a_time=None,
+):
+  """Takes one optimiser step.
+
+  Args:
+    lm, tx, accumulate: static: the model, the masked optimiser, micro-batches a step.
+    state: `TrainState`; may be donated.
+    params: the frozen weights; read, never copied or returned.
+    batch: `Batch` of the step's rows, or of a device's share of them.
+    context: `model.Context` of its source apart, if that has been computed.
+    axis_name: of the devices that share the rows, if there are others. What they send
+      each other is the sums: of the loss, the tokens and the prompt's gradient.
+    tokens_at_a_time: cut micro-batches further, into parts of no fewer tokens than
+      this, to save memory; None leaves them whole.
+
+  Returns:
+    The new state, and scalars of this step: mean `loss` per target token (nats),
+    `grad_norm` of the prompt before clipping, `prompt_drift` from the initial prompt
+    (both L2 norms), `is_finite`, whether all that is trained still is, and `tokens`,
+    the real ones (prompt, source, target).
+  """
+  sums = prompt_gradient(
+    lm, params, state.soft_prompt, batch, accumulate, context, tokens_at_a_time
+  )
+  sums = (*sums, _tokens(batch, len(state.soft_prompt)))
+  if axis_name is not None:
+    sums = jax.lax.psum(sums, axis_name)
+  (loss, count), grads, tokens = sums
+  grads = grads / count
+  # The weights' zero gradients are dropped by the compiler, with their zero updates.
+  updates, opt_state = tx.update(
+    {'frozen': jax.tree.map(jnp.zeros_like, params), 'soft_prompt': grads},
+    state.opt_state,
+    {'frozen': params, 'soft_prompt': state.soft_prompt},
+  )
+  soft_prompt = optax.apply_updates(state.soft_prompt, updates['soft_prompt'])
+  scalars = {
+    'loss': loss / count,
+    'grad_norm': jnp.linalg.norm(grads),
+    'prompt_drift': jnp.linalg.norm(soft_prompt - state.initial_prompt),
+    'is_finite': _all_finite((soft_prompt, opt_state)),
+    'tokens': tokens,
+  }
+  state = dataclasses.replace(
+    state,
+    step=state.step + 1,
+    soft_prompt=soft_prompt,
+    opt_state=opt_state,
+    loss_sum=state.loss_sum + loss,
+    loss_count=state.loss_count + count,
+  )
+  return state, scalars

@@ -16,6 +16,7 @@ from conftest import arguments
 from conftest import write_data
 
 from jaxprompt import errors
+from jaxprompt import flags as flags_lib
 from jaxprompt import main
 from jaxprompt import modes
 from jaxprompt.infer import decode

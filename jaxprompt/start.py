@@ -4,6 +4,7 @@ It needs a handler: an exception raised inside of an import may be swallowed the
 the package and other libraries, nothing is imported before it is set.
 """
 
+import importlib.util
 import os
 import signal
 import sys
@@ -11,6 +12,12 @@ import sys
 
 def run():
   """Runs the command, `jaxprompt`, for this process; returns the exit status."""
+  if not importlib.util.find_spec('fcntl'):  # Windows
+    print(
+      f'jaxprompt: {sys.platform} is no supported platform; expected Linux or macOS',
+      file=sys.stderr,
+    )
+    return 2
   # Else it is ignored, as in the background of a script.
   if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _end)

@@ -160,8 +160,8 @@ def train_step(
   Returns:
     The new state, and scalars of this step: mean `loss` per target token (nats),
     `grad_norm` of the prompt before clipping, `prompt_drift` from the initial prompt
-    (both L2 norms), `is_finite`, whether all that is trained still is, and `tokens`,
-    the real ones (prompt, source, target).
+    (both L2 norms), `is_finite`, whether they and all that is trained still are,
+    and `tokens`, the real ones (prompt, source, target).
   """
   sums = prompt_gradient(
     lm, params, state.soft_prompt, batch, accumulate, context, tokens_at_a_time
@@ -182,9 +182,9 @@ def train_step(
     'loss': loss / count,
     'grad_norm': jnp.linalg.norm(grads),
     'prompt_drift': jnp.linalg.norm(soft_prompt - state.initial_prompt),
-    'is_finite': _all_finite((soft_prompt, opt_state)),
-    'tokens': tokens,
   }
+  is_finite = _all_finite((scalars, soft_prompt, opt_state))
+  scalars = {**scalars, 'is_finite': is_finite, 'tokens': tokens}
   state = dataclasses.replace(
     state,
     step=state.step + 1,

@@ -95,7 +95,7 @@ class Trained(NamedTuple):
   """What became of a run."""
 
   config: object  # of the run by itself
-  epochs: list  # records; those from the first loss on that is not finite are missing
+  epochs: list  # records; those from the first step on that is not finite are missing
   state: steps.TrainState  # host arrays
 
   @property
@@ -210,20 +210,24 @@ class Group:
     ]
 
   def _train_epoch(self, epoch):
-    """Takes the epoch's steps; returns their seconds, and the tokens of each run."""
+    """Takes the epoch's steps.
+
+    Returns:
+      Their seconds; each run's tokens, and whether all its steps were finite.
+    """
     plans = [self._plan(seed, epoch) for seed in self._seeds]
     label = (
       f'{len(self._configs)} runs of length {self._config.prompt.length}, '
       f'epoch {epoch}/{self._config.train.epochs}'
     )
-    began, tokens = time.monotonic(), []
+    began, taken = time.monotonic(), []
     for step in self._experiment.evaluator.progress(range(self._epoch_steps), label):
       rows = self._load([plan[step] for plan in plans])
       self._states, scalars = self._train_step(self._states, self._shared, rows)
-      tokens.append(scalars['tokens'])
-      jax.block_until_ready(tokens[-2:][0])  # the host prepares one step ahead
-    tokens = np.sum(jax.device_get(tokens), axis=0)  # [seeds, runs]
-    return time.monotonic() - began, tokens
+      taken.append((scalars['tokens'], scalars['is_finite']))
+      jax.block_until_ready(taken[-2:][0])  # the host prepares one step ahead
+    tokens, is_finite = map(np.stack, zip(*jax.device_get(taken), strict=True))
+    return time.monotonic() - began, tokens.sum(0), is_finite.all(0)  # [seeds, runs]
 
   def _load(self, planned):
     """Returns the rows of one step as `train_step` takes them, on the devices.
@@ -253,7 +257,7 @@ class Group:
       )  # [B * seeds, ...]
     return layout.place_rows(batches), sources
 
-  def _end_epoch(self, epoch, seconds, tokens):
+  def _end_epoch(self, epoch, seconds, tokens, is_finite):
     """Validates every run, keeps the prompts that are the best so far, and saves."""
     states = jax.device_get(self._states)
     best_prompts = np.array(states.best_prompt)
@@ -269,7 +273,7 @@ class Group:
         'tokens_per_second': float(tokens[at] / seconds),
       }
       losses = record['train_loss'] + record['validation_loss']
-      if math.isfinite(losses) and np.isfinite(states.soft_prompt[at]).all():
+      if math.isfinite(losses) and is_finite[at]:
         own.append(record)
         if results.best_epoch(own) == epoch:
           best_prompts[at] = states.soft_prompt[at]

@@ -37,6 +37,14 @@ def test_only_the_prompt_changes_and_the_loss_falls(gpt2, tx, soft_prompt, batch
   assert scalars['loss'] < first.loss_sum / first.loss_count
 
 
+def test_scalars_that_overflow_are_not_finite(gpt2, soft_prompt, batch):
+  lm, params, _ = gpt2
+  tx = optim.prompt_only(optax.constant_schedule(1e30), clip_norm=1.0)
+  state, scalars = _run(lm, params, tx, soft_prompt, [batch])
+  assert np.isfinite(state.soft_prompt).all() and np.isfinite(scalars['loss'])
+  assert np.isinf(scalars['prompt_drift']) and not scalars['is_finite']
+
+
 def test_the_optimiser_holds_moments_for_the_prompt_alone(gpt2, tx, soft_prompt):
   _, params, _ = gpt2
   state = tx.init({'frozen': params, 'soft_prompt': soft_prompt})

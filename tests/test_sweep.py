@@ -173,6 +173,23 @@ def test_a_run_that_diverges_is_told_and_leaves_the_others_alone(finished):
     assert (workdir / 'runs' / str(run['run'])).exists() == (not lost)
 
 
+def test_a_run_has_diverged_if_one_step_was_not_finite(
+  finished, tmp_path, capsys, monkeypatch
+):
+  """Also where its loss and its prompt are, at the epoch's end."""
+  _, data, _ = finished
+  step = sweep.steps.train_step
+
+  def overflows_at_step_two(*args, **kwargs):
+    state, scalars = step(*args, **kwargs)
+    return state, {**scalars, 'is_finite': scalars['is_finite'] & (state.step != 2)}
+
+  monkeypatch.setattr(sweep.steps, 'train_step', overflows_at_step_two)
+  argv = _arguments(tmp_path / 'sweep', data, {'seed': '0,1'})
+  assert main.main([*argv, '--config.train.epochs=1']) == 2
+  assert 'of every run is not finite' in capsys.readouterr().err
+
+
 def test_the_best_is_the_run_of_the_lowest_validation_loss(finished):
   workdir, _, found = finished
   losses = {

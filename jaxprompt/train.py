@@ -1,5 +1,6 @@
 """Training: the loop over epochs and batches, its checkpoints, and how it goes on."""
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -166,8 +167,8 @@ class Trainer:
       processes.give_up(e)
       raise
     finally:
-      self._writer.close()
-      self._checkpoints.close()
+      with contextlib.closing(self._checkpoints):
+        self._writer.close()
       self._termination.safe_points_only = False
 
   def _plan(self, epoch):
@@ -241,7 +242,7 @@ class Trainer:
     """Waits for the pending steps, writes their scalars, returns the epoch's mean loss.
 
     Raises:
-      UserError: if a loss is not finite.
+      UserError: if a loss, a gradient or the prompt is not finite.
     """
     pending, self._pending = jax.device_get(self._pending), []
     now = time.monotonic()
@@ -251,7 +252,7 @@ class Trainer:
       if not (math.isfinite(scalars['loss']) and scalars['is_finite']):
         found = f'the loss is {scalars["loss"]} at step {step}'
         if math.isfinite(scalars['loss']):
-          found = f'the prompt is not finite after step {step}'
+          found = f'the gradient or the prompt is not finite at step {step}'
         raise errors.UserError(
           f'{found}; lower train.learning_rate ({self._config.train.learning_rate}) '
           'and start in another --workdir; the last good checkpoint is kept'

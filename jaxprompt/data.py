@@ -139,7 +139,7 @@ def fit(tokenizer, text, tail, limit, lead=''):
     The text, cut or not, and the ids of lead + text + tail.
 
   Raises:
-    RowError: if the tail alone is longer, or the text makes no token.
+    RowError: if the tail, or a character alone, is longer, or the text makes no token.
   """
   ids, _ = encode(tokenizer, lead + text + tail)
   if not ids:
@@ -151,11 +151,13 @@ def fit(tokenizer, text, tail, limit, lead=''):
   for keep in range(len(ends) - over, -1, -1):
     cut = (lead + text)[len(lead) : ends[keep - 1]].rstrip() if keep else ''
     ids, _ = encode(tokenizer, lead + cut + tail)
-    if len(ids) <= limit:
+    if len(ids) <= limit and cut + tail:
       return cut, ids
+  least = tail or text[0]  # no character is cut, nor all of them
+  ids, _ = encode(tokenizer, lead + least)
   raise errors.RowError(
-    f'{tail.strip()!r:.60} alone is {len(ids)} tokens and is never cut; raise '
-    f'data.max_source_tokens ({limit}) to at least that'
+    f'{least.strip()!r:.60} alone is {len(ids)} tokens and is never cut; raise '
+    f'data.max_{"target" if lead else "source"}_tokens ({limit}) to at least that'
   )
 
 

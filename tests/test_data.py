@@ -116,6 +116,20 @@ def test_text_may_hold_anything(tokenizer, text):
   assert row.source_ids.tolist() == ids
 
 
+@pytest.mark.parametrize('lead, name', [('', 'source'), (' ', 'target')])
+def test_a_text_of_which_not_one_character_fits_is_an_error(tokenizer, lead, name):
+  assert data.fit(tokenizer, 'a\U0001f600', '', 4, lead)[0] == 'a'
+  message = f'alone is {4 + len(lead)} tokens .* raise data.max_{name}_tokens'
+  with pytest.raises(errors.RowError, match=message):
+    data.fit(tokenizer, '\U0001f600\U0001f600', '', 3, lead)
+
+
+def test_odd_names_of_columns_are_shown_in_one_line():
+  with pytest.raises(errors.RowError, match='missing; found') as e:
+    tasks.parse_source(tasks.TASKS['qa'], {'\n': 1, '\ud800': 2})
+  assert str(e.value).endswith(r"found '\n', '\ud800'")
+
+
 def test_no_character_is_cut_in_two(tokenizer):
   row = {'translation': {'en': '😀' * 9, 'de': 'x'}}
   for limit in range(4, 20):

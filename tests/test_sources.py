@@ -73,6 +73,7 @@ def test_a_missing_test_split_is_cut_from_validation_and_shares_no_row(tmp_path)
     ('a.json', '{"data": [{"paragraphs": [{}]}]}', "SQuAD's nested form: no 'qas'"),
     ('a.csv', 'id,x,x\n1,2,3\n', 'has the header .*; expected column names, all diff'),
     ('a.csv', 'id,\n1,2\n', 'has the header .*; expected column names, all diff'),
+    ('a.csv', '\nid,x\n', 'has the header .*; expected column names, all diff'),
     ('a.parquet', 'PAR0', r'a.parquet cannot be read: .* expected a Parquet file'),
     (
       'a.jsonl',

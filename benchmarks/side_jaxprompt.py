@@ -50,17 +50,10 @@ class Side:
     tx = optim.prompt_only(0.01, clip_norm=1.0)
     soft_prompt = lm.embed(params, jnp.arange(PROMPT))
 
+    taking = steps.Options(1, devices.DATA, self._layout.tokens_at_a_time)
+
     def step(state, params, rows):
-      return steps.train_step(
-        lm,
-        tx,
-        1,
-        state,
-        params,
-        *rows,
-        axis_name=devices.DATA,
-        tokens_at_a_time=self._layout.tokens_at_a_time,
-      )
+      return steps.train_step(lm, tx, taking, state, params, *rows)
 
     # No end of text: both sides generate as many tokens.
     options = decode.Options(NEW_TOKENS, eos_id=-1, axis_name=devices.DATA)

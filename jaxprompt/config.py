@@ -272,7 +272,7 @@ def complete(values, where):
     for name, each in flat.items():
       if name not in FIELDS:
         raise errors.UserError(
-          f'{name} is no field; `python -m jaxprompt.config` lists those there are'
+          f'{name!r:.60} is no field; `python -m jaxprompt.config` lists them'
         )
       FIELDS[name].check(each)
     if 'task' not in flat:

@@ -21,6 +21,12 @@ class RowError(ValueError):
     self.row = row or {}
 
 
+def reason(error):
+  """Returns what an exception says, as one line that any file can hold."""
+  line = ' '.join(str(error).split()) or type(error).__name__
+  return line.encode(errors='backslashreplace').decode()
+
+
 @contextlib.contextmanager
 def reading(file, remedy='get it again'):
   """Makes one line of whatever a library raises while it reads a user's file.
@@ -32,8 +38,7 @@ def reading(file, remedy='get it again'):
   except UserError:
     raise
   except Exception as e:
-    reason = ' '.join(str(e).split()) or type(e).__name__
-    raise UserError(f'{file} cannot be read: {reason:.300}; {remedy}') from e
+    raise UserError(f'{file} cannot be read: {reason(e):.300}; {remedy}') from e
 
 
 @contextlib.contextmanager

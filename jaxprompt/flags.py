@@ -114,7 +114,7 @@ class _SectionParser(absl_flags.ArgumentParser):
     fields = {f'{self._section}.{key}': value for key, value in found.items()}
     for name, value in fields.items():
       if name not in config_lib.FIELDS:
-        raise errors.UserError(f'--config.{self._section}: {name} is no field')
+        raise errors.UserError(f'--config.{self._section}: {name!r:.60} is no field')
       config_lib.FIELDS[name].check(value)
     return fields
 
@@ -161,7 +161,7 @@ def parse(argv):
     arguments = values(argv)[1:]
   except (absl_flags.Error, ValueError) as e:  # absl raises both
     own = e.__context__ if isinstance(e.__context__, errors.UserError) else None
-    raise own or errors.UserError(f'{e}; --help lists the flags') from e
+    raise own or errors.UserError(f'{errors.reason(e)}; --help lists the flags') from e
   _check_read(values)
   if arguments and values.mode != 'compare':
     raise errors.UserError(f'{arguments[0]!r} is no flag; expected --NAME=VALUE')

@@ -5,6 +5,7 @@ once. Ctrl-C ends those imports in one line, which needs a handler: an exception
 raised inside of an import may be swallowed there.
 """
 
+import importlib.util
 import os
 import signal
 import sys
@@ -14,6 +15,12 @@ _HELP = {f'{dash}{name}' for dash in ('-', '--') for name in ('help', 'helpfull'
 
 def start():
   """Runs the command for this process; returns the exit status."""
+  if not importlib.util.find_spec('fcntl'):  # Windows
+    print(
+      f'jaxprompt: {sys.platform} is no supported platform; expected Linux or macOS',
+      file=sys.stderr,
+    )
+    return 2
   # Else it is ignored, as in the background of a script.
   if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _end)

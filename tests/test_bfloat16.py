@@ -53,7 +53,7 @@ def test_in_bfloat16_the_prompt_and_its_moments_stay_float32(batch):
   tx = optim.prompt_only(0.1, clip_norm=1.0)
   state = steps.init_state(jnp.ones((5, 24)), params, tx)
   before = jax.tree.map(lambda x: x.dtype, state)
-  step = functools.partial(steps.train_step, lm, tx, 1)
+  step = functools.partial(steps.train_step, lm, tx, steps.Options())
   state, scalars = jax.eval_shape(step, state, params, batch)
   assert jax.tree.map(lambda x: x.dtype, state) == before
   assert state.soft_prompt.dtype == scalars['loss'].dtype == jnp.float32

@@ -205,7 +205,8 @@ def test_one_without_a_digest_is_of_another_structure(directory):
 _READ = """
 import gc
 from etils import epath
-from jaxprompt import checkpoint, main
+from jaxprompt import modes
+from jaxprompt.train import checkpoint
 modes._set_up_process()
 assert checkpoint.read_best(epath.Path(sys.argv[1])) is None
 gc.collect()

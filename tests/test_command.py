@@ -34,6 +34,7 @@ MISTAKES = {
   ('--workdir',): 'Missing value for flag --workdir',
   ('--output=', '--mode=export'): "--output is ''; expected a text in UTF-8",
   ('--workdir=\udcff',): "--workdir is '\\udcff'; expected a text in UTF-8",
+  ('--mode=a\nb',): '--mode=a b: value should be one of',
   ('--mode=fly',): '--mode=fly: value should be one of <train|eval',
   ('--mode=compare', ''): "'' is no workdir; expected --mode=compare DIR DIR",
   ('--nodistributed=1',): '--nodistributed=1 does not take an argument',
@@ -57,10 +58,10 @@ MISTAKES = {
   ('--config=qa', '--config.train.warmup=10000000000'): 'train.warmup is 10000000000; ',
   ('--config=qa', '--config.train.learning_rate=1e38'): 'train.learning_rate is 1e+38',
   ('--config=qa', '--config.train.learning_rate=1e999'): 'train.learning_rate is inf',
-  ('--config=qa', "--config.prompt={'lenth': 4}"): 'prompt.lenth is no field',
+  ('--config=qa', "--config.prompt={'lenth': 4}"): "'prompt.lenth' is no field",
   ('--config=qa', "--config.prompt={'length': '4'}"): "prompt.length is '4'; expected",
   ('--config=qa', "--config.prompt={'length': {}}"): 'prompt.length is {}; expected',
-  ('--config=qa', '--config.prompt={1: 2}'): 'prompt.1 is no field',
+  ('--config=qa', '--config.prompt={1: 2}'): "'prompt.1' is no field",
   ('--config=qa', '--config.prompt={[]: 2}'): "--config.prompt is '{[]: 2}'; expected",
   ('--config=qa', '--config.prompt=4'): "--config.prompt is '4'; expected its fields",
   ('--config=qa', '--config.eval=' + '[' * 10000): 'expected its fields',
@@ -182,7 +183,7 @@ FILES = {
   'def get_config():\n  raise OSError("no disk")\n': 'line 2 fails: OSError: no disk',
   'def get_config():\n  return 3\n': ': 3 is no config; expected its fields',
   'x = 3\n': 'defines no get_config()',
-  'def get_config():\n  return {"task": "qa", "sede": 1}\n': 'sede is no field',
+  'def get_config():\n  return {"task": "qa", "sede": 1}\n': "'sede' is no field",
   'from jaxprompt import config\ndef get_config():\n  c = config.default("qa")\n'
   '  c.train.epochs = "x"\n  return c\n': 'line 4 fails: TypeError: Could not override',
   'from jaxprompt import config\ndef get_config():\n  c = config.default("qa")\n'
@@ -209,6 +210,17 @@ def test_the_mistake_is_one_line_with_status_2(capsys):
   assert main.main(['jaxprompt', '--config=qa', '--config.prompt=a\nb']) == 2
   (line,) = capsys.readouterr().err.splitlines()
   assert line.startswith('jaxprompt: --config.prompt is ')
+
+
+def test_a_platform_without_file_locks_is_refused_before_any_import(
+  monkeypatch, capsys
+):
+  monkeypatch.setattr(main.importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setattr(main, 'main', lambda argv: pytest.fail('has begun'))
+  monkeypatch.setattr(main.sys, 'platform', 'win32')
+  assert main.start() == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.endswith('win32 is no supported platform; expected Linux or macOS')
 
 
 def test_ctrl_c_while_importing_is_one_line_with_status_130():

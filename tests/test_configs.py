@@ -101,7 +101,7 @@ def test_a_choice_is_a_key_of_what_it_chooses_from():
 
 
 def test_reading_a_config_imports_no_model_code():
-  code = 'import sys, jaxprompt.command as c; c.load("qa:tiny"); print(*sys.modules)'
+  code = 'import sys, jaxprompt.flags as c; c.load("qa:tiny"); print(*sys.modules)'
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
   loaded = set(done.stdout.split())
   assert 'jaxprompt.config' in loaded
@@ -183,11 +183,11 @@ def test_what_a_config_lacks_has_its_default():
   'values, message',
   [
     ({}, 'here: task is missing; expected one of summarization, qa, translation'),
-    ({'task': 'qa', 'train': {'epocs': 1}}, 'here: train.epocs is no field; `python'),
-    ({'task': 'qa', 'train': 3}, 'here: train is no field'),
+    ({'task': 'qa', 'train': {'epocs': 1}}, "here: 'train.epocs' is no field; `python"),
+    ({'task': 'qa', 'train': 3}, "here: 'train' is no field"),
     ({'task': {}}, 'here: task is missing'),
     ({'task': 'qa', 'train': {'epochs': '3'}}, "here: train.epochs is '3'; expected a"),
-    ({'task': 'qa', 'seed': {'a': 1}}, 'here: seed.a is no field'),
+    ({'task': 'qa', 'seed': {'a': 1}}, "here: 'seed.a' is no field"),
     ({'task': 'qa'}, "here: data.path is ''; expected a text"),
   ],
 )

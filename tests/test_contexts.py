@@ -44,7 +44,8 @@ def _train(frozen, batches, epochs, capacity, dtype='float32'):
   tx = optim.prompt_only(0.05, clip_norm=1.0)
 
   def step(state, params, rows):
-    return steps.train_step(lm, tx, 2, state, params, *rows, axis_name=devices.DATA)
+    options = steps.Options(2, devices.DATA)
+    return steps.train_step(lm, tx, options, state, params, *rows)
 
   step = layout.spread(step)
   prompt = np.random.default_rng(3).normal(size=(3, lm.spec.width)).astype(np.float32)

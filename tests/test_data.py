@@ -121,6 +121,12 @@ def test_text_may_hold_anything(tokenizer, text):
   assert row.source_ids.tolist() == ids
 
 
+def test_odd_names_of_columns_are_shown_in_one_line():
+  with pytest.raises(errors.RowError, match='missing; found') as e:
+    tasks.parse_source(tasks.TASKS['qa'], {'\n': 1, '\ud800': 2})
+  assert str(e.value).endswith(r"found '\n', '\ud800'")
+
+
 def test_no_character_is_cut_in_two(tokenizer):
   row = {'translation': {'en': '😀' * 9, 'de': 'x'}}
   target = {'translation': {'en': 'x', 'de': '😀' * 9}}
@@ -142,7 +148,7 @@ def test_size_takes_the_first_rows_and_all_if_there_are_fewer(tokenizer):
   'row, message',
   [
     ({'context': 'c', 'answers': {'text': ['a']}}, "column 'question' is missing"),
-    ({'a\n\ud800': 'c'}, r"column 'context' is missing; found a \\ud800;"),
+    ({'a\n\ud800': 'c'}, r"column 'context' is missing; found 'a\\n\\ud800'"),
     ({**ROWS['qa'](0), 'answers': '[9' + '9' * 5000 + ']'}, 'answers is not JSON: Exc'),
     ({**ROWS['qa'](0), 'context': None}, 'context is None, expected a string'),
     ({**ROWS['qa'](0), 'question': 7}, 'question is 7, expected a string'),

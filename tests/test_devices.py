@@ -94,7 +94,8 @@ def _train(layout, model, rows, accumulate=1, position='prefix'):
   lm, params = model
   tx = optim.prompt_only(0.01, clip_norm=1.0)
   prompt = np.random.default_rng(1).normal(size=(3, lm.spec.width)).astype(np.float32)
-  step = functools.partial(steps.train_step, lm, tx, accumulate, axis_name=devices.DATA)
+  options = steps.Options(accumulate, devices.DATA)
+  step = functools.partial(steps.train_step, lm, tx, options)
   step = layout.spread(step, donate_argnums=0)
   placed = layout.place_params(lm, params)
   state = layout.replicate(jax.device_get(steps.init_state(prompt, params, tx)))

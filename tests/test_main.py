@@ -215,7 +215,7 @@ def test_a_stored_config_with_another_field_is_refused(finished, tmp_path):
   values = _parsed(f'--workdir={tmp_path}', '--mode=export')
   stored['config']['seed_of_tomorrow'] = 1
   (tmp_path / 'config.json').write_text(json.dumps(stored))
-  with pytest.raises(errors.UserError, match='seed_of_tomorrow is no field'):
+  with pytest.raises(errors.UserError, match="'seed_of_tomorrow' is no field"):
     modes._trained_run(values)
 
 

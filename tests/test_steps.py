@@ -19,7 +19,7 @@ def tx():
 
 
 def _run(lm, params, tx, soft_prompt, batches, accumulate=1):
-  step = jax.jit(functools.partial(steps.train_step, lm, tx, accumulate))
+  step = jax.jit(functools.partial(steps.train_step, lm, tx, steps.Options(accumulate)))
   state = steps.init_state(soft_prompt, params, tx)
   for batch in batches:
     state, scalars = step(state, params, batch)
@@ -35,6 +35,14 @@ def test_only_the_prompt_changes_and_the_loss_falls(gpt2, tx, soft_prompt, batch
   assert not np.array_equal(state.soft_prompt, soft_prompt)
   np.testing.assert_array_equal(state.initial_prompt, soft_prompt)
   assert scalars['loss'] < first.loss_sum / first.loss_count
+
+
+def test_scalars_that_overflow_are_not_finite(gpt2, soft_prompt, batch):
+  lm, params, _ = gpt2
+  tx = optim.prompt_only(optax.constant_schedule(1e30), clip_norm=1.0)
+  state, scalars = _run(lm, params, tx, soft_prompt, [batch])
+  assert np.isfinite(state.soft_prompt).all() and np.isfinite(scalars['loss'])
+  assert np.isinf(scalars['prompt_drift']) and not scalars['is_finite']
 
 
 def test_the_optimiser_holds_moments_for_the_prompt_alone(gpt2, tx, soft_prompt):
@@ -131,7 +139,7 @@ def test_the_step_is_traced_once_a_shape(gpt2, tx, soft_prompt, batch):
 
   def traced(state, params, batch):
     traces.append(batch.input_ids.shape)
-    return steps.train_step(lm, tx, 1, state, params, batch)
+    return steps.train_step(lm, tx, steps.Options(), state, params, batch)
 
   step = jax.jit(traced, donate_argnums=0)
   state = steps.init_state(soft_prompt, params, tx)

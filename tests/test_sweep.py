@@ -121,13 +121,15 @@ def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch):
   def alone(state, peak, batch):
     rows = batch.source_ids, batch.source_mask
     source = contexts.compute(lm, 'bfloat16', params, rows)
-    return steps.train_step(lm, tx_of(peak), 1, state, params, batch, source)
+    return steps.train_step(
+      lm, tx_of(peak), steps.Options(), state, params, batch, source
+    )
 
   def sources(batches):
     rows = (x.reshape(6, 6) for x in (batches.source_ids, batches.source_mask))
     return contexts.compute(lm, 'bfloat16', params, tuple(rows))
 
-  step = jax.jit(functools.partial(group.train_step, lm, tx_of, 1))
+  step = jax.jit(functools.partial(group.train_step, lm, tx_of, steps.Options()))
   states = jax.vmap(jax.vmap(state))(prompts)
   together, scalars = step(states, (params, peaks), (batches, sources(batches)))
   alone = jax.jit(alone)
@@ -173,6 +175,23 @@ def test_a_run_that_diverges_is_told_and_leaves_the_others_alone(finished):
     assert run['diverged'] == lost
     assert len(run['epochs']) == (0 if lost else 2)
     assert (workdir / 'runs' / str(run['run'])).exists() == (not lost)
+
+
+def test_a_run_has_diverged_if_one_step_was_not_finite(
+  finished, tmp_path, capsys, monkeypatch
+):
+  """Also where its loss and its prompt are, at the epoch's end."""
+  _, data, _ = finished
+  step = steps.train_step
+
+  def overflows_at_step_two(*args, **kwargs):
+    state, scalars = step(*args, **kwargs)
+    return state, {**scalars, 'is_finite': scalars['is_finite'] & (state.step != 2)}
+
+  monkeypatch.setattr(steps, 'train_step', overflows_at_step_two)
+  argv = _arguments(tmp_path / 'sweep', data, {'seed': '0,1'})
+  assert main.main([*argv, '--config.train.epochs=1']) == 2
+  assert 'of every run is not finite' in capsys.readouterr().err
 
 
 def test_the_best_is_the_run_of_the_lowest_validation_loss(finished):

@@ -1,14 +1,18 @@
 """What a run says: the scalars' two files, and progress with and without a terminal."""
 
+import errno
 import io
 import json
 import logging
+import os
+import pathlib
 import struct
 import time
 
 import pytest
 from tensorboardX.proto import event_pb2
 
+from jaxprompt import errors
 from jaxprompt.train import writer
 
 
@@ -48,6 +52,44 @@ def test_a_run_that_goes_on_drops_the_lines_it_will_write_again(tmp_path):
   again.close()
   lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
   assert [json.loads(line)['step'] for line in lines] == [1, 2, 3]
+
+
+def _fill_disk(monkeypatch):
+  """Makes every line that is flushed from now on find no room."""
+
+  def full(self):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(writer._Lines, 'flush', full)
+  monkeypatch.setattr(writer.record_writer.RecordWriter, 'flush', full)
+
+
+def test_a_full_disk_costs_no_line_that_was_kept(tmp_path, monkeypatch):
+  log = writer.Writer(tmp_path, lines=0, step=0)
+  log.write(1, {'train_loss': 2.5})
+  log.close()
+  before = (tmp_path / 'metrics.jsonl').read_bytes()
+  monkeypatch.setattr(pathlib.Path, 'write_bytes', lambda *_: pytest.fail('rewritten'))
+  with monkeypatch.context() as full:
+    _fill_disk(full)
+    log = writer.Writer(tmp_path, lines=1, step=1)
+    log.write(2, {'train_loss': 2.5})
+    with pytest.raises(errors.UserError, match=r'No space left on device.*go on'):
+      log.flush()
+  log.close()
+  assert (tmp_path / 'metrics.jsonl').read_bytes().startswith(before)
+
+
+def test_a_file_that_cannot_be_closed_does_not_keep_the_other_open(tmp_path):
+  log = writer.Writer(tmp_path, lines=0, step=0)
+  lines, events = log._outputs
+  with pathlib.Path('/dev/full').open('wb') as full:
+    os.dup2(full.fileno(), events._file._writer.fileno())
+  log.write(1, {'train_loss': 2.5})
+  with pytest.raises(errors.UserError, match='No space left on device'):
+    log.close()
+  assert lines._file.closed and events._file._writer.closed
+  assert len((tmp_path / 'metrics.jsonl').read_text().splitlines()) == 1
 
 
 class _Terminal(io.StringIO):

@@ -94,7 +94,7 @@ def compile_step(
     target_positions=row_arrays(jnp.int32, targets),
     loss_mask=row_arrays(jnp.bool_, targets),
   )
-  step = functools.partial(steps.train_step, lm, tx, 1, axis_name=devices.DATA)
+  step = functools.partial(steps.train_step, lm, tx, steps.Options(1, devices.DATA))
   params = jax.tree.map(placed, params, layout.partition(lm, params))
   return layout.spread(step, donate_argnums=0).lower(state, params, batch).compile()
 

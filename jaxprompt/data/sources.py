@@ -220,7 +220,8 @@ def _read_csv(file):
     reader = csv.reader(_noted(_lines(f, file), taken), strict=True)
     with errors.reading(file, 'expected a header of column names'):
       header = next(filter(None, reader), [])  # after blank lines
-    if len(set(header)) < len(header) or not all(map(str.strip, header)):
+    names = {name for name in header if name.strip()}
+    if not header or len(names) < len(header):
       raise errors.UserError(
         f'{file} has the header {",".join(header)!r:.200}; expected column names, all '
         'different and none empty'

@@ -64,7 +64,7 @@ def _text(value, name):
 def _column(row, name):
   if name not in row:
     raise errors.RowError(
-      f'column {name!r} is missing; found {", ".join(map(str, row)):.200}'
+      f'column {name!r} is missing; found {", ".join(map(repr, row)):.200}'
     )
   return row[name]
 

@@ -23,11 +23,11 @@ from jaxprompt.train import steps
 log = logging.getLogger(__name__)
 
 
-def train_step(lm, tx_of, accumulate, states, shared, rows, **options):
+def train_step(lm, tx_of, options, states, shared, rows):
   """Takes one optimiser step of every run of a group.
 
   Args:
-    lm, accumulate, **options: see `steps.train_step`.
+    lm, options: see `steps.train_step`.
     tx_of: the masked optimiser as a function of the peak learning rate.
     states: a `steps.TrainState` whose arrays are [seeds, runs, ...].
     shared: the frozen weights, and the peak learning rates, [seeds, runs].
@@ -43,9 +43,7 @@ def train_step(lm, tx_of, accumulate, states, shared, rows, **options):
   sources = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), sources)
 
   def one_run(state, peak, batch, source):
-    return steps.train_step(
-      lm, tx_of(peak), accumulate, state, params, batch, source, **options
-    )
+    return steps.train_step(lm, tx_of(peak), options, state, params, batch, source)
 
   one_seed = jax.vmap(one_run, in_axes=(0, 0, None, None))
   seeds = jax.vmap(one_seed, in_axes=(0, 0, 1, 1))
@@ -56,7 +54,7 @@ class Outcome(NamedTuple):
   """What became of a run."""
 
   config: object  # of the run by itself
-  epochs: list  # records; those from the first loss on that is not finite are missing
+  epochs: list  # records; those from the first step on that is not finite are missing
   state: steps.TrainState  # host arrays
 
   @property
@@ -93,14 +91,10 @@ class Group:
       experiment, config, keeps_contexts=len(self._seeds) == 1
     )
     self._epoch_steps = len(self._loader)
-    step = functools.partial(
-      train_step,
-      experiment.lm,
-      self._optimiser,
-      config.train.accumulate,
-      axis_name=devices.DATA,
-      tokens_at_a_time=experiment.layout.tokens_at_a_time,
+    options = steps.Options(
+      config.train.accumulate, devices.DATA, experiment.layout.tokens_at_a_time
     )
+    step = functools.partial(train_step, experiment.lm, self._optimiser, options)
     self._train_step = experiment.layout.spread(step, donate_argnums=0)
     peaks = self._stack(*(np.float32(each.train.learning_rate) for each in configs))
     self._shared = experiment.params, experiment.layout.replicate(peaks)
@@ -152,22 +146,26 @@ class Group:
     ]
 
   def _train_epoch(self, epoch):
-    """Takes the epoch's steps; returns their seconds, and the tokens of each run."""
+    """Takes the epoch's steps.
+
+    Returns:
+      Their seconds; each run's tokens, and whether all its steps were finite.
+    """
     plans = [self._loader.epoch(seed, epoch) for seed in self._seeds]
     label = (
       f'{len(self._configs)} runs of length {self._config.prompt.length}, '
       f'epoch {epoch}/{self._config.train.epochs}'
     )
-    began, tokens = time.monotonic(), []
+    began, taken = time.monotonic(), []
     for step in self._experiment.evaluator.progress(range(self._epoch_steps), label):
       rows = self._loader.load_together([plan[step] for plan in plans])
       self._states, scalars = self._train_step(self._states, self._shared, rows)
-      tokens.append(scalars['tokens'])
-      jax.block_until_ready(tokens[-2:][0])  # the host prepares one step ahead
-    tokens = np.sum(jax.device_get(tokens), axis=0)  # [seeds, runs]
-    return time.monotonic() - began, tokens
+      taken.append((scalars['tokens'], scalars['is_finite']))
+      jax.block_until_ready(taken[-2:][0])  # the host prepares one step ahead
+    tokens, is_finite = map(np.stack, zip(*jax.device_get(taken), strict=True))
+    return time.monotonic() - began, tokens.sum(0), is_finite.all(0)  # [seeds, runs]
 
-  def _end_epoch(self, epoch, seconds, tokens):
+  def _end_epoch(self, epoch, seconds, tokens, is_finite):
     """Validates every run, keeps the prompts that are the best so far, and saves."""
     states = jax.device_get(self._states)
     best_prompts = np.array(states.best_prompt)
@@ -183,7 +181,7 @@ class Group:
         'tokens_per_second': float(tokens[at] / seconds),
       }
       losses = record['train_loss'] + record['validation_loss']
-      if math.isfinite(losses) and np.isfinite(states.soft_prompt[at]).all():
+      if math.isfinite(losses) and is_finite[at]:
         own.append(record)
         if epochs.best(own) == epoch:
           best_prompts[at] = states.soft_prompt[at]

@@ -1,5 +1,6 @@
 """The loop over epochs and batches of one run, its checkpoints, and how it goes on."""
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -127,17 +128,12 @@ class Trainer:
     )
     tx = optim.prompt_only(self._schedule, clip_norm=config.train.clip_norm)
 
+    options = steps.Options(
+      config.train.accumulate, devices.DATA, self._layout.tokens_at_a_time
+    )
+
     def step(state, params, rows):
-      return steps.train_step(
-        experiment.lm,
-        tx,
-        config.train.accumulate,
-        state,
-        params,
-        *rows,
-        axis_name=devices.DATA,
-        tokens_at_a_time=self._layout.tokens_at_a_time,
-      )
+      return steps.train_step(experiment.lm, tx, options, state, params, *rows)
 
     self._train_step = self._layout.spread(step, donate_argnums=0)
     state = steps.init_state(soft_prompt, experiment.params, tx)
@@ -176,8 +172,8 @@ class Trainer:
       processes.give_up(e)
       raise
     finally:
-      self._writer.close()
-      self._checkpoints.close()
+      with contextlib.closing(self._checkpoints):
+        self._writer.close()
       self._termination.safe_points_only = False
 
   def _log_padding(self):
@@ -225,7 +221,7 @@ class Trainer:
     """Waits for the pending steps, writes their scalars, returns the epoch's mean loss.
 
     Raises:
-      UserError: if a loss is not finite.
+      UserError: if a loss, a gradient or the prompt is not finite.
     """
     pending, self._pending = jax.device_get(self._pending), []
     now = time.monotonic()
@@ -235,7 +231,7 @@ class Trainer:
       if not (math.isfinite(scalars['loss']) and scalars['is_finite']):
         found = f'the loss is {scalars["loss"]} at step {step}'
         if math.isfinite(scalars['loss']):
-          found = f'the prompt is not finite after step {step}'
+          found = f'the gradient or the prompt is not finite at step {step}'
         raise errors.UserError(
           f'{found}; lower train.learning_rate ({self._config.train.learning_rate}) '
           'and start in another --workdir; the last good checkpoint is kept'

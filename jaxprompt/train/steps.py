@@ -5,6 +5,7 @@ at once and scans over them, so a run is never between two updates.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -132,43 +133,50 @@ def _all_finite(tree):
   return jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]).all()
 
 
-def train_step(
-  lm,
-  tx,
-  accumulate,
-  state,
-  params,
-  batch,
-  context=None,
-  *,
-  axis_name=None,
-  tokens_at_a_time=None,
-):
-  """Takes one optimiser step.
+class Options(NamedTuple):
+  """How a step is taken; of the compiled program.
 
-  Args:
-    lm, tx, accumulate: static: the model, the masked optimiser, micro-batches a step.
-    state: `TrainState`; may be donated.
-    params: the frozen weights; read, never copied or returned.
-    batch: `Batch` of the step's rows, or of a device's share of them.
-    context: `model.Context` of its source apart, if that has been computed.
+  Attributes:
+    accumulate: micro-batches a step.
     axis_name: of the devices that share the rows, if there are others. What they send
       each other is the sums: of the loss, the tokens and the prompt's gradient.
     tokens_at_a_time: cut micro-batches further, into parts of no fewer tokens than
       this, to save memory; None leaves them whole.
+  """
+
+  accumulate: int = 1
+  axis_name: str | None = None
+  tokens_at_a_time: int | None = None
+
+
+def train_step(lm, tx, options, state, params, batch, context=None):
+  """Takes one optimiser step.
+
+  Args:
+    lm, tx, options: static: the model, the masked optimiser, `Options`.
+    state: `TrainState`; may be donated.
+    params: the frozen weights; read, never copied or returned.
+    batch: `Batch` of the step's rows, or of a device's share of them.
+    context: `model.Context` of its source apart, if that has been computed.
 
   Returns:
     The new state, and scalars of this step: mean `loss` per target token (nats),
     `grad_norm` of the prompt before clipping, `prompt_drift` from the initial prompt
-    (both L2 norms), `is_finite`, whether all that is trained still is, and `tokens`,
-    the real ones (prompt, source, target).
+    (both L2 norms), `is_finite`, whether they and all that is trained still are,
+    and `tokens`, the real ones (prompt, source, target).
   """
   sums = prompt_gradient(
-    lm, params, state.soft_prompt, batch, accumulate, context, tokens_at_a_time
+    lm,
+    params,
+    state.soft_prompt,
+    batch,
+    options.accumulate,
+    context,
+    options.tokens_at_a_time,
   )
   sums = (*sums, _tokens(batch, len(state.soft_prompt)))
-  if axis_name is not None:
-    sums = jax.lax.psum(sums, axis_name)
+  if options.axis_name is not None:
+    sums = jax.lax.psum(sums, options.axis_name)
   (loss, count), grads, tokens = sums
   grads = grads / count
   # The weights' zero gradients are dropped by the compiler, with their zero updates.
@@ -182,9 +190,9 @@ def train_step(
     'loss': loss / count,
     'grad_norm': jnp.linalg.norm(grads),
     'prompt_drift': jnp.linalg.norm(soft_prompt - state.initial_prompt),
-    'is_finite': _all_finite((soft_prompt, opt_state)),
-    'tokens': tokens,
   }
+  is_finite = _all_finite((scalars, soft_prompt, opt_state))
+  scalars = {**scalars, 'is_finite': is_finite, 'tokens': tokens}
   state = dataclasses.replace(
     state,
     step=state.step + 1,

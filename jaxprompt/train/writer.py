@@ -1,14 +1,17 @@
 """What a run says while it goes on: metrics.jsonl, TensorBoard, the terminal."""
 
+import contextlib
 import json
 import logging
 import os
+import socket
 import sys
 import time
 
-import tensorboardX
 import tqdm
-from etils import epath
+from tensorboardX import record_writer
+from tensorboardX.proto import event_pb2
+from tensorboardX.proto import summary_pb2
 
 from jaxprompt import errors
 from jaxprompt.devices import processes
@@ -34,40 +37,62 @@ class Writer:
       step: the optimiser steps done.
     """
     self._path = path = workdir / 'metrics.jsonl'
-    kept = path.read_text().splitlines(keepends=True)[:lines] if path.exists() else []
-    writes = processes.is_first()
-    if not writes:
-      path = epath.Path(os.devnull)
-    path.write_text(''.join(kept))
+    with errors.reading(path, 'make it readable'):
+      kept = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    kept = kept[:lines]
     self.lines = len(kept)
+    self._files = contextlib.ExitStack()
+    self._outputs = []
+    if not processes.is_first():
+      return
     remote = '://' in os.fspath(path)
-    self._file = _Rewritten(path, kept) if remote else path.open('a')
-    self._tensorboard = tensorboardX.SummaryWriter(
-      str(workdir / 'tensorboard'),
-      purge_step=step + 1 if step else None,
-      write_to_disk=writes,
-    )
+    with self._writing():
+      for output in (
+        _Rewritten(path, kept) if remote else _Lines(path, kept),
+        _Events(str(workdir / 'tensorboard'), step),
+      ):
+        self._outputs.append(self._files.enter_context(contextlib.closing(output)))
 
   def write(self, step, scalars):
     """Writes {name: number} of an optimiser step."""
-    with self._writing():
-      self._file.write(json.dumps({'step': step, **scalars}, allow_nan=False) + '\n')
     self.lines += 1
-    for name, value in scalars.items():
-      self._tensorboard.add_scalar(name, value, step)
+    with self._writing():
+      for output in self._outputs:
+        output.write(step, scalars)
 
   def flush(self):
     with self._writing():
-      self._file.flush()
-      self._tensorboard.flush()
+      for output in self._outputs:
+        output.flush()
 
   def close(self):
+    """Closes both files, also if one cannot be written."""
     with self._writing():
-      self._file.close()
-      self._tensorboard.close()
+      self._files.close()
 
   def _writing(self):
-    return errors.writing(self._path, 'make room and run again to go on')
+    return errors.writing(self._path.parent, 'make room and run again to go on')
+
+
+def _line(step, scalars):
+  return json.dumps({'step': step, **scalars}, allow_nan=False).encode() + b'\n'
+
+
+class _Lines:
+  """A local file of lines, of which those to keep are never written again."""
+
+  def __init__(self, path, lines):
+    self._file = path.open('ab')
+    self._file.truncate(sum(map(len, lines)))
+
+  def write(self, step, scalars):
+    self._file.write(_line(step, scalars))
+
+  def flush(self):
+    self._file.flush()
+
+  def close(self):
+    self._file.close()
 
 
 class _Rewritten:
@@ -76,13 +101,43 @@ class _Rewritten:
   def __init__(self, path, lines):
     self._path, self._lines = path, list(lines)
 
-  def write(self, line):
-    self._lines.append(line)
+  def write(self, step, scalars):
+    self._lines.append(_line(step, scalars))
 
   def flush(self):
-    self._path.write_text(''.join(self._lines))
+    self._path.write_bytes(b''.join(self._lines))
 
   close = flush
+
+
+class _Events:
+  """TensorBoard's file; written in this thread, so that its errors come to us."""
+
+  def __init__(self, directory, step):
+    record_writer.directory_check(directory)
+    name = f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}'
+    self._file = record_writer.RecordWriter(os.path.join(directory, name))
+    self._write(file_version='brain.Event:2')
+    if step:  # what a killed run has written after it is not shown
+      status = event_pb2.SessionLog.START
+      self._write(step=step + 1, session_log=event_pb2.SessionLog(status=status))
+
+  def write(self, step, scalars):
+    values = [
+      summary_pb2.Summary.Value(tag=name, simple_value=value)
+      for name, value in scalars.items()
+    ]
+    self._write(step=step, summary=summary_pb2.Summary(value=values))
+
+  def _write(self, **content):
+    event = event_pb2.Event(wall_time=time.time(), **content)
+    self._file.write(event.SerializeToString())
+
+  def flush(self):
+    self._file.flush()
+
+  def close(self):
+    self._file.close()
 
 
 class Progress:

@@ -132,7 +132,7 @@ def test_another_scheme_or_no_path_is_refused(tmp_path, capsys):
     given = {'input': 'r.jsonl', 'output': 'o', 'workdir': str(tmp_path), flag: ''}
     argv = [f'--{name}={value}' for name, value in given.items()]
     assert main.main(['jaxprompt', '--mode=predict', *argv]) == 2
-    assert f'--{flag} is empty; expected' in capsys.readouterr().err
+    assert f"--{flag} is ''; expected" in capsys.readouterr().err
 
 
 def test_an_adapter_replaces_nothing_that_is_not_one_of_ours(tmp_path):

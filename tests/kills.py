@@ -1,10 +1,20 @@
 """Processes that are killed at random moments, to see what they leave."""
 
+import functools
+import multiprocessing
 import pathlib
 import random
-import subprocess
 import sys
-import time
+
+import jaxprompt.modes
+from jaxprompt import main
+from jaxprompt.prompts import peft
+
+SECONDS = 120  # until a process must have begun, or ended
+# Each is forked from one that has imported the package and not used JAX: that takes
+# seconds, and a kill then a fraction of one.
+_FORKS = multiprocessing.get_context('forkserver')
+_FORKS.set_forkserver_preload(['jaxprompt.modes'])
 
 
 def python(script, *args):
@@ -18,20 +28,76 @@ def python(script, *args):
   ]
 
 
-def kill_at_random(command, check, *, times, seconds=0.5, seed=0):
-  """Starts a command and kills it, again and again.
+def kill_at_random(function, args, check, *, times, seconds, seed=0):
+  """Calls a function in processes of its own, and kills them.
 
   Args:
-    command: prints a line when it begins what is to be interrupted.
-    check: called after every kill.
-    times: how often.
-    seconds: it is killed at most so long after its line.
+    function: takes another, which it calls when what is to be interrupted begins, and
+      the `args`; of a module that a new process can import.
+    args: of the function.
+    check: called after every process with whether it has ended by itself.
+    times: how many to kill.
+    seconds: each is killed at most so long after it has begun.
     seed: of the moments.
   """
   moments = random.Random(seed)
-  for _ in range(times):
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-      process.stdout.readline()
-      time.sleep(moments.uniform(0, seconds))
-      process.kill()
-    check()
+  killed = 0
+  while killed < times:
+    has_ended = _kill(function, args, moments.uniform(0, seconds))
+    killed += not has_ended
+    check(has_ended)
+
+
+def _kill(function, args, seconds):
+  """Kills one process so long after it has begun; says whether it ended before."""
+  receiver, sender = _FORKS.Pipe(duplex=False)
+  process = _FORKS.Process(target=_run, args=(function, sender, args))
+  process.start()
+  sender.close()
+  assert receiver.poll(SECONDS)
+  try:
+    receiver.recv()
+  except EOFError:  # all was done before
+    process.join(SECONDS)
+  process.join(seconds)
+  process.kill()
+  process.join(SECONDS)
+  assert process.exitcode in (0, -9)
+  return process.exitcode == 0
+
+
+def _run(function, sender, args):
+  function(lambda: sender.send(True), *args)
+
+
+def command(ready, name, argv):
+  """Runs the command, of which a function is what is to be interrupted.
+
+  Args:
+    ready: see `kill_at_random`.
+    name: of the function: 'folder.module.function', or of a method likewise.
+    argv: of the command, which must end well.
+  """
+  *holders, name = name.split('.')
+  holder = functools.reduce(getattr, holders, jaxprompt)
+  function = getattr(holder, name)
+
+  def begin(*args, **options):
+    ready()
+    return function(*args, **options)
+
+  setattr(holder, name, begin)
+  assert main.main(argv) == 0
+
+
+def export(ready, directory):
+  """Replaces an adapter, again and again, by one of other bytes."""
+  ready()
+  for i in range(10_000):
+    peft.write(pathlib.Path(directory), adapter(i))
+
+
+def adapter(i):
+  """Returns the files of an adapter for `peft.write`, those of the next one differ."""
+  names = (peft.WEIGHTS, peft.CONFIG, 'README.md')
+  return dict.fromkeys(names, bytes([i % 256]) * 1_000_000)

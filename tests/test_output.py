@@ -6,7 +6,6 @@ import os
 import pathlib
 import threading
 
-import kills
 import pytest
 
 from jaxprompt import errors
@@ -133,37 +132,7 @@ def test_another_scheme_or_no_path_is_refused(tmp_path, capsys):
     given = {'input': 'r.jsonl', 'output': 'o', 'workdir': str(tmp_path), flag: ''}
     argv = [f'--{name}={value}' for name, value in given.items()]
     assert main.main(['jaxprompt', '--mode=predict', *argv]) == 2
-    assert f"--{flag} is ''; expected a text" in capsys.readouterr().err
-
-
-_SLOW_PREDICT = """
-import sys, time
-import test_output
-opened = test_output._open(sys.argv[1])
-print('ready', flush=True)
-if not opened.is_finished:
-  with opened:
-    for i, line in enumerate(test_output.LINES):
-      if not opened.skip(1):
-        opened.write([line])
-        time.sleep(0.01)
-"""
-
-
-def test_a_killed_prediction_is_whole_or_absent_and_ends_as_if_it_had_not_been(
-  tmp_path,
-):
-  out = tmp_path / 'out'
-
-  def check():
-    assert not out.exists() or out.read_text() == _text(LINES)
-
-  kills.kill_at_random(kills.python(_SLOW_PREDICT, out), check, times=12)
-  opened = _open(out)
-  if not opened.is_finished:
-    with opened:
-      opened.write(LINES[opened.skip(len(LINES)) :])
-  assert out.read_text() == _text(LINES)
+    assert f"--{flag} is ''; expected" in capsys.readouterr().err
 
 
 def test_an_adapter_replaces_nothing_that_is_not_one_of_ours(tmp_path):
@@ -186,29 +155,6 @@ def test_an_adapter_replaces_nothing_that_is_not_one_of_ours(tmp_path):
   (adapter / 'notes.txt').write_text('mine')
   with pytest.raises(errors.UserError, match='is no adapter of ours'):
     peft.check_output(adapter, True)
-
-
-_SLOW_EXPORT = """
-import pathlib, sys
-import test_output
-from jaxprompt.prompts import peft
-print('ready', flush=True)
-for i in range(300):
-  files = {**test_output.FILES, peft.WEIGHTS: bytes([i % 256]) * 10_000_000}
-  peft.write(pathlib.Path(sys.argv[1]), files)
-"""
-
-
-def test_a_killed_export_leaves_a_whole_adapter_or_none(tmp_path):
-  adapter = tmp_path / 'adapter'
-
-  def check():
-    if adapter.exists():
-      assert {file.name for file in adapter.iterdir()} == FILES.keys()
-      assert len(set((adapter / peft.WEIGHTS).read_bytes())) == 1
-      assert (adapter / peft.WEIGHTS).stat().st_size == 10_000_000
-
-  kills.kill_at_random(kills.python(_SLOW_EXPORT, adapter), check, times=8)
 
 
 def test_a_comparison_replaces_only_a_page_of_ours(tmp_path):

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 
-from jaxprompt.train import epochs
+from jaxprompt.train import epochs as epochs_lib
 from jaxprompt.data import buckets
 from jaxprompt.infer import evaluate
 from jaxprompt.prompts import placement
@@ -121,7 +121,7 @@ def compare(experiment, soft_prompt, epochs, workdir, initial_prompt=None):
     },
     'nearest_tokens': _read_prompt(experiment, soft_prompt, initial_prompt),
     'epochs': epochs,
-    'best_epoch': epochs.best(epochs),
+    'best_epoch': epochs_lib.best(epochs),
     'test': test,
   }
   workdir_lib.write_json(workdir / 'results.json', found)

@@ -166,10 +166,10 @@ def _refuse(directory, error):
 
 
 def _fail_in_orbax(monkeypatch, error):
-  def restore(*args, **kwargs):
+  def fail(*_, **__):
     raise error
 
-  monkeypatch.setattr(checkpoint.ocp.CheckpointManager, 'restore', restore)
+  monkeypatch.setattr(checkpoint.ocp.StandardCheckpointHandler, 'restore', fail)
 
 
 @pytest.mark.parametrize(

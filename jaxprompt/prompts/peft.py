@@ -135,6 +135,8 @@ def write(directory, files):
   temporary = directory.with_name(f'.{directory.name}.partial')
   old = directory.with_name(f'.{directory.name}.old')
   with errors.writing(f'--output {str(directory)!r}'):
+    if old.exists() and not directory.exists():  # killed between the two renames
+      old.rename(directory)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     for name, content in files.items():

@@ -85,7 +85,7 @@ class Checkpoints:
     for step in json.loads(processes.gather(json.dumps(steps))[0]):
       path = self._directory / str(step)
       with processes.together():
-        found = _read(self._manager, self._directory, step)
+        found = _read(path)
       is_whole = processes.gather('whole' if found else '')[0]
       with processes.together():
         if is_whole and not found:
@@ -146,17 +146,18 @@ def _newest(directory):
   if not _holds_any(directory):
     return None
   options = ocp.CheckpointManagerOptions(read_only=True)
-  with errors.reading(directory, _NOTHING_CHANGED):
-    manager = ocp.CheckpointManager(
-      directory, options=options, item_names=('state', 'progress')
-    )
-  with manager:
-    for step in sorted(manager.all_steps(), reverse=True):
-      found = _read(manager, directory, step)
-      if found and not {'best_prompt', 'initial_prompt'} <= found[0].keys():
-        raise _other_structure(directory / str(step), found[0])
-      if found and found[1].get('epochs'):
-        return found
+  with (
+    errors.reading(directory, _NOTHING_CHANGED),
+    ocp.CheckpointManager(directory, options=options) as manager,
+  ):
+    steps = sorted(manager.all_steps(), reverse=True)
+  for step in steps:
+    path = directory / str(step)
+    found = _read(path)
+    if found and not {'best_prompt', 'initial_prompt'} <= found[0].keys():
+      raise _other_structure(path, found[0])
+    if found and found[1].get('epochs'):
+      return found
   return None
 
 
@@ -177,7 +178,7 @@ def _holds_any(directory):
   return bool(paths)
 
 
-def _read(manager, directory, step):
+def _read(path):
   """Returns one checkpoint as nested dicts of arrays, or None if it is damaged.
 
   Damage is what is proven: all bytes can be read, and are not those that were saved.
@@ -188,10 +189,9 @@ def _read(manager, directory, step):
   Raises:
     UserError: if the bytes cannot be read now, or it keeps no digest.
   """
-  path = directory / str(step)
   _read_bytes(path)
   try:
-    state, progress = _restored(manager, step)
+    state, progress = _restored(path)
   except FileNotFoundError as e:
     reason = _reason(e)
   except OSError as e:
@@ -206,20 +206,24 @@ def _read(manager, directory, step):
     if progress.pop('digest') == _digest(state):
       return state, progress
     reason = 'its arrays are not those that were saved'
-  log.warning('checkpoint %d is damaged (%s); using the one before', step, reason)
+  log.warning('checkpoint %s is damaged (%s); using the one before', path.name, reason)
   return None
 
 
-def _restored(manager, step):
-  """Returns (state, progress) of a checkpoint as Orbax has them."""
+def _restored(path):
+  """Returns (state, progress) of a checkpoint as Orbax has them.
+
+  By the handlers, not by the manager: that waits for the other processes, of which one
+  may have found damage.
+  """
   try:
-    restored = manager.restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore()
-      ),
+    state = ocp.StandardCheckpointHandler().restore(
+      path / 'state', args=ocp.args.StandardRestore()
     )
-    return restored.state, dict(restored.progress)
+    progress = ocp.JsonCheckpointHandler().restore(
+      path / 'progress', args=ocp.args.JsonRestore()
+    )
+    return state, dict(progress)
   except ValueError as e:
     if 'OS error' in str(e):  # of a file, as TensorStore tells it
       raise OSError(_reason(e)) from e

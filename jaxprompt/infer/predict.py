@@ -89,7 +89,7 @@ class _Answerer:
     longest += experiment.template.newline_tokens
     shapes = [length for length in _LENGTHS if length < longest] + [longest]
     self._shapes = [(length, 0) for length in shapes]
-    self._program = functools.cache(self._program)
+    self._programs = {}  # by their settings
 
   def __call__(self, window):
     """Returns the answers to rows, (index, row or its error) each."""
@@ -159,7 +159,10 @@ class _Answerer:
       limits[i] = self._prompts[request.which].max_new_tokens
       seeds[i] = zlib.crc32(f'{self._seed} {request.answer["id"]}'.encode())
     rows = self._experiment.layout.place_rows((which, limits, seeds, *tokens))
-    return self._program(*settings)(self._experiment.params, self._placements, rows)
+    if settings not in self._programs:
+      self._programs[settings] = self._program(*settings)
+    program = self._programs[settings]
+    return program(self._experiment.params, self._placements, rows)
 
   def _program(self, beams, max_new_tokens):
     """Returns the compiled (params, `Placement` of K, rows) -> ids [B, new]."""

@@ -167,28 +167,23 @@ class Group:
 
   def _end_epoch(self, epoch, seconds, tokens, is_finite):
     """Validates every run, keeps the prompts that are the best so far, and saves."""
-    states = jax.device_get(self._states)
-    best_prompts = np.array(states.best_prompt)
+    states = jax.tree.map(np.array, jax.device_get(self._states))
     for at, own in zip(self._places, self._records, strict=True):
       if len(own) < epoch - 1:
         continue  # it has diverged
-      record = {
-        'epoch': epoch,
-        'step': int(states.step[at]),
-        'train_loss': float(states.loss_sum[at] / states.loss_count[at]),
-        'validation_loss': self._validation_loss(states.soft_prompt[at]),
-        'seconds': seconds,  # of all runs together
-        'tokens_per_second': float(tokens[at] / seconds),
-      }
-      losses = record['train_loss'] + record['validation_loss']
-      if math.isfinite(losses) and is_finite[at]:
-        own.append(record)
-        if epochs.best(own) == epoch:
-          best_prompts[at] = states.soft_prompt[at]
+      state = jax.tree.map(lambda x, at=at: x[at], states)
+      loss = self._validation_loss(state.soft_prompt)
+      record = epochs.record(
+        epoch,
+        state,
+        {'loss': loss},
+        seconds=seconds,  # of all runs together
+        tokens=tokens[at],
+      )
+      if epochs.is_finite(record) and is_finite[at]:
+        states.best_prompt[at] = epochs.end(state, own, record).best_prompt
     zeros = np.zeros_like(states.loss_sum)
-    states = dataclasses.replace(
-      states, best_prompt=best_prompts, loss_sum=zeros, loss_count=zeros
-    )
+    states = dataclasses.replace(states, loss_sum=zeros, loss_count=zeros)
     self._states = self._experiment.layout.replicate(states)
     progress = {'epochs_done': epoch, 'records': self._records}
     self._checkpoints.save(epoch * self._epoch_steps, states, progress)

@@ -8,7 +8,6 @@ import signal
 import time
 
 import jax
-import numpy as np
 
 from jaxprompt import errors
 from jaxprompt.data import contexts
@@ -265,19 +264,14 @@ class Trainer:
       self._experiment.splits['validation'].rows,
       'validation',
     )
-    record = {
-      'epoch': place.epoch,
-      'step': self.step,
-      'train_loss': self._epoch_loss(),
-      **{f'validation_{k}': v for k, v in measured.figures().items()},
-      'seconds': place.seconds,
-      'tokens_per_second': place.tokens / place.seconds,
-    }
-    place.epochs.append(record)
-    if epochs.best(place.epochs) == place.epoch:
-      state = dataclasses.replace(state, best_prompt=state.soft_prompt)
-    zero = np.zeros((), np.float32)
-    state = dataclasses.replace(state, loss_sum=zero, loss_count=zero)
+    record = epochs.record(
+      place.epoch,
+      state,
+      measured.figures(),
+      seconds=place.seconds,
+      tokens=place.tokens,
+    )
+    state = epochs.end(state, place.epochs, record)
     self.state = self._layout.replicate(state)
     self._writer.write(self.step, epoch_scalars(record))
     log.info(

@@ -1,0 +1,1 @@
+"""Runs: the workdir and its files, set-up, comparison, sweeps."""

@@ -1,0 +1,101 @@
+"""One run from its config to its results: train, evaluate again, or measure a prompt."""
+
+import logging
+
+import jax
+
+from jaxprompt.runs import trained_prompts
+from jaxprompt.train import checkpoint
+from jaxprompt.runs import comparison
+from jaxprompt.devices import devices
+from jaxprompt import errors
+from jaxprompt.infer import evaluate
+from jaxprompt.train import optim
+from jaxprompt.prompts import placement
+from jaxprompt.devices import processes
+from jaxprompt.runs import records
+from jaxprompt.runs import results
+from jaxprompt.runs import setup
+from jaxprompt.train import steps
+from jaxprompt.runs import workdir as workdir_lib
+from jaxprompt.train import writer
+from jaxprompt.train import loop
+
+log = logging.getLogger(__name__)
+
+
+def train(config, workdir, termination):
+  """Trains, or goes on training, and compares the arms; returns results.json's content.
+
+  Args:
+    config: checked.
+    workdir: an epath, locked.
+    termination: `loop.Termination`.
+  """
+  finished = records.read_results(workdir)
+  if finished and len(finished['epochs']) == config.train.epochs:
+    log.info('this run has finished; these are its results')
+    return finished
+  with processes.together():
+    layout = devices.layout(**config.parallel)
+    layout.check_divides(config.train.batch_size)
+    progress = writer.show_progress(termination.check)
+    experiment = setup.build(config, layout, progress)
+    records.check_content(workdir, experiment.fingerprints)
+  soft_prompt = trained_prompts.initial_prompt(experiment)
+  # Only now is the workdir this run's: one that could not begin leaves no claim.
+  workdir_lib.write_json(
+    workdir / 'config.json', results.setting(config, experiment.fingerprints)
+  )
+  checkpoints = checkpoint.Checkpoints(
+    workdir / 'checkpoints', keep=config.checkpoint.keep
+  )
+  trainer = loop.Trainer(experiment, soft_prompt, workdir, checkpoints, termination)
+  trainer.run()
+  best, initial = jax.device_get(
+    (trainer.state.best_prompt, trainer.state.initial_prompt)
+  )
+  return comparison.compare(experiment, best, trainer.place.epochs, workdir, initial)
+
+
+def evaluate_best(config, workdir, termination):
+  """Restores the best prompt and compares the arms again; returns as `train` does.
+
+  Raises:
+    UserError: if no epoch has been trained in the workdir.
+  """
+  soft_prompt, epochs = trained_prompts.best_prompt(workdir)
+  initial = checkpoint.read_initial(workdir / 'checkpoints')
+  experiment = _build(config, termination)
+  records.check_content(workdir, experiment.fingerprints)
+  return comparison.compare(experiment, soft_prompt, epochs, workdir, initial)
+
+
+def evaluate_given(config, workdir, termination):
+  """Compares the arms with the prompt that `prompt.init` names, as it is.
+
+  Arguments and result are those of `train`; no epoch is trained.
+
+  Raises:
+    UserError: if the workdir has a prompt of its own, or none is where it should be.
+  """
+  if checkpoint.read_best(workdir / 'checkpoints') is not None:
+    raise errors.UserError(
+      f'--workdir {str(workdir)!r} has a trained prompt of its own, whose results '
+      'would be lost; give another directory to measure --prompt in'
+    )
+  experiment = _build(config, termination)
+  given = trained_prompts.load_prompt(
+    experiment, workdir_lib.resolve(config.prompt.init), task=None, eval_config=None
+  )
+  workdir_lib.write_json(
+    workdir / 'config.json', results.setting(config, experiment.fingerprints)
+  )
+  return comparison.compare(experiment, given.soft_prompt, [], workdir)
+
+
+def _build(config, termination):
+  with processes.together():
+    layout = devices.layout(**config.parallel)
+    progress = writer.show_progress(termination.check)
+    return setup.build(config, layout, progress)

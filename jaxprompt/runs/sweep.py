@@ -1,0 +1,190 @@
+"""A sweep: runs that differ in a few values, trained side by side over one model.
+
+The runs are all combinations of the values that are given. Those of one prompt length
+are a group: one step trains all of its runs, each on its own prompt, learning rate and
+order of the data, and the frozen weights are read by all. A step holds the activations
+of all the group's runs at once, so a sweep of K wants K times a run's memory for them.
+
+A sweep is saved at the end of every epoch, and goes on from there; the steps of an
+epoch that was interrupted are taken again.
+"""
+
+import dataclasses
+import functools
+import itertools
+import logging
+import math
+import time
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxprompt.runs import trained_prompts
+from jaxprompt.train import checkpoint
+from jaxprompt.runs import comparison
+from jaxprompt import config as config_lib
+from jaxprompt.devices import devices
+from jaxprompt import errors
+from jaxprompt.infer import evaluate
+from jaxprompt.tasks import metrics
+from jaxprompt.train import optim
+from jaxprompt.prompts import placement
+from jaxprompt.runs import records
+from jaxprompt.runs import results
+from jaxprompt.runs import setup
+from jaxprompt.train import steps
+from jaxprompt.runs import workdir as workdir_lib
+from jaxprompt.train import writer
+
+from jaxprompt.train import epochs
+from jaxprompt.train import group
+from jaxprompt.train import loop
+
+log = logging.getLogger(__name__)
+
+FILE = 'sweep.json'
+BEST = 'best'  # the workdir of the best run, in the sweep's
+
+
+def grid(config):
+  """Returns the configs of the runs: of one length, and in it of one seed, in a row.
+
+  Raises:
+    UserError: if there is nothing to sweep, or a value cannot be used.
+  """
+  if not any(config.sweep.values()):
+    fields = ', '.join(f'--config.sweep.{name}' for name in config_lib.SWEPT)
+    raise errors.UserError(
+      f'--mode=sweep has nothing to sweep; give values to one or more of {fields}'
+    )
+  values = [config_lib.swept(config, name) for name in config_lib.SWEPT]
+  return [
+    config_lib.run(config, **dict(zip(config_lib.SWEPT, chosen, strict=True)))
+    for chosen in itertools.product(*values)
+  ]
+
+
+def sweep(config, workdir, termination):
+  """Trains all runs, or goes on, and compares the arms with the prompt of the best.
+
+  Every run is left as the workdir that training it alone would leave before the
+  comparison, in `runs/NUMBER`; the best also in `best`, with the comparison.
+
+  Args:
+    config: checked.
+    workdir: an epath, locked.
+    termination: `loop.Termination`.
+
+  Returns:
+    The content of sweep.json.
+  """
+  finished = records.read_sweep(workdir)
+  if finished:
+    log.info('this sweep has finished; these are its results')
+    return finished
+  configs = grid(config)
+  layout = devices.layout(**config.parallel)
+  layout.check_divides(config.train.batch_size)
+  longest = max(configs, key=lambda each: each.prompt.length)
+  progress = writer.show_progress(termination.check)
+  experiment = setup.build(longest, layout, progress)
+  records.check_content(workdir, experiment.fingerprints)
+  prompts = [
+    trained_prompts.initial_prompt(dataclasses.replace(experiment, config=each))
+    for each in configs
+  ]
+  # Only now is the workdir this sweep's: one that could not begin leaves no claim.
+  setting = results.setting(config, experiment.fingerprints)
+  workdir_lib.write_json(workdir / 'config.json', setting)
+  outcomes = _train(experiment, configs, prompts, workdir / 'groups', termination)
+  best = min(outcomes, key=lambda run: run.validation_loss)
+  if best.diverged:
+    raise errors.UserError(
+      'the loss of every run is not finite; lower the learning rates and start in '
+      'another --workdir'
+    )
+  for i, run in enumerate(outcomes):
+    if not run.diverged:
+      _write_run(run, workdir / 'runs' / str(i), experiment.fingerprints)
+  _write_run(best, workdir / BEST, experiment.fingerprints)
+  comparison.compare(
+    dataclasses.replace(experiment, config=best.config),
+    best.state.best_prompt,
+    best.epochs,
+    workdir / BEST,
+    best.state.initial_prompt,
+  )
+  found = _summary(config, outcomes, experiment.fingerprints)
+  workdir_lib.write_json(workdir / FILE, found)
+  return found
+
+
+def _train(experiment, configs, prompts, directory, termination):
+  """Trains the runs, one group after the other; returns their `group.Outcome`s."""
+  outcomes = []
+  runs = zip(configs, prompts, strict=True)
+  for length, own_runs in itertools.groupby(runs, lambda run: run[0].prompt.length):
+    own = zip(*own_runs, strict=True)  # configs, prompts
+    outcomes += group.Group(experiment, *own, directory / str(length), termination).run()
+  return outcomes
+
+
+def _write_run(run, workdir, fingerprints):
+  """Leaves the workdir of a run that has been trained and can be compared."""
+  scalars = [
+    {'step': record['step'], **loop.epoch_scalars(record)} for record in run.epochs
+  ]
+  workdir_lib.write_jsonl(workdir / 'metrics.jsonl', scalars)
+  setting = results.setting(run.config, fingerprints)
+  workdir_lib.write_json(workdir / 'config.json', setting)
+  place = loop.Place(
+    epoch=len(run.epochs) + 1, epochs=run.epochs, metrics_lines=len(scalars)
+  )
+  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', keep=1)
+  checkpoints.save(int(run.state.step), run.state, dataclasses.asdict(place))
+  checkpoints.close()
+
+
+def _summary(config, outcomes, fingerprints):
+  """Returns the content of sweep.json."""
+  return {
+    'task': config.task,
+    'model': config.model.path,
+    **results.setting(config, fingerprints),
+    'runs': [
+      {
+        'run': i,
+        **{
+          field: config_lib.value(run.config, field)
+          for field in config_lib.SWEPT.values()
+        },
+        'diverged': run.diverged,
+        'epochs': run.epochs,
+        'best_epoch': None if run.diverged else epochs.best(run.epochs),
+        'validation_loss': None if run.diverged else run.validation_loss,
+      }
+      for i, run in enumerate(outcomes)
+    ],
+    'best': min(range(len(outcomes)), key=lambda i: outcomes[i].validation_loss),
+  }
+
+
+def table(found):
+  """Returns the runs as a text table, the best first.
+
+  Args:
+    found: as in sweep.json.
+  """
+  fields = list(config_lib.SWEPT.values())
+  rows = [['run', *fields, 'best epoch', 'validation loss']]
+  for run in sorted(found['runs'], key=_rank):
+    loss = 'diverged' if run['diverged'] else f'{run["validation_loss"]:.4f}'
+    epoch = '' if run['diverged'] else str(run['best_epoch'])
+    rows.append([str(run['run']), *(str(run[field]) for field in fields), epoch, loss])
+  head = f'{found["task"]}, {found["model"]}: {len(found["runs"])} runs, the best first'
+  return f'{head}\n{results.aligned(rows)}'
+
+
+def _rank(run):
+  return run['diverged'], run['validation_loss']

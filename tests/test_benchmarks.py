@@ -48,6 +48,7 @@ def compile_step(config, *, rows, tokens, targets, prompt):
   return lm, step_traffic.compile_step(layout, lm, params, **sizes)
 
 
+@pytest.mark.perf
 def test_a_steps_operations_are_near_the_least_needed(benchmark):
   rows, tokens, targets, prompt = 4, 96, 16, 8
   config = transformers.GPT2Config(n_layer=3, n_embd=256, n_head=4, vocab_size=3000)
@@ -59,6 +60,7 @@ def test_a_steps_operations_are_near_the_least_needed(benchmark):
   assert least < compiled.cost_analysis()['flops'] < 1.1 * least
 
 
+@pytest.mark.perf
 def test_a_step_keeps_no_blocks_attention():
   rows, tokens, width = 2, 512, 32
 

@@ -209,6 +209,7 @@ def test_what_the_devices_cannot_divide_is_refused():
     devices.layout('jit', 1, COUNT).place_params(odd, params)
 
 
+@pytest.mark.perf
 @pytest.mark.skipif(COUNT == 1, reason='one device sends nothing')
 def test_a_step_sends_the_prompts_gradient_and_scalars():
   lm, params = _model('gpt2')

@@ -109,6 +109,7 @@ def test_loss_target_logits_and_prompt_gradient_equal_pytorchs(with_torch):
   np.testing.assert_allclose(gradient / count, expected, atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.perf
 @pytest.mark.parametrize(('tokens', 'weight_left'), [(1, True), (4, True), (50, False)])
 def test_a_cpu_multiplies_few_tokens_with_the_weight_on_the_left(tokens, weight_left):
   rng = np.random.default_rng(0)
@@ -145,6 +146,7 @@ def test_a_soft_prompt_of_a_texts_embeddings_is_that_hard_prompt(frozen, batch):
   np.testing.assert_allclose(as_soft[:2], as_text[:2], atol=1e-5)
 
 
+@pytest.mark.perf
 def test_the_prompt_shares_the_rows_products_from_the_second_block_on(
   frozen, soft_prompt, batch
 ):
@@ -211,6 +213,7 @@ def test_a_context_kept_from_before_gives_the_same_loss_and_gradient(
   jax.tree.map(close, with_kept, without)
 
 
+@pytest.mark.perf
 def test_some_tokens_logits_exist_at_a_time_and_once(frozen, monkeypatch):
   monkeypatch.setattr(model, '_HEAD_TOKENS', 64)
   lm, params, _ = frozen

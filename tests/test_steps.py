@@ -85,6 +85,7 @@ def test_micro_batches_of_unequal_token_counts_equal_one_batch(
   assert scalars['tokens'] == 9 + 7 + 9 + 3 * soft_prompt.shape[0]
 
 
+@pytest.mark.perf
 @pytest.mark.parametrize('accumulate', [1, 3])
 def test_parts_of_a_batch_give_its_gradient_in_less_memory(
   gpt2, soft_prompt, batch, accumulate

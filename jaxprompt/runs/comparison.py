@@ -5,7 +5,6 @@ import functools
 import jax
 import numpy as np
 
-from jaxprompt.train import epochs as epochs_lib
 from jaxprompt.data import buckets
 from jaxprompt.infer import evaluate
 from jaxprompt.prompts import placement
@@ -13,6 +12,7 @@ from jaxprompt.prompts import prompt
 from jaxprompt.runs import results
 from jaxprompt.runs import setup
 from jaxprompt.runs import workdir as workdir_lib
+from jaxprompt.train import epochs as epochs_lib
 
 _NEAREST = 5  # vocabulary tokens named for each virtual one
 

@@ -9,8 +9,8 @@ import logging
 from jaxprompt import config as config_lib
 from jaxprompt import errors
 from jaxprompt.runs import results as results_lib
-from jaxprompt.tasks import tasks
 from jaxprompt.runs import workdir as workdir_lib
+from jaxprompt.tasks import tasks
 
 log = logging.getLogger(__name__)
 

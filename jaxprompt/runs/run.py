@@ -1,25 +1,21 @@
-"""One run from its config to its results: train, evaluate again, or measure a prompt."""
+"""One run from its config to its results: trained, evaluated, or a prompt measured."""
 
 import logging
 
 import jax
 
-from jaxprompt.runs import trained_prompts
-from jaxprompt.train import checkpoint
-from jaxprompt.runs import comparison
-from jaxprompt.devices import devices
 from jaxprompt import errors
-from jaxprompt.infer import evaluate
-from jaxprompt.train import optim
-from jaxprompt.prompts import placement
+from jaxprompt.devices import devices
 from jaxprompt.devices import processes
+from jaxprompt.runs import comparison
 from jaxprompt.runs import records
 from jaxprompt.runs import results
 from jaxprompt.runs import setup
-from jaxprompt.train import steps
+from jaxprompt.runs import trained_prompts
 from jaxprompt.runs import workdir as workdir_lib
-from jaxprompt.train import writer
+from jaxprompt.train import checkpoint
 from jaxprompt.train import loop
+from jaxprompt.train import writer
 
 log = logging.getLogger(__name__)
 

@@ -7,20 +7,18 @@ import logging
 import jax
 import jax.numpy as jnp
 
-from jaxprompt.data import contexts
-from jaxprompt.infer import decode
-from jaxprompt.devices import devices
 from jaxprompt import embedded
 from jaxprompt import errors
-from jaxprompt.infer import evaluate
-from jaxprompt.data import loader
 from jaxprompt.data import rows as rows_lib
 from jaxprompt.data import sources
-from jaxprompt.train import steps
-from jaxprompt.tasks import tasks
-from jaxprompt.tasks import template as template_lib
+from jaxprompt.devices import devices
+from jaxprompt.infer import decode
+from jaxprompt.infer import evaluate
 from jaxprompt.lm import loading
 from jaxprompt.lm import model as lm_model
+from jaxprompt.tasks import tasks
+from jaxprompt.tasks import template as template_lib
+from jaxprompt.train import steps
 
 log = logging.getLogger(__name__)
 

@@ -10,36 +10,23 @@ epoch that was interrupted are taken again.
 """
 
 import dataclasses
-import functools
 import itertools
 import logging
-import math
-import time
-from typing import NamedTuple
 
-import jax
-import numpy as np
-
-from jaxprompt.runs import trained_prompts
-from jaxprompt.train import checkpoint
-from jaxprompt.runs import comparison
 from jaxprompt import config as config_lib
-from jaxprompt.devices import devices
 from jaxprompt import errors
-from jaxprompt.infer import evaluate
-from jaxprompt.tasks import metrics
-from jaxprompt.train import optim
-from jaxprompt.prompts import placement
+from jaxprompt.devices import devices
+from jaxprompt.runs import comparison
 from jaxprompt.runs import records
 from jaxprompt.runs import results
 from jaxprompt.runs import setup
-from jaxprompt.train import steps
+from jaxprompt.runs import trained_prompts
 from jaxprompt.runs import workdir as workdir_lib
-from jaxprompt.train import writer
-
+from jaxprompt.train import checkpoint
 from jaxprompt.train import epochs
 from jaxprompt.train import group
 from jaxprompt.train import loop
+from jaxprompt.train import writer
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +113,8 @@ def _train(experiment, configs, prompts, directory, termination):
   runs = zip(configs, prompts, strict=True)
   for length, own_runs in itertools.groupby(runs, lambda run: run[0].prompt.length):
     own = zip(*own_runs, strict=True)  # configs, prompts
-    outcomes += group.Group(experiment, *own, directory / str(length), termination).run()
+    trained = group.Group(experiment, *own, directory / str(length), termination)
+    outcomes += trained.run()
   return outcomes
 
 

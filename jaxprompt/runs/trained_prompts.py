@@ -1,25 +1,23 @@
 """Prompts from where they are kept: runs, adapters, and what a config begins with."""
 
-import dataclasses
 import functools
 
 import jax
 import numpy as np
 from ml_collections import config_dict
 
-from jaxprompt.train import checkpoint
 from jaxprompt import embedded
 from jaxprompt import errors
+from jaxprompt.lm import loading
 from jaxprompt.prompts import peft
-from jaxprompt.prompts import placement
 from jaxprompt.prompts import prompt
+from jaxprompt.prompts import trained
 from jaxprompt.runs import records
 from jaxprompt.runs import setup
-from jaxprompt.tasks import tasks
-from jaxprompt.prompts import trained
-from jaxprompt.tasks import template as template_lib
 from jaxprompt.runs import workdir as workdir_lib
-from jaxprompt.lm import loading
+from jaxprompt.tasks import tasks
+from jaxprompt.tasks import template as template_lib
+from jaxprompt.train import checkpoint
 
 
 def best_prompt(workdir):

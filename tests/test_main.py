@@ -356,10 +356,10 @@ def test_a_flag_that_is_needed_is_named(capsys, flags, message):
 
 
 def test_the_command_starts_without_what_a_run_on_local_files_does_not_need():
-  code = 'import sys; import jaxprompt.main; print(*sys.modules)'
+  code = 'import sys; import jaxprompt.modes; print(*sys.modules)'
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
   loaded = set(done.stdout.split())
-  assert {'jax', 'jaxprompt.train'} <= loaded
+  assert {'jax', 'jaxprompt.train.loop'} <= loaded
   assert not {'datasets', 'pandas', 'rouge_score', 'nltk'} & loaded  # half of the start
 
 
@@ -388,7 +388,7 @@ def test_a_workdir_that_is_a_file_is_refused(finished, tmp_path, capsys):
 def test_a_workdir_in_use_by_a_live_process_is_refused(finished, tmp_path, capsys):
   _, data = finished['qa']
   hold = (
-    'import sys, time; from jaxprompt import workdir\n'
+    'import sys, time; from jaxprompt.runs import workdir\n'
     f'with workdir.lock(workdir.open_workdir({str(tmp_path)!r})):\n'
     '  print("held", flush=True); time.sleep(60)'
   )

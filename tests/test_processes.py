@@ -185,7 +185,7 @@ def test_a_workdir_that_is_not_shared_is_refused(two, tmp_path):
 
 
 def test_a_coordinator_that_is_not_there_is_waited_for_no_longer_than_said():
-  wait = 'from jaxprompt import processes; processes.start(seconds=2)'
+  wait = 'from jaxprompt.devices import processes; processes.start(seconds=2)'
   alone, other = _start([['-c', wait], ['-c', '']])
   (status, log), _ = _end([alone, other])
   assert status == 2

@@ -289,6 +289,11 @@ def test_a_fingerprint_is_of_the_content_wherever_it_lies(folder, tmp_path):
   changed = loading.load(str(moved), 'float32').fingerprint
   assert changed['weights'] != expected['weights']
   assert changed['tokenizer'] == expected['tokenizer']
+  # What no weight tells of counts, too.
+  epsilon = {'gpt2': 'layer_norm_epsilon', 'llama': 'rms_norm_eps'}[folder.name]
+  _edit(folder, **{epsilon: 0.01})
+  other = loading.load(str(folder), 'float32').fingerprint
+  assert other['weights'] != expected['weights']
 
 
 def _sentencepiece():

@@ -23,6 +23,8 @@ FAMILIES = {'gpt2': gpt2.read_config, 'llama': llama.read_config}
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
+# What decides a model's numbers and cannot be seen from its weights.
+_NOT_IN_SHAPES = ('heads', 'kv_heads', 'epsilon', 'activation', 'rope_theta', 'tied')
 # What a fast tokenizer can be made of.
 _SLOW = ('vocab.json', 'tokenizer.model', 'spiece.model')
 
@@ -71,7 +73,10 @@ def load(path, dtype):
   with jax.default_device(_host()):
     shapes = model_lib.shapes(lm)
     params, digest = weights_lib.read(path, shapes, lm.spec.names.head, DTYPES[dtype])
-  fingerprint = {'weights': digest, 'tokenizer': _tokenizer_digest(tokenizer)}
+  fingerprint = {
+    'weights': _digest(digest, *(getattr(lm.spec, name) for name in _NOT_IN_SHAPES)),
+    'tokenizer': _digest(tokenizer.backend_tokenizer.to_str(), tokenizer.eos_token_id),
+  }
   return Model(lm, params, tokenizer, fingerprint)
 
 
@@ -168,7 +173,5 @@ def _check_tokenizer(path, tokenizer, vocab_size, ends):
     )
 
 
-def _tokenizer_digest(tokenizer):
-  """Returns a hash of all that decides a text's tokens."""
-  content = f'{tokenizer.backend_tokenizer.to_str()} {tokenizer.eos_token_id}'
-  return hashlib.sha256(content.encode()).hexdigest()
+def _digest(*values):
+  return hashlib.sha256(repr(values).encode()).hexdigest()

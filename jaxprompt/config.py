@@ -90,7 +90,7 @@ class Field:
 
 
 def _can_be_stored(text):
-  """Says whether a file can hold the text, and a path consist of it."""
+  """Returns whether a file can hold the text, and a path consist of it."""
   try:
     return b'\0' not in text.encode()
   except UnicodeEncodeError:  # a byte of the command line that is not UTF-8

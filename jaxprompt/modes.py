@@ -210,7 +210,7 @@ def _prompt_paths(values):
 
 
 def _sets_eval(values):
-  """Says whether the flags, not the runs, say how to generate."""
+  """Returns whether the flags, not the runs, say how to generate."""
   fields = flags.overrides(values)
   return values.config is not None or any(name.startswith('eval.') for name in fields)
 

@@ -141,7 +141,7 @@ def _check_address(host, port):
 def _import_gradio():
   """Returns gradio, an optional dependency that asks for its settings when imported."""
   os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
-  # What it has to change before its next release is no news for this page's host.
+  # Its deprecation warnings are for its own developers.
   warnings.filterwarnings('ignore', module='gradio')
   try:
     import gradio

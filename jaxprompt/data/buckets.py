@@ -3,8 +3,8 @@
 import numpy as np
 
 MAX_SHAPES = 8  # compiled programs a run pays for; padding falls little beyond
-# A token before a suffix prompt is run forward once and then takes memory; one after it
-# is run forward and back in every epoch, which counts as so many of the first.
+# Before a suffix prompt, source tokens are run forward once and kept; target tokens are
+# run forward and backward in every epoch, which counts as so many source tokens.
 _TARGET_WORK = 3
 _BATCHES_PER_SHAPE = 4  # a program must serve about this many batches to be worth it
 

@@ -96,7 +96,7 @@ def count():
 
 
 def is_first():
-  """Says whether this is the process that writes files and tells how it goes."""
+  """Returns whether this is the process that writes files and tells how it goes."""
   return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
@@ -147,7 +147,7 @@ def check_same(settings):
 
 
 def reached_sync_point(check):
-  """Says whether SIGTERM came to any process, and this is where all are to end.
+  """Returns whether SIGTERM came to any process, and this is where all are to end.
 
   Args:
     check: how often this process has asked, the same in all at the same place.

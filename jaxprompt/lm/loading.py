@@ -5,7 +5,6 @@ import os
 import pathlib
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import tokenizers
 import transformers
@@ -70,22 +69,13 @@ def load(path, dtype):
   lm = model_lib.LanguageModel(FAMILIES[kind](path, config), DTYPES[dtype])
   tokenizer = _read_tokenizer(path)
   _check_tokenizer(path, tokenizer, lm.spec.vocab_size, _ends(path, config))
-  with jax.default_device(_host()):
-    shapes = model_lib.shapes(lm)
-    params, digest = weights_lib.read(path, shapes, lm.spec.names.head, DTYPES[dtype])
+  shapes = model_lib.shapes(lm)
+  params, digest = weights_lib.read(path, shapes, lm.spec.names.head, DTYPES[dtype])
   fingerprint = {
     'weights': _digest(digest, *(getattr(lm.spec, name) for name in _NOT_IN_SHAPES)),
     'tokenizer': _digest(tokenizer.backend_tokenizer.to_str(), tokenizer.eos_token_id),
   }
   return Model(lm, params, tokenizer, fingerprint)
-
-
-def _host():
-  """Returns the CPU, so that no accelerator has to hold a model alone."""
-  try:
-    return jax.local_devices(backend='cpu')[0]
-  except RuntimeError:  # JAX_PLATFORMS leaves it out
-    return None
 
 
 def _check_directory(folder):

@@ -194,10 +194,10 @@ def _by_stream(projected, shapes):
 def shapes(lm):
   """Returns the weights' shapes, a tree of `jax.ShapeDtypeStruct`."""
   spec, names = lm.spec, lm.spec.names
-  x = jnp.zeros((1, spec.width))
-  angles = None if spec.rope_theta is None else jnp.zeros((1, spec.head_dim // 2))
+  x = np.zeros((1, spec.width), np.float32)
+  angles = None if spec.rope_theta is None else np.zeros((1, spec.head_dim // 2))
   block = modules.Block(spec, jnp.float32, jax.lax.dot_general)
-  attended = jnp.zeros((1, spec.heads * spec.head_dim))
+  attended = np.zeros((1, spec.heads * spec.head_dim))
 
   def init(module, *args):
     return jax.eval_shape(lambda: module.init(jax.random.key(0), *args)['params'])

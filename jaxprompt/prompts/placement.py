@@ -28,11 +28,6 @@ class Placement:
     return self.prefix_mask is None
 
   @property
-  def tokens(self):
-    """How many virtual tokens a row has at most."""
-    return self.prefix.shape[-2] + self.suffix.shape[-2]
-
-  @property
   def splits_rows(self):
     """Whether the prompt stands between source and target, which are padded apart."""
     return self.suffix.shape[-2] > 0

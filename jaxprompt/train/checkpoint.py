@@ -162,7 +162,7 @@ def _newest(directory):
 
 
 def _holds_any(directory):
-  """Says whether a directory is there and holds anything.
+  """Returns whether a directory is there and holds anything.
 
   Raises:
     UserError: if that cannot be said now: to Orbax, what is unreadable is not there.

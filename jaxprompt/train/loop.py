@@ -211,7 +211,10 @@ class Trainer:
       progress.close()
 
   def _waited(self):
-    """Says whether it is time to fetch; a loss that ends the run must end it in all."""
+    """Returns whether pending scalars should be fetched.
+
+    By count, not by clock, with several processes: all of them raise at the same step.
+    """
     if processes.count() > 1:
       return len(self._pending) >= _STEPS_BETWEEN_FETCHES
     return time.monotonic() - self._since > _SECONDS_BETWEEN_FETCHES

@@ -100,7 +100,7 @@ def _measure(function, values, config):
   with _held_workdir(path, config) as workdir:
     found = function(config, workdir, termination)
     if processes.is_first():
-      print(results.table(found, tasks.TASKS[config.task].metrics))
+      print(results.table(found, records.figures_of(found)))
       print(results.nearest_table(found))
       _print_paths(workdir)
   return 0

@@ -27,7 +27,7 @@ from jaxprompt.runs import records
 from jaxprompt.runs import results
 from jaxprompt.runs import setup
 from jaxprompt.runs import trained_prompts
-from jaxprompt.tasks import tasks
+from jaxprompt.tasks import columns
 from jaxprompt.tasks import template as template_lib
 from jaxprompt.train import writer
 
@@ -240,7 +240,7 @@ def answer(model, prompt, source, hard_prompt):
 
 def _arms(model, prompt, source, hard_prompt):
   """Returns the note, and {arm: an iterator over its tokens}."""
-  source, hard_prompt = (tasks.clean(x).strip() for x in (source, hard_prompt))
+  source, hard_prompt = (columns.clean(x).strip() for x in (source, hard_prompt))
   if not source:
     raise errors.UserError('There is no source; type one, or choose an example.')
   if not hard_prompt:
@@ -250,9 +250,9 @@ def _arms(model, prompt, source, hard_prompt):
   longest = max(len(hard_ids), len(prompt.soft_prompt))
   positions = model.lm.spec.max_positions
   limit = positions - longest - template.newline_tokens - prompt.max_new_tokens
-  head, tail = tasks.head_and_tail(tasks.TASKS[prompt.task], source)
+  before, text, after = prompt.task.split(source)
   try:
-    head_left, ids = template.source(head, tail, limit)
+    left, ids = template.source(before, text, after, limit)
   except errors.RowError as e:
     raise errors.UserError(
       f'The model has {positions} positions: {longest} for the prompt and '
@@ -262,10 +262,10 @@ def _arms(model, prompt, source, hard_prompt):
   notes = []
   if prompt.beams > 1:
     notes.append(f'Greedy answers; the run was measured with {prompt.beams} beams.')
-  if head_left != head:
+  if left != text:
     notes.append(
-      f'The source was cut by its last {len(head) - len(head_left):,} characters'
-      f'{" before the question" if tail else ""}: the model has '
+      f'The source was cut by {len(text) - len(left):,} characters'
+      f'{" before its last line" if after else " at its end"}: the model has '
       f'{positions} positions, which leave it {limit} tokens.'
     )
   none = jnp.zeros((0, model.lm.spec.width), jnp.float32)

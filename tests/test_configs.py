@@ -22,7 +22,9 @@ FIELDS = {
   'model.path', 'model.dtype', 'data.path', 'data.subset', 'data.train_size',
   'data.validation_size', 'data.test_size', 'data.bad_rows', 'data.max_source_tokens',
   'data.max_target_tokens', 'prompt.name', 'prompt.length', 'prompt.init',
-  'prompt.text', 'prompt.position', 'hard_prompt', 'train.batch_size', 'train.epochs',
+  'prompt.text', 'prompt.position', 'hard_prompt', 'example.source', 'example.target',
+  'example.cut', 'example.references', 'example.empty_target', 'example.labels',
+  'metrics', 'eval.calibration', 'train.batch_size', 'train.epochs',
   'train.accumulate', 'train.clip_norm', 'train.learning_rate', 'train.schedule',
   'train.warmup', 'train.context_cache_gb', 'train.context_dtype', 'eval.batch_size',
   'eval.max_new_tokens', 'eval.beams',
@@ -89,7 +91,6 @@ def test_the_fields_are_those_of_the_contract():
 
 def test_a_choice_is_a_key_of_what_it_chooses_from():
   chooses = {
-    'task': tasks.TASKS,
     'model.dtype': loading.DTYPES,
     'prompt.position': placement.POSITIONS,
     'train.schedule': optim.SCHEDULES,
@@ -109,9 +110,12 @@ def test_reading_a_config_imports_no_model_code():
 
 
 REFUSED = {
-  'task': ['poem', '', 1],
+  'task': ['', ' ', 1],
   'seed': [-1, 2**32, 1.0, True],
-  'hard_prompt': ['', ' ', 'a\0b', '\udcff', None],
+  'hard_prompt': ['a\0b', '\udcff', None],
+  'example.labels': ['a,b', [1], [' '], None],
+  'metrics': ['bleu', ['a\0']],
+  'eval.calibration': ['yes'],
   'model.dtype': ['int8'],
   'data.path': [''],
   'data.subset': ['\udcff', 0],
@@ -182,7 +186,7 @@ def test_what_a_config_lacks_has_its_default():
 @pytest.mark.parametrize(
   'values, message',
   [
-    ({}, 'here: task is missing; expected one of summarization, qa, translation'),
+    ({}, 'here: task is missing; expected its name'),
     ({'task': 'qa', 'train': {'epocs': 1}}, "here: 'train.epocs' is no field; `python"),
     ({'task': 'qa', 'train': 3}, "here: 'train' is no field"),
     ({'task': {}}, 'here: task is missing'),

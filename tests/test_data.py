@@ -19,7 +19,7 @@ def _load(tokenizer, task, rows, source=90, target=20, size=0, skip=False):
   split = sources.Split(rows, lambda i: f'rows.jsonl line {i + 1}')
   return rows_lib.load(
     template.Template(tokenizer),
-    tasks.TASKS[task],
+    tasks.TASKS[task] if isinstance(task, str) else task,
     split,
     size=size,
     max_source_tokens=source,
@@ -123,7 +123,7 @@ def test_text_may_hold_anything(tokenizer, text):
 
 def test_odd_names_of_columns_are_shown_in_one_line():
   with pytest.raises(errors.RowError, match='missing; found') as e:
-    tasks.parse_source(tasks.TASKS['qa'], {'\n': 1, '\ud800': 2})
+    tasks.TASKS['qa'].parse_source({'\n': 1, '\ud800': 2})
   assert str(e.value).endswith(r"found '\n', '\ud800'")
 
 
@@ -154,8 +154,8 @@ def test_size_takes_the_first_rows_and_all_if_there_are_fewer(tokenizer):
     ({**ROWS['qa'](0), 'question': 7}, 'question is 7, expected a string'),
     ({**ROWS['qa'](0), 'context': ' \n'}, 'context is blank'),
     ({**ROWS['qa'](0), 'question': ''}, 'question is blank'),
-    ({**ROWS['qa'](0), 'answers': {'text': []}}, 'text is empty: the question has no'),
-    ({**ROWS['qa'](0), 'answers': {'text': ['  ']}}, 'answers.text is blank'),
+    ({**ROWS['qa'](0), 'answers': {'text': []}}, 'text has 0 texts, so there is no .0'),
+    ({**ROWS['qa'](0), 'answers': {'text': ['  ']}}, r'answers.text\[0\] is blank'),
     ({**ROWS['qa'](0), 'answers': None}, "answers is None, expected an object with 't"),
     ({**ROWS['qa'](0), 'answers': 'Watt'}, 'answers is not JSON: '),
     ({**ROWS['qa'](0), 'answers': '"Watt"'}, "expected an object with 'text'"),
@@ -183,7 +183,7 @@ def test_a_tokenizer_that_drops_the_newline_or_a_source_is_refused(tokenizer):
   with pytest.raises(errors.UserError, match="'m' has a tokenizer that makes no token"):
     template.check_tokenizer(_Silent(), 'm')
   with pytest.raises(errors.RowError, match="'a source' is no token to the tokenizer"):
-    template.Template(_Silent()).source('a source', '', 9)
+    template.Template(_Silent()).source('', 'a source', '', 9)
 
 
 LENGTHS = np.random.default_rng(0).integers(20, 300, 203)

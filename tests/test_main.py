@@ -131,8 +131,8 @@ def test_predictions_hold_every_test_row_in_order_for_every_arm(finished, task):
     ids = [str(row.get('id', i)) for i, row in enumerate(expected)]
     assert [row['id'] for row in rows] == ids
     for row, raw in zip(rows, expected, strict=True):
-      example = tasks.parse(tasks.TASKS[task], raw, 0)
-      assert row['source'] == example.head + example.tail
+      example = tasks.TASKS[task].parse(raw, 0)
+      assert row['source'] == example.source
       assert row['target'] == example.target
 
 

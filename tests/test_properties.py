@@ -313,6 +313,8 @@ def _own(field):
     return st.sampled_from(field.choices)
   if isinstance(field.default, str):
     return _TEXTS
+  if isinstance(field.default, tuple):
+    return st.lists(_TEXTS, max_size=2)
   return st.integers() if isinstance(field.default, int) else st.floats()
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxprompt import errors
-from jaxprompt.tasks import tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +69,10 @@ def load(
       row = split.rows[i]
       if isinstance(row, errors.RowError):
         raise row
-      example = tasks.parse(task, row, i)
-      head, source_ids = template.source(example.head, example.tail, max_source_tokens)
+      example = task.parse(row, i)
+      text, source_ids = template.source(
+        example.before, example.text, example.after, max_source_tokens
+      )
       target, target_ids = template.target(example.target, max_target_tokens)
     except errors.RowError as e:
       problems.append(f'{split.where(i)}: {e}')
@@ -80,12 +81,12 @@ def load(
       raise errors.UserError(
         f'{problems[0]}; correct it, or set data.bad_rows=skip'
       ) from e
-    sources_cut += head != example.head
+    sources_cut += text != example.text
     targets_cut += target != example.target
     rows.append(
       Row(
         id=example.id,
-        source=head + example.tail,
+        source=example.before + text + example.after,
         target=target,
         references=example.references,
         source_ids=np.asarray(source_ids, np.int32),

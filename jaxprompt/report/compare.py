@@ -11,7 +11,7 @@ from jaxprompt.report import page
 from jaxprompt.runs import records
 from jaxprompt.runs import results as results_lib
 from jaxprompt.runs import workdir as workdir_lib
-from jaxprompt.tasks import tasks
+from jaxprompt.tasks import metrics
 
 _LABELS = ('task', 'model', 'parameters', 'P')
 _OWN_COLUMNS = ('task', 'model.path', 'prompt.length')  # settings that always show
@@ -61,7 +61,7 @@ class Group:
 
   @property
   def main_metric(self):
-    return tasks.TASKS[self.task].metrics[0]
+    return records.figures_of(self.runs[0].results)[1]
 
   def values(self, arm, figure):
     return [run.results['test'][arm][figure] for run in self.runs]
@@ -216,7 +216,7 @@ def _row(group, varying):
     str(group.settings['prompt.length']),
     *(str(group.settings.get(name, '')) for name in varying),
     ', '.join(map(str, group.seeds)),
-    page.title(metric),
+    metrics.of(metric).title,
     *(group.cell(arm, 'loss') for arm in results_lib.ARMS),
     spread(group.gains()),
     *(group.cell(arm, metric) for arm in results_lib.ARMS),

@@ -8,7 +8,7 @@ from jaxprompt.runs import records
 from jaxprompt.runs import results as results_lib
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.tasks import metrics as metrics_lib
-from jaxprompt.tasks import tasks
+from jaxprompt.tasks import statistics
 from jaxprompt.train import epochs as epochs_lib
 
 ARM_TITLES = {
@@ -78,8 +78,9 @@ def render(stored, results, metrics, predictions, *, name):
   if epochs:
     best_epoch = epochs_lib.best(epochs)
     best = next(line for line in epochs if line['epoch'] == best_epoch)
-  task = stored['config']['task']
-  figures = ['loss', *tasks.TASKS[task].metrics]
+  figures = ['loss', *stored['config']['metrics']]
+  if results:
+    figures = records.figures_of(results)
   return page.render(
     'report.html',
     name=name,
@@ -98,7 +99,7 @@ def render(stored, results, metrics, predictions, *, name):
     figures=figures,
     bars=results and _bars(results['test'], figures),
     curves=_curves(metrics, epochs, best),
-    rows=_rows(task, predictions),
+    rows=_rows(figures[1:], predictions),
   )
 
 
@@ -120,7 +121,7 @@ def verdict(test, figure, other):
   """
   soft, against = test['soft'][figure], test[other][figure]
   intervals = [tuple(test[arm]['ci95'][figure]) for arm in ('soft', other)]
-  better = (soft < against) == page.lower_is_better(figure)
+  better = (soft < against) == metrics_lib.of(figure).lower_is_better
   return Verdict(
     figure,
     other,
@@ -155,7 +156,7 @@ def sentence(found, rows):
   The arms have the same rows, so that nothing follows from whether their intervals
   overlap, and nothing is concluded from it.
   """
-  what = 'test loss' if found.figure == 'loss' else page.title(found.figure)
+  what = 'test loss' if found.figure == 'loss' else metrics_lib.of(found.figure).title
   unit = ' nats per token' if found.figure == 'loss' else ''
   soft = f'{page.number(found.soft)} {_interval(found.soft_interval)}{unit}'
   start, other = f"The soft prompt's {what} is {soft}", ARM_TITLES[found.other]
@@ -208,17 +209,21 @@ def _curves(metrics, epochs, best):
   return [(title, lines) for title, lines in found.items() if lines]
 
 
-def _rows(task, predictions):
+def _rows(metrics, predictions):
   """Returns what the page's script shows of the test rows, or None without them."""
   if predictions.keys() != set(results_lib.ARMS):
     return None
   arms = [predictions[arm] for arm in results_lib.ARMS]
-  scores = [_scores(task, rows) for rows in arms]
+  scores = [_scores(metrics, rows) for rows in arms]
   names = list(scores[0][0])
   return {
     'arms': results_lib.ARMS,
     'figures': [
-      {'title': page.title(name), 'lower': page.lower_is_better(name)} for name in names
+      {
+        'title': metrics_lib.of(name).title,
+        'lower': metrics_lib.of(name).lower_is_better,
+      }
+      for name in names
     ],
     'rows': [
       {
@@ -235,14 +240,18 @@ def _rows(task, predictions):
   }
 
 
-def _scores(task, rows):
+def _scores(metrics, rows):
   """Returns {figure: value} of each row; what the file lacks comes from its texts."""
   if 'scores' in rows[0]:
     return [row['scores'] for row in rows]
-  measured = tasks.TASKS[task].score(
+  outputs = metrics_lib.Outputs(
     [row['prediction'] for row in rows], [[row['target']] for row in rows]
   )
-  columns = [metrics_lib.row_figures(statistics) for statistics in measured.values()]
+  of_texts = [name for name in metrics if name != 'token_match']
+  columns = [
+    statistics.row_figures(metrics_lib.METRICS[name].measure(outputs))
+    for name in of_texts
+  ]
   return [
-    dict(zip(measured, values, strict=True)) for values in zip(*columns, strict=True)
+    dict(zip(of_texts, values, strict=True)) for values in zip(*columns, strict=True)
   ]

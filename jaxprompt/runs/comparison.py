@@ -7,11 +7,13 @@ import numpy as np
 
 from jaxprompt.data import buckets
 from jaxprompt.infer import evaluate
+from jaxprompt.infer import labels as labels_lib
 from jaxprompt.prompts import placement
 from jaxprompt.prompts import prompt
 from jaxprompt.runs import results
 from jaxprompt.runs import setup
 from jaxprompt.runs import workdir as workdir_lib
+from jaxprompt.tasks import metrics
 from jaxprompt.train import epochs as epochs_lib
 
 _NEAREST = 5  # vocabulary tokens named for each virtual one
@@ -70,6 +72,27 @@ def _data_summary(experiment):
   return summary
 
 
+def _predictions(rows, measured, labels):
+  """Returns the lines of an arm's predictions: of `labels`, what each one scored."""
+  found = [
+    {
+      'id': row.id,
+      'source': row.source,
+      'target': row.target,
+      'prediction': prediction,
+      'references': row.references,
+      'scores': scores,
+    }
+    for row, prediction, scores in zip(
+      rows, measured.predictions, measured.row_figures(), strict=True
+    )
+  ]
+  if labels:
+    for line, scores in zip(found, measured.scores, strict=True):
+      line['labels'] = labels_lib.described(labels, scores)
+  return found
+
+
 def compare(experiment, soft_prompt, epochs, workdir, initial_prompt=None):
   """Measures the three arms on the test rows; writes predictions and results.json.
 
@@ -91,26 +114,16 @@ def compare(experiment, soft_prompt, epochs, workdir, initial_prompt=None):
     test[name] = results.arm(measured, config.seed)
     workdir_lib.write_jsonl(
       workdir / 'predictions' / f'{name}.jsonl',
-      [
-        {
-          'id': row.id,
-          'source': row.source,
-          'target': row.target,
-          'prediction': prediction,
-          'references': row.references,
-          'scores': scores,
-        }
-        for row, prediction, scores in zip(
-          rows, measured.predictions, measured.row_figures(), strict=True
-        )
-      ],
+      _predictions(rows, measured, experiment.evaluator.labels),
     )
   found = {
     'task': config.task,
     'model': config.model.path,
     'model_parameters': sum(x.size for x in jax.tree.leaves(experiment.params)),
     **results.setting(config, experiment.fingerprints),
-    'signatures': experiment.task.signatures(),
+    'signatures': metrics.signatures(
+      experiment.task.metrics, [row.references for row in rows]
+    ),
     'data': _data_summary(experiment),
     'prompt': {
       'name': config.prompt.name,

@@ -10,7 +10,6 @@ from jaxprompt import config as config_lib
 from jaxprompt import errors
 from jaxprompt.runs import results as results_lib
 from jaxprompt.runs import workdir as workdir_lib
-from jaxprompt.tasks import tasks
 
 log = logging.getLogger(__name__)
 
@@ -70,14 +69,7 @@ def read_results(workdir):
   if found is None:
     return None
   _check(path, found, {'task': str})
-  metrics = tasks.TASKS[found['task']].metrics if found['task'] in tasks.TASKS else ()
-  figures = ('loss', *metrics)
-  arm = {
-    'examples': int,
-    'perplexity': _NUMBER,
-    **dict.fromkeys(figures, _NUMBER),
-    'ci95': {figure: [_NUMBER] for figure in figures},
-  }
+  arm = {'loss': _NUMBER, 'examples': int, 'perplexity': _NUMBER, 'ci95': dict}
   shape = {
     'model': str,
     'epochs': [dict],
@@ -86,7 +78,18 @@ def read_results(workdir):
     'test': dict.fromkeys(results_lib.ARMS, arm),
   }
   _check(path, found, shape)
+  figures = figures_of(found)
+  arm = {
+    **dict.fromkeys(figures, _NUMBER),
+    'ci95': {figure: [_NUMBER] for figure in figures},
+  }
+  _check(path, found, {'test': dict.fromkeys(results_lib.ARMS, arm)})
   return found
+
+
+def figures_of(found):
+  """Returns the names of what results.json's content has, the loss first."""
+  return list(found['test']['soft']['ci95'])
 
 
 def read_sweep(workdir):

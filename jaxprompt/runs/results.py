@@ -61,25 +61,28 @@ def arm(evaluation, seed):
   """
   figures = evaluation.figures()
   loss = figures.pop('loss')
+  confusion = {}
+  if evaluation.confusion is not None:  # gold by predicted, in the labels' order
+    confusion['confusion'] = evaluation.confusion.tolist()
   return {
     'loss': loss,
     'perplexity': math.exp(min(loss, 700.0)),  # JSON has no infinity
     'examples': len(evaluation.predictions),
     **figures,
+    **confusion,
     'ci95': evaluation.intervals(seed),
   }
 
 
-def table(results, metric_names):
+def table(results, columns):
   """Returns the three arms as a text table, with 95% intervals.
 
   Args:
     results: as in results.json.
-    metric_names: the metrics in the order of their columns.
+    columns: names of figures.
   """
-  titles = {'token_match': '% Exact Match'}
-  columns = ['loss', *metric_names]
-  rows = [['arm', *(titles.get(name, name) for name in columns)]]
+  titles = [name if name != 'token_match' else '% Exact Match' for name in columns]
+  rows = [['arm', *titles]]
   for name in ARMS:
     entry = results['test'][name]
     cells = [_cell(entry[column], entry['ci95'][column]) for column in columns]

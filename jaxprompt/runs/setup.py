@@ -7,6 +7,7 @@ import logging
 import jax
 import jax.numpy as jnp
 
+from jaxprompt import config as config_lib
 from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt.data import rows as rows_lib
@@ -14,6 +15,7 @@ from jaxprompt.data import sources
 from jaxprompt.devices import devices
 from jaxprompt.infer import decode
 from jaxprompt.infer import evaluate
+from jaxprompt.infer import labels as labels_lib
 from jaxprompt.lm import loading
 from jaxprompt.lm import model as lm_model
 from jaxprompt.tasks import tasks
@@ -82,7 +84,7 @@ def build(config, layout, progress):
 
 def build_model(config, layout, progress):
   """Loads the model alone; the arguments and errors are those of `build`."""
-  task = tasks.TASKS[config.task]
+  task = config_lib.task_of(config)
   lm, params, tokenizer, fingerprint = loading.load(
     config.model.path, config.model.dtype
   )
@@ -101,6 +103,11 @@ def build_model(config, layout, progress):
   def generate(params, arm, rows):
     return decode.generate(lm, params, arm, *rows, options)
 
+  labels, score = None, None
+  if task.labels:
+    labels = labels_lib.tokenise(template, task.labels)
+    score = labels_lib.program(lm, template, task.labels, config.eval.calibration)
+    score = layout.gather(score)
   evaluator = evaluate.Evaluator(
     task=task,
     tokenizer=tokenizer,
@@ -108,6 +115,8 @@ def build_model(config, layout, progress):
     params=params,
     row_losses=layout.gather(functools.partial(steps.row_losses, lm)),
     generate=layout.gather(generate),
+    labels=labels,
+    score=score,
     batch_size=layout.round_up(config.eval.batch_size),
     progress=progress,
   )

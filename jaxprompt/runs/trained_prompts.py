@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
+from jaxprompt import config as config_lib
 from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt.lm import loading
@@ -15,7 +16,6 @@ from jaxprompt.prompts import trained
 from jaxprompt.runs import records
 from jaxprompt.runs import setup
 from jaxprompt.runs import workdir as workdir_lib
-from jaxprompt.tasks import tasks
 from jaxprompt.tasks import template as template_lib
 from jaxprompt.train import checkpoint
 
@@ -83,7 +83,8 @@ def load_prompt(experiment, directory, *, task, eval_config):
     experiment: `setup.Experiment`.
     directory: an epath: the workdir of a run, used as that run used it; or a PEFT
       adapter, which says nothing of its use, so that the experiment's config does.
-    task: of an adapter, if it is another than the config's; or None.
+    task: the name of a built-in task that an adapter is of, if it is another than the
+      config's; or None.
     eval_config: the section `eval` to use instead of a workdir's own, or None.
 
   Returns:
@@ -94,7 +95,13 @@ def load_prompt(experiment, directory, *, task, eval_config):
   """
   if _is_adapter(directory):
     config = adopt(experiment.config, directory)
-    config.task = task or config.task
+    if task and task != config.task:
+      config.update(
+        {
+          name: config_lib.default(task)[name]
+          for name in ('task', 'example', 'metrics')
+        }
+      )
     soft_prompt = _read_adapter(experiment, directory)
   else:
     config = _run_config(directory)
@@ -109,7 +116,7 @@ def load_prompt(experiment, directory, *, task, eval_config):
       config.eval = eval_config
     soft_prompt, _ = best_prompt(directory)
   setup.check_positions(config, experiment.lm, experiment.template)
-  return trained.as_configured(soft_prompt, config)
+  return trained.as_configured(soft_prompt, config_lib.task_of(config), config)
 
 
 def adopt(config, directory):
@@ -171,5 +178,5 @@ def adapter(config, workdir):
     heads=lm.spec.heads,
     name=config.prompt.name,
     task=config.task,
-    template=tasks.TASKS[config.task].template + tokenizer.eos_token,
+    template=config_lib.task_of(config).template + tokenizer.eos_token,
   )

@@ -48,56 +48,65 @@ class Template:
     return encode(self.tokenizer, _NEWLINE)[0]
 
   @property
+  def empty_source(self):
+    """The ids of a source without content: the newline alone."""
+    return list(self._newline)
+
+  @property
   def newline_tokens(self):
     return len(self._newline)
 
-  def source(self, head, tail, limit):
+  def source(self, before, text, after, limit):
     """Tokenises a source, its newline included.
 
     Args:
-      head: is cut at its end until source and tail are at most `limit` tokens.
-      tail: is never cut.
+      before, after: what stands around the text and is never cut.
+      text: is cut at its end until the source is at most `limit` tokens.
       limit: tokens, without the newline.
 
     Returns:
-      The head, cut or not, and the ids.
+      The text, cut or not, and the ids.
 
     Raises:
-      RowError: if the tail, or without one the first character, is longer, or if the
-        source is no token.
+      RowError: if what is never cut, or without it the first character, is longer, or
+        if the source is no token.
     """
-    head, ids = self._fit(head, tail, limit)
-    return head, [*ids, *self._newline]
+    text, ids = self._fit(before, text, after, limit)
+    return text, [*ids, *self._newline]
 
   def target(self, text, limit):
-    """Tokenises a space and a target, the end of text included; cut as a source."""
-    text, ids = self._fit(text, '', limit, lead=_SPACE)
+    """Tokenises a space and a target, the end of text included; cut as a source.
+
+    Without a limit (None) it is not cut.
+    """
+    text, ids = self._fit(_SPACE, text, '', limit)
     return text, [*ids, self.end_id]
 
   def in_front(self, text):
     """Returns the ids of a text that stands in front of sources, and of the space."""
     return encode(self.tokenizer, text + _SPACE)[0]
 
-  def _fit(self, text, tail, limit, lead=''):
-    """Cuts `text` at its end until lead + text + tail is at most `limit` tokens."""
-    ids, _ = encode(self.tokenizer, lead + text + tail)
+  def _fit(self, before, text, after, limit):
+    """Cuts `text` at its end until before + text + after is at most `limit` tokens."""
+    ids, _ = encode(self.tokenizer, before + text + after)
     if not ids:
-      raise errors.RowError(f'{(text + tail)!r:.60} is no token to the tokenizer')
-    if len(ids) <= limit:
+      raise errors.RowError(f'{(text + after)!r:.60} is no token to the tokenizer')
+    if limit is None or len(ids) <= limit:
       return text, ids
     over = len(ids) - limit
-    _, ends = encode(self.tokenizer, lead + text)
+    _, ends = encode(self.tokenizer, before + text)
+    uncut = (before + after).strip()
     for keep in range(len(ends) - over, -1, -1):
-      cut = (lead + text)[len(lead) : ends[keep - 1]].rstrip() if keep else ''
-      ids, _ = encode(self.tokenizer, lead + cut + tail)
-      if len(ids) <= limit and (cut or tail):
+      cut = (before + text)[len(before) : ends[keep - 1]].rstrip() if keep else ''
+      ids, _ = encode(self.tokenizer, before + cut + after)
+      if len(ids) <= limit and (cut or uncut):
         return cut, ids
-    if not tail:
+    if not uncut:
       raise errors.RowError(
         f'{text!r:.60} cannot be cut to {limit} tokens; raise data.max_source_tokens, '
         'or data.max_target_tokens of a target'
       )
     raise errors.RowError(
-      f'{tail.strip()!r:.60} alone is {len(ids)} tokens and is never cut; raise '
+      f'{uncut!r:.60} alone is {len(ids)} tokens and is never cut; raise '
       f'data.max_source_tokens ({limit}) to at least that'
     )

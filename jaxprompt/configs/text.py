@@ -4,15 +4,15 @@ from jaxprompt import config as config_lib
 
 PRESETS = {
   '': {},
-  # Reviews of the embedded world, to be told apart: the embedded classification.
+  # Of the embedded world: the pronoun of whom a text tells of.
   'tiny': config_lib.TINY
   | {
-    'example.source': 'Review: {text}',
-    'example.labels': ('negative', 'positive'),
+    'example.labels': ('he', 'she'),
     'metrics': ('accuracy', 'macro_f1'),
     'data.max_source_tokens': 64,
     'data.max_target_tokens': 4,
     'eval.max_new_tokens': 4,
+    'train.learning_rate': 0.03,
     'train.epochs': 4,
   },
 }

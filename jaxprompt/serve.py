@@ -264,8 +264,8 @@ def _arms(model, prompt, source, hard_prompt):
     notes.append(f'Greedy answers; the run was measured with {prompt.beams} beams.')
   if left != text:
     notes.append(
-      f'The source was cut by {len(text) - len(left):,} characters'
-      f'{" before its last line" if after else " at its end"}: the model has '
+      f'The source was cut by its last {len(text) - len(left):,} characters'
+      f'{f" before {after.strip()!r:.40}" if after else ""}: the model has '
       f'{positions} positions, which leave it {limit} tokens.'
     )
   none = jnp.zeros((0, model.lm.spec.width), jnp.float32)

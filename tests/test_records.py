@@ -45,7 +45,7 @@ def test_what_a_run_writes_is_read(workdir):
     (
       'config.json',
       '{"config": {}, "versions": {}, "devices": []}',
-      'task is missing; expected one',
+      'task is missing; expected its',
     ),
     ('config.json', '{"config": ', 'config.json cannot be read: .*; restore it'),
     ('results.json', '{}', 'results.json has None as task'),

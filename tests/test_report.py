@@ -155,7 +155,7 @@ def test_rows_without_scores_get_those_of_their_texts(tmp_path):
 
   page = _page(workdirs.write_run(tmp_path / 'run', edit=strip))
   data = json.loads(re.search(r'id="data">(.*)</script>', page)[1])
-  assert [f['title'] for f in data['figures']] == ['SQuAD exact match', 'SQuAD F1']
+  assert [f['title'] for f in data['figures']] == ['SQuAD F1', 'SQuAD exact match']
   assert data['rows'][0]['scores'][2] == [100, 100]
   assert data['rows'][1]['scores'][2][0] == 0
 

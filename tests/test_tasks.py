@@ -79,7 +79,7 @@ def test_a_column_gives_way_and_what_stands_around_it_does_not():
 
 def test_a_source_that_is_typed_ends_with_what_is_never_cut():
   assert tasks.TASKS['qa'].split('one\ntwo\nq?') == ('', 'one\ntwo', '\nq?')
-  assert tasks.TASKS['qa'].split('q?') == ('', 'q?', '')
+  assert tasks.TASKS['qa'].split('q?') == ('', '', 'q?')
   assert tasks.TASKS['translation'].split('a\nb') == ('', 'a\nb', '')
 
 

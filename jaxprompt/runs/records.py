@@ -89,7 +89,12 @@ def read_results(workdir):
 
 def figures_of(found):
   """Returns the names of what results.json's content has, the loss first."""
-  return list(found['test']['soft']['ci95'])
+  counts = ('perplexity', 'examples')
+  return [
+    name
+    for name, value in found['test']['soft'].items()
+    if isinstance(value, int | float) and name not in counts
+  ]
 
 
 def read_sweep(workdir):

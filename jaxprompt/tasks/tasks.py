@@ -157,8 +157,7 @@ class Task:
     after = self._source[self._cut_at + 1 :]
     if len(after) > 1 and isinstance(after[0], str):
       text, divider, rest = source.rpartition(after[0])
-      if text:
-        return '', text, divider + rest
+      return '', text, divider + rest
     return '', source, ''
 
   def _label(self, row):

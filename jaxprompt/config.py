@@ -109,7 +109,7 @@ _ALL = (
   Field('model.dtype', 'float32', 'of frozen weights and compute: float32 or bfloat16',
         _FLOATS),
   Field('data.path', '',
-        'hub id, directory of train, validation and test files, or tiny',
+        'hub id, directory of train, validation and test files, one file, or tiny',
         by_config=True),
   Field('data.subset', '', "the hub data set's configuration", blank=True,
         by_config=True),
@@ -117,10 +117,16 @@ _ALL = (
         'a row that cannot be used: error, or skip and count it; the sizes count it '
         'too',
         ('error', 'skip')),
-  Field('data.train_size', 0, "rows, from the split's beginning; 0 = all",
-        by_config=True),
+  Field('data.train_size', 0, 'rows; 0 = all', by_config=True),
   Field('data.validation_size', 0, 'rows; 0 = all', by_config=True),
   Field('data.test_size', 0, 'rows; 0 = all', by_config=True),
+  Field('data.sample', 'random',
+        "the rows of a size smaller than the split: random, or head, the split's first",
+        ('random', 'head')),
+  Field('data.seed', 0,
+        'of the random sample and of the splits of one file; not `seed`, so that runs '
+        'of several seeds have the same rows',
+        high=UINT32),
   Field('data.max_source_tokens', 512,
         'tokens; longer sources are cut (a question never)', low=1, by_config=True),
   Field('data.max_target_tokens', 128, 'tokens; longer targets are cut', low=1,
@@ -198,6 +204,7 @@ def default(task):
 
 # The settings of the experiment in PyTorch that this project began with.
 ORIGINAL = {
+  'data.sample': 'head',
   'prompt.length': 1,
   'train.batch_size': 1,
   'train.epochs': 10,

@@ -70,7 +70,7 @@ def load(
       row = split.rows[i]
       if isinstance(row, errors.RowError):
         raise row
-      example = tasks.parse(task, row, i)
+      example = tasks.parse(task, row, split.number(i))
       head, source_ids = template.source(example.head, example.tail, max_source_tokens)
       target, target_ids = template.target(example.target, max_target_tokens)
     except errors.RowError as e:

@@ -4,13 +4,13 @@ A new task is one `Task` in `TASKS` and one file in `configs/`.
 """
 
 import dataclasses
-import json
 import re
 import reprlib
 from collections.abc import Callable
 from collections.abc import Sequence
 
 from jaxprompt import errors
+from jaxprompt.tasks import cells
 from jaxprompt.tasks import metrics
 
 
@@ -70,13 +70,13 @@ def _column(row, name):
 
 
 def _nested(row, name, key):
-  """Returns `row[name][key]`; in CSV, the cell holds it as JSON."""
+  """Returns `row[name][key]`; in CSV, the cell holds it as text."""
   value = _column(row, name)
   if isinstance(value, str):
     try:
-      value = json.loads(value)
-    except (ValueError, RecursionError) as e:
-      raise errors.RowError(f'{name} is not JSON: {e}') from e
+      value = cells.cell_value(value)
+    except errors.RowError as e:
+      raise errors.RowError(f'{name} {e}') from e
   if not isinstance(value, dict) or key not in value:
     raise errors.RowError(
       f'{name} is {reprlib.repr(value)}, expected an object with {key!r}'

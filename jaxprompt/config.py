@@ -51,6 +51,7 @@ def task_of(config):
 
 # The settings of the experiment in PyTorch that this project began with.
 ORIGINAL = {
+  'data.sample': 'head',
   'prompt.length': 1,
   'train.batch_size': 1,
   'train.epochs': 10,

@@ -21,7 +21,8 @@ from jaxprompt.train import optim
 FIELDS = {
   'model.path', 'model.dtype', 'data.path', 'data.subset', 'data.train_size',
   'data.validation_size', 'data.test_size', 'data.bad_rows', 'data.max_source_tokens',
-  'data.max_target_tokens', 'prompt.name', 'prompt.length', 'prompt.init',
+  'data.max_target_tokens', 'data.sample', 'data.seed',
+  'prompt.name', 'prompt.length', 'prompt.init',
   'prompt.text', 'prompt.position', 'hard_prompt', 'example.source', 'example.target',
   'example.cut', 'example.references', 'example.empty_target', 'example.labels',
   'metrics', 'eval.calibration', 'train.batch_size', 'train.epochs',
@@ -69,6 +70,7 @@ def test_the_original_preset_is_the_original_experiments_settings(task, sizes):
   assert (data.train_size, data.validation_size, data.test_size) == sizes
   assert (train.batch_size, train.epochs, train.accumulate) == (1, 10, 1)
   assert (train.clip_norm, config.prompt.length) == (1.0, 1)
+  assert data.sample == 'head'
 
 
 def test_every_preset_fits_gpt2s_positions():
@@ -120,6 +122,8 @@ REFUSED = {
   'data.path': [''],
   'data.subset': ['\udcff', 0],
   'data.bad_rows': ['ignore'],
+  'data.sample': ['first'],
+  'data.seed': [-1, 2**32],
   'data.train_size': [-1, 2**31, 10**30],
   'data.max_source_tokens': [0, 10**12],
   'prompt.length': [0, 10**12, '4'],

@@ -11,6 +11,7 @@ from jaxprompt.data import buckets
 from jaxprompt.data import collate
 from jaxprompt.data import rows as rows_lib
 from jaxprompt.data import sources
+from jaxprompt.tasks import cells
 from jaxprompt.tasks import tasks
 from jaxprompt.tasks import template
 
@@ -169,6 +170,31 @@ def test_a_row_that_cannot_be_used_is_named(tokenizer, row, message):
   assert ([r.id for r in skipped.rows], skipped.skipped) == (['q1'], 1)
   with pytest.raises(errors.UserError, match='no row of this split can be used'):
     _load(tokenizer, 'qa', [row], skip=True)
+
+
+@pytest.mark.parametrize(
+  'cell',
+  ['{"text": ["a", "b"]}', "{'text': ['a', \"b\"], 'answer_start': [1, None]}"],
+)
+def test_a_cell_holds_json_or_a_literal_of_python(tokenizer, cell):
+  (row,) = _load(tokenizer, 'qa', [{**ROWS['qa'](0), 'answers': cell}]).rows
+  assert row.references == ('a', 'b')
+
+
+@pytest.mark.parametrize(
+  'cell',
+  [
+    "{'text': array(['a'], dtype=object)}",  # as pandas writes NumPy's arrays
+    "__import__('os').getcwd()",
+    '[' * 300,
+    '-' * 10_000 + '1',
+    "['" + 'a' * 2**17 + "']",
+    "{[]: '\\d'}",
+  ],
+)
+def test_a_cell_of_neither_is_refused_with_the_remedy(cell):
+  with pytest.raises(errors.RowError, match=r'is not JSON: .* literal .* json\.dumps'):
+    cells.cell_value(cell)
 
 
 def test_an_id_that_is_nested_too_deep_gives_way_to_the_rows_number():

@@ -329,7 +329,7 @@ ERRORS = {
   'prompt.length=1000000000': 'prompt.length (1000000000) + data.max_source_tokens',
   'prompt.init=/nowhere': "prompt.init '/nowhere' holds no trained prompt",
   'model.path=/nowhere': "model.path '/nowhere' is not a directory",
-  'data.path=/nowhere': "data.path '/nowhere' is not a directory",
+  'data.path=/nowhere': "data.path '/nowhere' is neither a directory nor a file",
 }
 
 

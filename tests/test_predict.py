@@ -190,7 +190,7 @@ def test_only_the_settings_of_generation_may_differ_from_the_runs(
   'source, message',
   [
     ('/nowhere.jsonl', "--input '/nowhere.jsonl' is no file; expected one"),
-    ('rows.txt', "--input 'rows.txt' is of no kind that can be read row by row"),
+    ('rows.txt', "--input 'rows.txt' is of no kind that can be read"),
   ],
 )
 def test_an_input_that_cannot_be_read_is_named(run, tmp_path, capsys, source, message):

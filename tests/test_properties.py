@@ -5,6 +5,7 @@ Some 2,000 rows, files, configs and command lines that hypothesis makes up.
 
 import copy
 import functools
+import gzip
 import io
 import json
 import math
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from jaxprompt import config as config_lib
 from jaxprompt import errors
 from jaxprompt import flags as flags_lib
+from jaxprompt.data import formats
 from jaxprompt.data import rows as rows_lib
 from jaxprompt.data import sources
 from jaxprompt.devices import devices
@@ -197,11 +199,14 @@ def _parquet(draw):
 
 _FILES = st.one_of(
   st.tuples(st.just('.jsonl'), _spoiled_bytes(_joined(_LINES))),
-  st.tuples(st.just('.csv'), _spoiled_bytes(_CSV)),
+  st.tuples(st.sampled_from(['.csv', '.tsv']), _spoiled_bytes(_CSV)),
+  st.tuples(
+    st.just('.csv.gz'), _spoiled_bytes(_spoiled_bytes(_CSV).map(gzip.compress))
+  ),
   st.tuples(st.just('.json'), _spoiled_bytes(_WHOLE | _joined(_LINES))),
   st.tuples(st.just('.parquet'), _parquet()),
   st.tuples(st.just('.parquet'), _spoiled_bytes(_parquet())),
-  st.tuples(st.sampled_from(sources.SUFFIXES), st.binary(max_size=40)),
+  st.tuples(st.sampled_from(formats.SUFFIXES), st.binary(max_size=40)),
 )
 
 

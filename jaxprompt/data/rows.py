@@ -69,7 +69,7 @@ def load(
       row = split.rows[i]
       if isinstance(row, errors.RowError):
         raise row
-      example = task.parse(row, i)
+      example = task.parse(row, split.number(i))
       text, source_ids = template.source(
         example.before, example.text, example.after, max_source_tokens
       )

@@ -8,6 +8,7 @@ import logging
 
 from jaxprompt import config as config_lib
 from jaxprompt import errors
+from jaxprompt.data import sources
 from jaxprompt.runs import results as results_lib
 from jaxprompt.runs import workdir as workdir_lib
 
@@ -25,9 +26,7 @@ _SWEEP = {
 _PLACES = {
   'weights': 'model.path',
   'tokenizer': 'model.path',
-  'train': 'data.path',
-  'validation': 'data.path',
-  'test': 'data.path',
+  **dict.fromkeys(sources.SPLITS, 'data.path'),
 }
 
 
@@ -44,7 +43,7 @@ _REPLACED = (
 def read_config(workdir):
   """Returns the content of config.json, its `config` complete.
 
-  What an older release had no field for has its default.
+  What an older release had no field for has its default, or what that release did.
 
   Raises:
     UserError: if there is none, or it is not one.
@@ -56,10 +55,20 @@ def read_config(workdir):
       f'{str(workdir)!r} has no config.json; expected the workdir of a run'
     )
   _check(path, stored, _CONFIG)
-  config = config_lib.complete(stored['config'], path).to_dict()
+  config = config_lib.complete(_as_it_was(stored['config']), path).to_dict()
   if 'sweep' not in stored['config']:  # the one of a run by itself
     del config['sweep']
   return {**stored, 'config': config}
+
+
+def _as_it_was(values):
+  """Returns a stored config; releases without `data.sample` took the first rows."""
+  data = values.get('data')
+  if not isinstance(data, dict) or 'sample' in data:
+    return values
+  if not any(data.get(f'{split}_size') for split in sources.SPLITS):  # all rows
+    return values
+  return {**values, 'data': {**data, 'sample': 'head'}}
 
 
 def read_results(workdir):

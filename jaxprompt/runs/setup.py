@@ -53,13 +53,13 @@ def build(config, layout, progress):
   """
   # The data first: its mistakes show at once, a large model takes a while to load.
   path = embedded.data_path(config.data.path, config.task)
-  raw = sources.read(path, config.data.subset)
+  raw = sources.read(path, config.data.subset, seed=config.data.seed)
   experiment = build_model(config, layout, progress)
   splits = {
     split: rows_lib.load(
       experiment.template,
       experiment.task,
-      raw[split],
+      _sampled(raw[split], config.data[f'{split}_size'], config.data),
       size=config.data[f'{split}_size'],
       max_source_tokens=config.data.max_source_tokens,
       max_target_tokens=config.data.max_target_tokens,
@@ -80,6 +80,11 @@ def build(config, layout, progress):
   return dataclasses.replace(
     experiment, splits=splits, fingerprints=experiment.fingerprints | fingerprints
   )
+
+
+def _sampled(split, size, data):
+  """Returns the split, or `size` rows of it that `data.sample` draws."""
+  return sources.sample(split, size, data.seed) if data.sample == 'random' else split
 
 
 def build_model(config, layout, progress):

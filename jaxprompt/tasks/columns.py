@@ -5,12 +5,12 @@ colon, the texts of a list are joined: '{triples: | }'. Braces that are text are
 doubled, and '\\n' and '\\t' may be written out, as a command line needs it.
 """
 
-import json
 import re
 import reprlib
 from typing import NamedTuple
 
 from jaxprompt import errors
+from jaxprompt.tasks import cells
 
 _PIECES = re.compile(r'\{\{|\}\}|\{[^{}]*\}|[^{}]+|[{}]')
 _KEYS = re.compile(r'\.([^.\[\]]+)|\[(\d+)\]')
@@ -95,7 +95,7 @@ def texts(row, where):
 def value(row, where):
   """Returns what is at a `Place` of a row; raises `RowError` if there is no such place.
 
-  A text where a list or an object is needed holds it as JSON, as a CSV cell does.
+  A text where a list or an object is needed holds it, as a CSV cell does; see `cells`.
   """
   column, *keys = where.keys
   if where.path in row:  # a column that has the dots in its own name
@@ -124,13 +124,13 @@ class EmptyError(errors.RowError):
 
 
 def _parsed(found, path):
-  """Returns what a cell holds as JSON, and what is no text as it is."""
+  """Returns what a cell's text stands for, and what is no text as it is."""
   if not isinstance(found, str):
     return found
   try:
-    return json.loads(found)
-  except (ValueError, RecursionError) as e:
-    raise errors.RowError(f'{path} is not JSON: {e}') from e
+    return cells.cell_value(found)
+  except errors.RowError as e:
+    raise errors.RowError(f'{path} {e}') from e
 
 
 def _text(row, where, found):

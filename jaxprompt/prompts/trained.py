@@ -2,16 +2,17 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 
-from jaxprompt.prompts import placement
+from jaxprompt.prompts import kinds
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedPrompt:
   """A trained prompt, and how it is used."""
 
-  soft_prompt: np.ndarray  # [P, H] float32
+  arrays: dict  # see `kinds`, float32
   position: str  # 'prefix' or 'suffix'
   task: str
   hard_prompt: str  # the text of its run's hard arm
@@ -21,18 +22,18 @@ class TrainedPrompt:
 
   @property
   def placement(self):
-    return placement.place(self.soft_prompt, self.position)
+    return kinds.place(self.arrays, self.position)
 
 
-def as_configured(soft_prompt, config):
+def as_configured(arrays, config):
   """Returns a `TrainedPrompt` to use as a config says.
 
   Args:
-    soft_prompt: [P, H].
+    arrays: of the prompt, see `kinds`.
     config: of a run, an ml_collections.ConfigDict or a nested dict.
   """
   return TrainedPrompt(
-    soft_prompt=np.asarray(soft_prompt),
+    arrays=jax.tree.map(np.asarray, arrays),
     position=config['prompt']['position'],
     task=config['task'],
     hard_prompt=config['hard_prompt'],

@@ -21,6 +21,7 @@ from jaxprompt.devices import devices
 from jaxprompt.infer import decode
 from jaxprompt.infer import evaluate
 from jaxprompt.lm import model as lm_model
+from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
 from jaxprompt.prompts import trained
 from jaxprompt.runs import records
@@ -247,7 +248,7 @@ def _arms(model, prompt, source, hard_prompt):
     raise errors.UserError('The hard prompt is blank; type one.')
   template = model.template
   hard_ids = template.in_front(hard_prompt)
-  longest = max(len(hard_ids), len(prompt.soft_prompt))
+  longest = max(len(hard_ids), kinds.length(prompt.arrays))
   positions = model.lm.spec.max_positions
   limit = positions - longest - template.newline_tokens - prompt.max_new_tokens
   before, text, after = prompt.task.split(source)

@@ -98,7 +98,9 @@ def _train(layout, model, rows, accumulate=1, position='prefix'):
   step = functools.partial(steps.train_step, lm, tx, options)
   step = layout.spread(step, donate_argnums=0)
   placed = layout.place_params(lm, params)
-  state = layout.replicate(jax.device_get(steps.init_state(prompt, params, tx)))
+  state = layout.replicate(
+    jax.device_get(steps.init_state({'embeddings': prompt}, params, tx))
+  )
   batches = loader.Loader(
     rows, layout, batch_size=16, pad_id=1, apart=position == 'suffix'
   )
@@ -108,7 +110,7 @@ def _train(layout, model, rows, accumulate=1, position='prefix'):
       batch, _ = batches.load(indices, shape)
       state, found = step(state, placed, batch)
       scalars.append(jax.device_get(found))
-  return np.asarray(state.soft_prompt), scalars
+  return np.asarray(state.prompt['embeddings']), scalars
 
 
 @pytest.mark.parametrize(

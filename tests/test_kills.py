@@ -6,6 +6,7 @@ A hundred kills; `test_kill` has those at chosen points.
 import json
 import shutil
 
+import jax
 import kills
 import numpy as np
 import pytest
@@ -125,7 +126,7 @@ def test_training_killed_at_any_moment_ends_as_if_it_had_not_been(unbroken, tmp_
       checkpoint.read_best(epath.Path(path) / 'checkpoints')[0]
       for path in (workdir, expected)
     ]
-    np.testing.assert_array_equal(*prompts)
+    jax.tree.map(np.testing.assert_array_equal, *prompts)
     found = [records.read_results(path)['test'] for path in (workdir, expected)]
     assert found[0] == found[1]
 

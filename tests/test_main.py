@@ -86,7 +86,9 @@ def test_results_hold_what_the_contract_says(finished, task):
 def test_each_virtual_tokens_drift_is_from_where_training_began(finished, gpt2):
   workdir, _ = finished['qa']
   checkpoints = workdir_lib.resolve(workdir) / 'checkpoints'
-  change = checkpoint.read_best(checkpoints)[0] - checkpoint.read_initial(checkpoints)
+  prompts = checkpoint.read_best(checkpoints)[0], checkpoint.read_initial(checkpoints)
+  best, initial = (x['embeddings'] for x in prompts)
+  change = best - initial
   lm, params, _ = gpt2
   table = lm.embed(params, np.arange(lm.spec.vocab_size))
   expected = np.linalg.norm(change, axis=1) / np.linalg.norm(table, axis=1).mean()
@@ -291,7 +293,7 @@ def test_a_trained_prompt_starts_another_run(finished, tmp_path, capsys):
   copied, _ = checkpoint.read_best(
     workdir_lib.open_workdir(tmp_path / 'run') / 'checkpoints'
   )
-  np.testing.assert_array_equal(copied, best)
+  jax.tree.map(np.testing.assert_array_equal, copied, best)
   argv = arguments('qa', tmp_path / 'other', data, *again, 'prompt.length=4')
   line = _error(capsys, argv)
   assert 'is a prompt of 3 tokens of width 24, expected 4 of width 24' in line

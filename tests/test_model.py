@@ -103,10 +103,13 @@ def test_loss_target_logits_and_prompt_gradient_equal_pytorchs(with_torch):
   prompt = jnp.asarray(torch_outputs['soft_prompt'])
   logits = target_logits(lm, params, prompt, batch)
   np.testing.assert_allclose(logits, torch_outputs['target_logits'], atol=2e-4)
-  (nats, count), gradient = prompt_gradient(lm, params, prompt, batch, 1)
+  tree = {'embeddings': prompt}
+  (nats, count), gradient = prompt_gradient(lm, params, tree, batch, 1)
   np.testing.assert_allclose(nats / count, torch_outputs['loss'], rtol=1e-5)
   expected = torch_outputs['prompt_gradient']
-  np.testing.assert_allclose(gradient / count, expected, atol=1e-5, rtol=1e-3)
+  np.testing.assert_allclose(
+    gradient['embeddings'] / count, expected, atol=1e-5, rtol=1e-3
+  )
 
 
 @pytest.mark.perf
@@ -206,7 +209,7 @@ def test_a_context_kept_from_before_gives_the_same_loss_and_gradient(
   suffix = _suffix(batch, 5)
   kept = source_context(lm, params, suffix.source_ids, suffix.source_mask)
   with_kept, without = (
-    prompt_gradient(lm, params, soft_prompt, suffix, 1, before)
+    prompt_gradient(lm, params, {'embeddings': soft_prompt}, suffix, 1, before)
     for before in (kept, None)
   )
   close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
@@ -267,8 +270,8 @@ def test_a_row_of_padding_alone_counts_nothing_and_is_finite(
   nats, counts = row_losses(lm, params, soft_prompt, batch)
   np.testing.assert_array_equal(counts, [4, 2, 0])
   assert nats[2] == 0
-  _, gradient = prompt_gradient(lm, params, soft_prompt, batch, 1)
-  assert np.isfinite(gradient).all()
+  _, gradient = prompt_gradient(lm, params, {'embeddings': soft_prompt}, batch, 1)
+  assert np.isfinite(gradient['embeddings']).all()
 
 
 @pytest.mark.parametrize('family', FAMILIES)

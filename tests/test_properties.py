@@ -257,9 +257,10 @@ def answering():
   experiment = setup.build_model(
     config_lib.single_run(config), devices.layout(**config.parallel), progress
   )
-  soft_prompt = np.random.default_rng(0).normal(size=(4, 24)).astype(np.float32)
+  prompt = np.random.default_rng(0).normal(size=(4, 24)).astype(np.float32)
   return experiment, {
-    name: trained.as_configured(soft_prompt, experiment.config) for name in ('', 'qa')
+    name: trained.as_configured({'embeddings': prompt}, experiment.config)
+    for name in ('', 'qa')
   }
 
 

@@ -54,7 +54,7 @@ def finished(tmp_path_factory):
 
 
 def _best_prompt(workdir):
-  return trained_prompts.best_prompt(workdir)[0]
+  return trained_prompts.best_prompt(workdir)[0]['embeddings']
 
 
 def _config(workdir, data, **overrides):
@@ -116,7 +116,7 @@ def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch):
     return optim.prompt_only(peak, clip_norm=1.0)
 
   def state(prompt):
-    return steps.init_state(prompt, params, tx_of(0.1))
+    return steps.init_state({'embeddings': prompt}, params, tx_of(0.1))
 
   def alone(state, peak, batch):
     rows = batch.source_ids, batch.source_mask
@@ -136,8 +136,8 @@ def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch):
   for at in np.ndindex(2, 2):
     own = jax.tree.map(lambda x, seed=at[0]: x[:, seed], batches)
     expected, expected_scalars = alone(state(prompts[at]), peaks[at], own)
-    found = together.soft_prompt[at]
-    np.testing.assert_allclose(found, expected.soft_prompt, rtol=0, atol=1e-6)
+    found, wanted = together.prompt['embeddings'][at], expected.prompt['embeddings']
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
     np.testing.assert_allclose(scalars['loss'][at], expected_scalars['loss'], rtol=1e-6)
 
 
@@ -163,9 +163,8 @@ def test_sources_before_suffixes_are_run_once_for_all_runs_and_epochs(
   monkeypatch.setattr(kept, '_compute', lambda *args: run.append(1) or compute(*args))
   outcome, _ = runs.run()
   assert len(outcome.epochs) == 2 and len(run) == outcome.state.step / 2
-  np.testing.assert_allclose(
-    outcome.state.soft_prompt, alone.state.soft_prompt, rtol=0, atol=1e-6
-  )
+  close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
+  jax.tree.map(close, outcome.state.prompt, jax.device_get(alone.state.prompt))
 
 
 def test_a_run_that_diverges_is_told_and_leaves_the_others_alone(finished):

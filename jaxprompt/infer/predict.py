@@ -75,7 +75,7 @@ def made_of(experiment, prompts, input_path, *, sampling, seed):
     'dtype': experiment.config.model.dtype,
     'prompt': {
       name: {
-        'content': hashlib.sha256(x.soft_prompt.tobytes()).hexdigest(),
+        'content': _digest(x.arrays),
         'position': x.position,
         'task': x.task.name,
         'source': x.task.source,
@@ -90,6 +90,11 @@ def made_of(experiment, prompts, input_path, *, sampling, seed):
     'sampling': sampling and sampling._asdict(),
     'seed': seed,
   }
+
+
+def _digest(arrays):
+  content = b''.join(x.tobytes() for x in jax.tree.leaves(arrays))
+  return hashlib.sha256(content).hexdigest()
 
 
 class _Answerer:

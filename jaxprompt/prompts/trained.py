@@ -2,9 +2,10 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 
-from jaxprompt.prompts import placement
+from jaxprompt.prompts import kinds
 from jaxprompt.tasks import tasks
 
 
@@ -12,7 +13,7 @@ from jaxprompt.tasks import tasks
 class TrainedPrompt:
   """A trained prompt, and how it is used."""
 
-  soft_prompt: np.ndarray  # [P, H] float32
+  arrays: dict  # see `kinds`, float32
   position: str  # 'prefix' or 'suffix'
   task: tasks.Task
   hard_prompt: str  # the text of its run's hard arm
@@ -23,19 +24,19 @@ class TrainedPrompt:
 
   @property
   def placement(self):
-    return placement.place(self.soft_prompt, self.position)
+    return kinds.place(self.arrays, self.position)
 
 
-def as_configured(soft_prompt, task, config):
+def as_configured(arrays, task, config):
   """Returns a `TrainedPrompt` to use as a config says.
 
   Args:
-    soft_prompt: [P, H].
+    arrays: of the prompt, see `kinds`.
     task: `tasks.Task`.
     config: of a run, an ml_collections.ConfigDict or a nested dict.
   """
   return TrainedPrompt(
-    soft_prompt=np.asarray(soft_prompt),
+    arrays=jax.tree.map(np.asarray, arrays),
     position=config['prompt']['position'],
     task=task,
     hard_prompt=config['hard_prompt'],

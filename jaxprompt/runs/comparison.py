@@ -8,6 +8,7 @@ import numpy as np
 from jaxprompt.data import buckets
 from jaxprompt.infer import evaluate
 from jaxprompt.infer import labels as labels_lib
+from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
 from jaxprompt.prompts import prompt
 from jaxprompt.runs import results
@@ -19,7 +20,7 @@ from jaxprompt.train import epochs as epochs_lib
 _NEAREST = 5  # vocabulary tokens named for each virtual one
 
 
-def arms(experiment, soft_prompt):
+def arms(experiment, trained):
   """Returns {arm: `placement.Placement`}; a hard text always stands in front."""
   ids = np.asarray(experiment.template.in_front(experiment.config.hard_prompt))
   embed = experiment.layout.whole(experiment.lm.embed)
@@ -28,12 +29,13 @@ def arms(experiment, soft_prompt):
   return {
     'none': placement.place(none, 'prefix'),
     'hard': placement.place(hard, 'prefix'),
-    'soft': placement.place(soft_prompt, experiment.config.prompt.position),
+    'soft': kinds.place(trained, experiment.config.prompt.position),
   }
 
 
-def _read_prompt(experiment, soft_prompt, initial_prompt):
+def _read_prompt(experiment, trained, initial):
   """Returns for each virtual token what it is near to, as results.json has it."""
+  soft_prompt = trained['embeddings']
   ids, cosines, norms = setup.of_table(
     experiment, lambda table: prompt.nearest_tokens(soft_prompt, table, _NEAREST)
   )
@@ -45,8 +47,8 @@ def _read_prompt(experiment, soft_prompt, initial_prompt):
     }
     for token_ids, token_cosines, norm in zip(ids, cosines, norms, strict=True)
   ]
-  if initial_prompt is not None:
-    change = soft_prompt - initial_prompt
+  if initial is not None:
+    change = soft_prompt - initial['embeddings']
     drifts = setup.of_table(
       experiment, functools.partial(prompt.relative_norms, change)
     )
@@ -93,15 +95,15 @@ def _predictions(rows, measured, labels):
   return found
 
 
-def compare(experiment, soft_prompt, epochs, workdir, initial_prompt=None):
+def compare(experiment, trained, epochs, workdir, initial=None):
   """Measures the three arms on the test rows; writes predictions and results.json.
 
   Args:
     experiment: `setup.Experiment`.
-    soft_prompt: the best prompt, [P, H].
+    trained: the best prompt's arrays, see `kinds`.
     epochs: the records of the epochs trained.
     workdir: an epath.
-    initial_prompt: what it was before them, [P, H], if that is known.
+    initial: what they were before, if that is known.
 
   Returns:
     The content of results.json.
@@ -109,7 +111,7 @@ def compare(experiment, soft_prompt, epochs, workdir, initial_prompt=None):
   config = experiment.config
   rows = experiment.splits['test'].rows
   test = {}
-  for name, arm in arms(experiment, soft_prompt).items():
+  for name, arm in arms(experiment, trained).items():
     measured = evaluate.evaluate(experiment.evaluator, arm, rows, f'test, {name}')
     test[name] = results.arm(measured, config.seed)
     workdir_lib.write_jsonl(
@@ -130,9 +132,9 @@ def compare(experiment, soft_prompt, epochs, workdir, initial_prompt=None):
       'length': config.prompt.length,
       'init': config.prompt.init,
       'position': config.prompt.position,
-      'parameters': int(np.size(soft_prompt)),
+      'parameters': sum(x.size for x in jax.tree.leaves(trained)),
     },
-    'nearest_tokens': _read_prompt(experiment, soft_prompt, initial_prompt),
+    'nearest_tokens': _read_prompt(experiment, trained, initial),
     'epochs': epochs,
     'best_epoch': epochs_lib.best(epochs),
     'test': test,

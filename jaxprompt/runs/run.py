@@ -38,7 +38,7 @@ def train(config, workdir, termination):
     progress = writer.show_progress(termination.check)
     experiment = setup.build(config, layout, progress)
     records.check_content(workdir, experiment.fingerprints)
-  soft_prompt = trained_prompts.initial_prompt(experiment)
+  prompt = trained_prompts.initial_prompt(experiment)
   # Only now is the workdir this run's: one that could not begin leaves no claim.
   workdir_lib.write_json(
     workdir / 'config.json', results.setting(config, experiment.fingerprints)
@@ -46,7 +46,7 @@ def train(config, workdir, termination):
   checkpoints = checkpoint.Checkpoints(
     workdir / 'checkpoints', keep=config.checkpoint.keep
   )
-  trainer = loop.Trainer(experiment, soft_prompt, workdir, checkpoints, termination)
+  trainer = loop.Trainer(experiment, prompt, workdir, checkpoints, termination)
   trainer.run()
   best, initial = jax.device_get(
     (trainer.state.best_prompt, trainer.state.initial_prompt)
@@ -60,11 +60,11 @@ def evaluate_best(config, workdir, termination):
   Raises:
     UserError: if no epoch has been trained in the workdir.
   """
-  soft_prompt, epochs = trained_prompts.best_prompt(workdir)
+  best, epochs = trained_prompts.best_prompt(workdir)
   initial = checkpoint.read_initial(workdir / 'checkpoints')
   experiment = _build(config, termination)
   records.check_content(workdir, experiment.fingerprints)
-  return comparison.compare(experiment, soft_prompt, epochs, workdir, initial)
+  return comparison.compare(experiment, best, epochs, workdir, initial)
 
 
 def evaluate_given(config, workdir, termination):
@@ -87,7 +87,7 @@ def evaluate_given(config, workdir, termination):
   workdir_lib.write_json(
     workdir / 'config.json', results.setting(config, experiment.fingerprints)
   )
-  return comparison.compare(experiment, given.soft_prompt, [], workdir)
+  return comparison.compare(experiment, given.arrays, [], workdir)
 
 
 def _build(config, termination):

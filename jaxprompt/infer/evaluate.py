@@ -13,6 +13,7 @@ from jaxprompt.data import collate
 from jaxprompt.data import loader
 from jaxprompt.devices import devices
 from jaxprompt.tasks import metrics
+from jaxprompt.tasks import statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,18 +45,18 @@ class Evaluator:
 class Evaluation:
   """What was measured of E rows: statistics by metric, `loss` first, and the texts."""
 
-  statistics: dict[str, metrics.Statistics]
+  statistics: dict[str, statistics.Statistics]
   predictions: list[str]
 
   def figures(self):
-    return {name: metrics.figure(s) for name, s in self.statistics.items()}
+    return {name: statistics.figure(s) for name, s in self.statistics.items()}
 
   def intervals(self, seed):
-    return {name: metrics.interval(s, seed) for name, s in self.statistics.items()}
+    return {name: statistics.interval(s, seed) for name, s in self.statistics.items()}
 
   def row_figures(self):
     """Returns for each row what every figure would be if it were the only one."""
-    figures = [metrics.row_figures(s) for s in self.statistics.values()]
+    figures = [statistics.row_figures(s) for s in self.statistics.values()]
     return [
       dict(zip(self.statistics, row, strict=True)) for row in zip(*figures, strict=True)
     ]
@@ -88,7 +89,7 @@ def evaluate(evaluator, arm, rows, label):
   }
   return Evaluation(
     {
-      'loss': metrics.ratio(nats, counts),
+      'loss': statistics.ratio(nats, counts),
       **{name: scores[name] for name in evaluator.task.metrics},
     },
     predictions,

@@ -7,7 +7,7 @@ from jaxprompt.report import page
 from jaxprompt.runs import records
 from jaxprompt.runs import results as results_lib
 from jaxprompt.runs import workdir as workdir_lib
-from jaxprompt.tasks import metrics as metrics_lib
+from jaxprompt.tasks import statistics
 from jaxprompt.tasks import tasks
 from jaxprompt.train import epochs as epochs_lib
 
@@ -242,7 +242,7 @@ def _scores(task, rows):
   measured = tasks.TASKS[task].score(
     [row['prediction'] for row in rows], [[row['target']] for row in rows]
   )
-  columns = [metrics_lib.row_figures(statistics) for statistics in measured.values()]
+  columns = [statistics.row_figures(own) for own in measured.values()]
   return [
     dict(zip(measured, values, strict=True)) for values in zip(*columns, strict=True)
   ]

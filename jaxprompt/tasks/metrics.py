@@ -1,73 +1,23 @@
-"""Metrics: strings (or token ids) in, floats out, with bootstrap intervals.
-
-Every metric here, the corpus-level ones included, is a function of statistics that
-are summed over examples. So each is returned as `Statistics`: a figure is its value
-at the sum, and a bootstrap sample is its value at a resampled sum.
-"""
+"""Metrics: strings (or token ids) in, `statistics.Statistics` out."""
 
 import collections
 import importlib.metadata
 import re
 import string
 import unicodedata
-from collections.abc import Callable
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from sacrebleu import metrics as sacrebleu_metrics
 
-BOOTSTRAP_SAMPLES = 1000
+from jaxprompt.tasks import statistics
+
 ROUGE_TYPES = ('rouge1', 'rouge2', 'rougeL')
 _PUNCTUATION = frozenset(string.punctuation)
 # Thai and Lao, Burmese, Khmer, kana, Chinese characters: written without spaces.
 _SPACELESS = re.compile(
   '[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]'
 )
-
-
-class Statistics(NamedTuple):
-  """A metric over E examples."""
-
-  rows: np.ndarray  # [E, K] float64: what is summed over the examples
-  value: Callable[[np.ndarray], float]  # from the sum [K] to the figure
-
-
-def figure(statistics):
-  """Returns the metric over all examples."""
-  return float(statistics.value(statistics.rows.sum(axis=0)))
-
-
-def row_figures(statistics):
-  """Returns the metric over each example alone, E floats."""
-  return [float(statistics.value(row)) for row in statistics.rows]
-
-
-def interval(statistics, seed):
-  """Returns the 95% percentile bootstrap interval over examples, [low, high].
-
-  Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13. The
-  same seed resamples the same rows for every metric and arm.
-  """
-  rng = np.random.default_rng(seed)
-  size = len(statistics.rows)
-  samples = [
-    statistics.value(statistics.rows[rng.integers(0, size, size)].sum(axis=0))
-    for _ in range(BOOTSTRAP_SAMPLES)
-  ]
-  low, high = np.percentile(samples, [2.5, 97.5])
-  return [float(low), float(high)]
-
-
-def ratio(numerators, denominators):
-  """Returns sum over sum, e.g. nats per token, from two sequences of E numbers."""
-  rows = np.stack([numerators, denominators], axis=1).astype(np.float64)
-  return Statistics(rows, lambda total: total[0] / total[1])
-
-
-def mean(scores):
-  """Returns the mean of E scores."""
-  return ratio(scores, np.ones(len(scores)))
 
 
 def token_match(outputs: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]):
@@ -79,7 +29,7 @@ def token_match(outputs: Sequence[Sequence[int]], targets: Sequence[Sequence[int
   for output, target in zip(outputs, targets, strict=True):
     distinct = set(output)
     scores.append(100 * len(distinct & set(target)) / max(len(distinct), 1))
-  return {'token_match': mean(scores)}
+  return {'token_match': statistics.mean(scores, top=100)}
 
 
 def rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]):
@@ -99,7 +49,9 @@ def rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]):
     (stemmed if _is_latin(refs[0]) else unicode).score(refs[0], prediction)
     for prediction, refs in zip(predictions, references, strict=True)
   ]
-  return {t: mean([s[t].fmeasure for s in scores]) for t in ROUGE_TYPES}
+  return {
+    t: statistics.mean([s[t].fmeasure for s in scores], top=1) for t in ROUGE_TYPES
+  }
 
 
 def rouge_signature():
@@ -143,7 +95,9 @@ def squad(predictions: Sequence[str], references: Sequence[Sequence[str]]):
   """
   pairs = list(zip(predictions, references, strict=True))
   return {
-    name: mean([100 * max(score(p, ref) for ref in refs) for p, refs in pairs])
+    name: statistics.mean(
+      [100 * max(score(p, ref) for ref in refs) for p, refs in pairs], top=100
+    )
     for name, score in (('squad_em', _exact_match), ('squad_f1', _token_f1))
   }
 
@@ -184,9 +138,14 @@ def translation(predictions: Sequence[str], references: Sequence[Sequence[str]])
 def _corpus_statistics(metric, predictions, references):
   # sacrebleu's own bootstrap sums the same rows; they have no public name.
   rows = metric._extract_corpus_statistics(predictions, references)
-  return Statistics(
+
+  def score(sums):
+    return metric._compute_score_from_stats([int(x) for x in sums]).score
+
+  return statistics.Statistics(
     np.asarray(rows, np.float64),
-    lambda total: metric._compute_score_from_stats([int(x) for x in total]).score,
+    lambda sums: np.apply_along_axis(score, -1, sums),
+    top=100,
   )
 
 

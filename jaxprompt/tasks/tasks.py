@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from jaxprompt import errors
 from jaxprompt.tasks import metrics
+from jaxprompt.tasks import statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Task:
     source: from a row in the hub's columns to the source's head and tail; raises
       `RowError` with what is wrong with the row.
     targets: from such a row to its gold targets, likewise.
-    score: from predictions and their gold targets to named `metrics.Statistics`.
+    score: from predictions and their gold targets to named `statistics.Statistics`.
     metrics: the names that `score` gives, and `token_match`, the main one first.
     signatures: gives {metric: the settings that it was computed with}.
     keeps_last_line: whether a source's last line, a question, is never cut.
@@ -47,7 +48,7 @@ class Task:
   template: str
   source: Callable[[dict], tuple[str, str]]
   targets: Callable[[dict], Sequence[str]]
-  score: Callable[..., dict[str, metrics.Statistics]]
+  score: Callable[..., dict[str, statistics.Statistics]]
   metrics: tuple[str, ...]
   signatures: Callable[[], dict[str, str]] = dict
   keeps_last_line: bool = False

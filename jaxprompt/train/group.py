@@ -13,7 +13,7 @@ import numpy as np
 from jaxprompt.devices import devices
 from jaxprompt.infer import evaluate
 from jaxprompt.prompts import placement
-from jaxprompt.tasks import metrics
+from jaxprompt.tasks import statistics
 from jaxprompt.train import checkpoint
 from jaxprompt.train import epochs
 from jaxprompt.train import loop
@@ -203,4 +203,4 @@ class Group:
     arm = placement.place(soft_prompt, self._config.prompt.position)
     rows = self._experiment.splits['validation'].rows
     found = evaluate.losses(self._experiment.evaluator, arm, rows, 'validation')
-    return metrics.figure(metrics.ratio(*found))
+    return statistics.figure(statistics.ratio(*found))

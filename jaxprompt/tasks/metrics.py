@@ -37,7 +37,7 @@ class Outputs(NamedTuple):
   def mean(self, score, scale=100):
     """Returns the mean of `scale` times a function of (prediction, references)."""
     pairs = zip(self.predictions, self.references, strict=True)
-    return statistics.mean([scale * score(*pair) for pair in pairs])
+    return statistics.mean([scale * score(*pair) for pair in pairs], top=scale)
 
 
 class Metric(NamedTuple):
@@ -73,7 +73,7 @@ def token_match(outputs):
   for output, target in zip(outputs.output_ids, outputs.target_ids, strict=True):
     distinct = set(output)
     scores.append(100 * len(distinct & set(target)) / max(len(distinct), 1))
-  return statistics.mean(scores)
+  return statistics.mean(scores, top=100)
 
 
 def normalize_answer(text):
@@ -129,13 +129,20 @@ def macro_f1(outputs):
   """The mean F1 over the labels that occur in gold or predictions, 0 to 100."""
   labels, rows = _confusion(outputs)
 
-  def value(total):
-    counts = total.reshape(len(labels), -1)
-    both = counts.sum(axis=0) + counts.sum(axis=1)  # gold + predicted, [L]
-    occurs = both > 0
-    return 100 * np.mean(2 * np.diag(counts)[occurs] / both[occurs])
+  def value(sums):
+    right, gold, predicted = _by_label(sums, len(labels))  # [..., L]
+    occurs = gold + predicted > 0
+    f1 = 2 * right / np.where(occurs, gold + predicted, 1)
+    return 100 * f1.sum(axis=-1) / occurs.sum(axis=-1)
 
-  return statistics.Statistics(rows, value)
+  return statistics.Statistics(rows, value, top=100)
+
+
+def _by_label(sums, labels):
+  """Returns how often each label was right, gold and predicted, each [..., L]."""
+  counts = sums.reshape(*sums.shape[:-1], labels, labels)
+  right = np.diagonal(counts, axis1=-2, axis2=-1)
+  return right, counts.sum(axis=-1), counts.sum(axis=-2)
 
 
 def matthews(outputs):
@@ -146,12 +153,12 @@ def matthews(outputs):
   """
   labels, rows = _confusion(outputs)
 
-  def value(total):
-    counts = total.reshape(len(labels), -1)
-    size, right = counts.sum(), np.trace(counts)
-    gold, predicted = counts.sum(axis=1), counts.sum(axis=0)
-    spread = (size**2 - gold @ gold) * (size**2 - predicted @ predicted)
-    return (right * size - gold @ predicted) / np.sqrt(spread) if spread else 0.0
+  def value(sums):
+    right, gold, predicted = _by_label(sums, len(labels))  # [..., L]
+    size = gold.sum(axis=-1)
+    spread = (size**2 - (gold**2).sum(-1)) * (size**2 - (predicted**2).sum(-1))
+    above = right.sum(-1) * size - (gold * predicted).sum(-1)
+    return np.where(spread > 0, above / np.sqrt(np.where(spread > 0, spread, 1)), 0)
 
   return statistics.Statistics(rows, value)
 
@@ -185,9 +192,14 @@ def _corpus(title, scorer, **settings):
     rows = metric._extract_corpus_statistics(
       outputs.predictions, _streams(outputs.references)
     )
+
+    def score(sums):
+      return metric._compute_score_from_stats([int(x) for x in sums]).score
+
     return statistics.Statistics(
       np.asarray(rows, np.float64),
-      lambda total: metric._compute_score_from_stats([int(x) for x in total]).score,
+      lambda sums: np.apply_along_axis(score, -1, sums),
+      top=100,
     )
 
   def signature(references):

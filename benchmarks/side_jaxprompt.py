@@ -56,7 +56,7 @@ class Side:
       return steps.train_step(lm, tx, taking, state, params, *rows)
 
     # No end of text: both sides generate as many tokens.
-    options = decode.Options(NEW_TOKENS, eos_id=-1, axis_name=devices.DATA)
+    options = decode.Options(NEW_TOKENS, end_ids=(-1,), axis_name=devices.DATA)
 
     def generate(params, prompt, rows):
       placed = kinds.place(prompt, position)

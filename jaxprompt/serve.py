@@ -266,7 +266,7 @@ def _arms(model, prompt, source, hard_prompt):
   if left != text:
     notes.append(
       f'The source was cut by its last {len(text) - len(left):,} characters'
-      f'{f" before {after.strip()!r:.40}" if after else ""}: the model has '
+      f'{" before the last line" if after else ""}: the model has '
       f'{positions} positions, which leave it {limit} tokens.'
     )
   none = jnp.zeros((0, model.lm.spec.width), jnp.float32)
@@ -283,8 +283,8 @@ def _arms(model, prompt, source, hard_prompt):
 def _stream(model, arm, ids, new_tokens):
   """Yields the tokens of greedy generation up to and without the end of text."""
   length = max(_SHORTEST, 1 << (len(ids) - 1).bit_length())
-  eos_id = model.template.end_id
-  input_ids, mask = collate.pad([ids], length, 1, eos_id)
+  template = model.template
+  input_ids, mask = collate.pad([ids], length, 1, template.end_id)
   token, state = model.first(
     model.params,
     arm,
@@ -293,7 +293,7 @@ def _stream(model, arm, ids, new_tokens):
     max_new_tokens=new_tokens,
   )
   for _ in range(new_tokens):
-    if int(token[0]) == eos_id:
+    if int(token[0]) in template.end_ids:
       return
     yield int(token[0])
     token, state = model.then(model.params, state, token)

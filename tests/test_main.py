@@ -192,7 +192,7 @@ def test_flags_change_what_a_run_is_used_with_and_no_config_is_needed(finished):
   stored = json.loads((workdir / 'config.json').read_text())['config']
   assert (config.model.path, config.eval.beams) == ('/moved', 2)
   config.update(model=stored['model'], eval=stored['eval'])
-  assert config.to_dict() == stored
+  assert json.loads(json.dumps(config.to_dict())) == stored
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_a_bad_value_is_one_line_with_status_2(finished, tmp_path, capsys, overr
 @pytest.mark.parametrize(
   'flags, message',
   [
-    ([], '--config is missing; expected FILE.py[:PRESET], or qa, summarization or'),
+    ([], '--config is missing; expected FILE.py[:PRESET], or text, qa, '),
     (['--config=qa'], '--workdir is missing; expected a directory'),
     (['--mode=eval'], '--workdir is missing'),
     (['--mode=eval', '--prompt=x'], '--config is missing'),

@@ -11,9 +11,9 @@ from playwright import sync_api
 from jaxprompt import errors
 from jaxprompt import main
 from jaxprompt.report import charts
-from jaxprompt.report import page as page_lib
 from jaxprompt.report import report
 from jaxprompt.runs import workdir as workdir_lib
+from jaxprompt.tasks import metrics
 
 HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="hacked = 1">'
 
@@ -94,7 +94,7 @@ def test_the_page_holds_what_the_workdir_knows(tmp_path, task):
   ):
     assert text in page
   for figure in results['test']['soft']['ci95']:
-    assert f'aria-label="{page_lib.title(figure)}"' in page
+    assert f'aria-label="{metrics.of(figure).title}"' in page
   assert 'Nearest vocabulary tokens' not in page
 
 
@@ -157,7 +157,7 @@ def test_rows_without_scores_get_those_of_their_texts(tmp_path):
   data = json.loads(re.search(r'id="data">(.*)</script>', page)[1])
   assert [f['title'] for f in data['figures']] == ['SQuAD F1', 'SQuAD exact match']
   assert data['rows'][0]['scores'][2] == [100, 100]
-  assert data['rows'][1]['scores'][2][0] == 0
+  assert data['rows'][1]['scores'][2] == [50, 0]
 
 
 def test_the_report_mode_needs_no_config(tmp_path, capsys):

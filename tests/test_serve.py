@@ -139,7 +139,7 @@ def test_a_source_beyond_the_positions_is_cut_before_the_question_with_a_note(lo
   question = '\nWho improved the steam engine?'
   note, found = _last(model, trained, 'James Watt did it. ' * 60 + question)
   assert note.startswith('The source was cut by its last ')
-  assert 'before the question: the model has 192 positions' in note
+  assert 'before the last line: the model has 192 positions' in note
   left = 60 * 19 - int(note.split('its last ')[1].split(' ')[0].replace(',', ''))
   assert _last(model, trained, ('James Watt did it. ' * 60)[:left] + question) == (
     '',

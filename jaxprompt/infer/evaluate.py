@@ -24,6 +24,7 @@ class Evaluator:
   Attributes:
     task: `tasks.Task`.
     tokenizer: turns output ids into text.
+    end_ids: the ids that end an output.
     layout: of the devices.
     params: the frozen weights, placed.
     row_losses: spread (params, Placement, Batch) -> nats [B], tokens [B].
@@ -36,6 +37,7 @@ class Evaluator:
 
   task: object
   tokenizer: object
+  end_ids: tuple[int, ...]
   layout: devices.Layout
   params: dict
   row_losses: Callable
@@ -146,7 +148,7 @@ def generate(evaluator, arm, rows, label):
   """Returns each row's output ids, up to and without the end of text."""
   return until_end(
     _by_source(evaluator, evaluator.generate, arm, rows, f'{label} text'),
-    evaluator.tokenizer.eos_token_id,
+    evaluator.end_ids,
   )
 
 
@@ -196,9 +198,9 @@ def in_batches(evaluator, run, sources, shapes, label):
   return found
 
 
-def until_end(outputs, eos_id):
-  """Returns ids of outputs [new] up to and without the end of text."""
-  ends = [np.flatnonzero(output == eos_id) for output in outputs]
+def until_end(outputs, end_ids):
+  """Returns ids of outputs [new] up to and without the first that ends a text."""
+  ends = [np.flatnonzero(np.isin(output, end_ids)) for output in outputs]
   return [
     output[: end[0] if len(end) else None].tolist()
     for output, end in zip(outputs, ends, strict=True)

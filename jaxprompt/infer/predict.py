@@ -136,7 +136,7 @@ class _Answerer:
     template = self._experiment.template
     return [
       {'prediction': evaluate.text(template.tokenizer, ids)}
-      for ids in evaluate.until_end(found, template.end_id)
+      for ids in evaluate.until_end(found, template.end_ids)
     ]
 
   def _encode(self, index, row):
@@ -220,7 +220,7 @@ class _Answerer:
   def _generate(self, settings):
     options = decode.Options(
       max_new_tokens=settings.max_new_tokens,
-      eos_id=self._experiment.template.end_id,
+      end_ids=self._experiment.template.end_ids,
       beams=settings.beams,
       sampling=self._sampling,
       axis_name=devices.DATA,

@@ -66,9 +66,11 @@ def load(path, dtype):
       f'model.path {path!r} has model_type {kind!r}; expected one of '
       f'{", ".join(FAMILIES)}'
     )
-  lm = model_lib.LanguageModel(FAMILIES[kind](path, config), DTYPES[dtype])
-  tokenizer = _read_tokenizer(path)
-  _check_tokenizer(path, tokenizer, lm.spec.vocab_size, _ends(path, config))
+  spec, tokenizer = FAMILIES[kind](path, config), _read_tokenizer(path)
+  ends = _ends(path, config)
+  _check_tokenizer(path, tokenizer, spec.vocab_size, ends)
+  end_ids = (tokenizer.eos_token_id, *sorted(ends - {tokenizer.eos_token_id}))
+  lm = model_lib.LanguageModel(spec, DTYPES[dtype], end_ids)
   shapes = model_lib.shapes(lm)
   params, digest = weights_lib.read(path, shapes, lm.spec.names.head, DTYPES[dtype])
   fingerprint = {

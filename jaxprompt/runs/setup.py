@@ -94,13 +94,13 @@ def build_model(config, layout, progress):
     config.model.path, config.model.dtype
   )
   template_lib.check_tokenizer(tokenizer, config.model.path)
-  template = template_lib.Template(tokenizer)
+  template = template_lib.Template(tokenizer, lm.end_ids)
   check_positions(config, lm, template)
   lm, params = lm.on(layout.platform), layout.place_params(lm, params)
 
   options = decode.Options(
     max_new_tokens=config.eval.max_new_tokens,
-    eos_id=tokenizer.eos_token_id,
+    end_ids=lm.end_ids,
     beams=config.eval.beams,
     axis_name=devices.DATA,
   )
@@ -116,6 +116,7 @@ def build_model(config, layout, progress):
   evaluator = evaluate.Evaluator(
     task=task,
     tokenizer=tokenizer,
+    end_ids=lm.end_ids,
     layout=layout,
     params=params,
     row_losses=layout.gather(functools.partial(steps.row_losses, lm)),

@@ -39,9 +39,11 @@ def check_tokenizer(tokenizer, path):
 class Template:
   """Renders, cuts and tokenises texts for one tokenizer."""
 
-  def __init__(self, tokenizer):
+  def __init__(self, tokenizer, end_ids=None):
+    """Takes a fast tokenizer, and all ids that end a text if there are several."""
     self.tokenizer = tokenizer
-    self.end_id = tokenizer.eos_token_id
+    self.end_id = tokenizer.eos_token_id  # of a target
+    self.end_ids = end_ids or (self.end_id,)
 
   @functools.cached_property
   def _newline(self):

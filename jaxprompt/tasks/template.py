@@ -6,6 +6,8 @@ what is left can be read and tokenised again.
 """
 
 import functools
+import hashlib
+import pathlib
 
 from jaxprompt import errors
 
@@ -25,6 +27,15 @@ def encode(tokenizer, text):
     verbose=False,
   )
   return encoding['input_ids'], [end for _, end in encoding['offset_mapping']]
+
+
+def encode_many(tokenizer, texts):
+  """Returns the token ids of each text alone, the same as `encode`'s, in less time."""
+  backend = tokenizer.backend_tokenizer
+  backend.no_truncation()  # which its file may ask for, as for padding
+  backend.no_padding()
+  backend.encode_special_tokens = True
+  return [x.ids for x in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def check_tokenizer(tokenizer, path):
@@ -51,13 +62,42 @@ class Template:
   def newline_tokens(self):
     return len(self._newline)
 
-  def source(self, head, tail, limit):
+  @functools.cached_property
+  def fingerprint(self):
+    """A hash of what decides, limits apart, which tokens a text becomes."""
+    digest = hashlib.sha256(pathlib.Path(__file__).read_bytes())  # also these functions
+    digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+    digest.update(repr(self.end_id).encode())
+    return digest.hexdigest()
+
+  def sources(self, parts, limit):
+    """Tokenises many sources, each (head, tail).
+
+    Returns:
+      For each what `source` returns, or the `RowError` that it raises.
+    """
+    known = encode_many(self.tokenizer, [head + tail for head, tail in parts])
+    return [
+      _or_error(self.source, *part, limit, ids)
+      for part, ids in zip(parts, known, strict=True)
+    ]
+
+  def targets(self, texts, limit):
+    """Tokenises many targets; as `sources`."""
+    known = encode_many(self.tokenizer, [_SPACE + text for text in texts])
+    return [
+      _or_error(self.target, text, limit, ids)
+      for text, ids in zip(texts, known, strict=True)
+    ]
+
+  def source(self, head, tail, limit, ids=None):
     """Tokenises a source, its newline included.
 
     Args:
       head: is cut at its end until source and tail are at most `limit` tokens.
       tail: is never cut.
       limit: tokens, without the newline.
+      ids: of head and tail, if they are known.
 
     Returns:
       The head, cut or not, and the ids.
@@ -66,21 +106,22 @@ class Template:
       RowError: if the tail, or without one the first character, is longer, or if the
         source is no token.
     """
-    head, ids = self._fit(head, tail, limit)
+    head, ids = self._fit(head, tail, limit, ids=ids)
     return head, [*ids, *self._newline]
 
-  def target(self, text, limit):
+  def target(self, text, limit, ids=None):
     """Tokenises a space and a target, the end of text included; cut as a source."""
-    text, ids = self._fit(text, '', limit, lead=_SPACE)
+    text, ids = self._fit(text, '', limit, lead=_SPACE, ids=ids)
     return text, [*ids, self.end_id]
 
   def in_front(self, text):
     """Returns the ids of a text that stands in front of sources, and of the space."""
     return encode(self.tokenizer, text + _SPACE)[0]
 
-  def _fit(self, text, tail, limit, lead=''):
+  def _fit(self, text, tail, limit, lead='', ids=None):
     """Cuts `text` at its end until lead + text + tail is at most `limit` tokens."""
-    ids, _ = encode(self.tokenizer, lead + text + tail)
+    if ids is None:
+      ids, _ = encode(self.tokenizer, lead + text + tail)
     if not ids:
       raise errors.RowError(f'{(text + tail)!r:.60} is no token to the tokenizer')
     if len(ids) <= limit:
@@ -101,3 +142,10 @@ class Template:
       f'{tail.strip()!r:.60} alone is {len(ids)} tokens and is never cut; raise '
       f'data.max_source_tokens ({limit}) to at least that'
     )
+
+
+def _or_error(function, *arguments):
+  try:
+    return function(*arguments)
+  except errors.RowError as e:
+    return e

@@ -33,7 +33,7 @@ def read_rows(file, split):
     np.split(found[f'{name}_ids'], np.cumsum(found[f'{name}_lengths'])[:-1])
     for name in (f'{split}_source', f'{split}_target')
   ]
-  return [rows_lib.Row('', '', '', (), *ids) for ids in zip(*parts, strict=True)]
+  return rows_lib.table(*parts)
 
 
 class Side:

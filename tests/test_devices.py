@@ -86,7 +86,9 @@ def rows():
   def ids(low, high):
     return rng.integers(1, 30, rng.integers(low, high)).astype(np.int32)
 
-  return [rows_lib.Row(str(i), '', '', (), ids(4, 12), ids(2, 6)) for i in range(21)]
+  return rows_lib.table(
+    *zip(*((ids(4, 12), ids(2, 6)) for _ in range(21)), strict=True)
+  )
 
 
 def _train(layout, model, rows, accumulate=1, position='prefix'):

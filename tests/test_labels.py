@@ -26,15 +26,11 @@ def _sources(tokenizer):
 
 def _expected(lm, params, template, placed, sources):
   """The log-likelihood of every text as the target of every source, [B, L]."""
-  rows = [
-    rows_lib.Row(
-      '', '', '', (), np.asarray(source), np.asarray(template.target(text, None)[1])
-    )
-    for source in sources
-    for text in TEXTS
+  pairs = [
+    (source, template.target(text, None)[1]) for source in sources for text in TEXTS
   ]
-  apart = placed.splits_rows
-  shape = buckets.bucket_sizes(rows, apart).max(axis=0)
+  rows, apart = rows_lib.table(*zip(*pairs, strict=True)), placed.splits_rows
+  shape = buckets.bucket_sizes(rows.lengths, apart).max(axis=0)
   batch = collate.collate(rows, tuple(shape), len(rows), 0, apart)
   nats, _ = jax.jit(functools.partial(steps.row_losses, lm))(params, placed, batch)
   return -nats.reshape(len(sources), len(TEXTS))

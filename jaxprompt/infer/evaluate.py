@@ -86,7 +86,7 @@ def evaluate(evaluator, arm, rows, label):
   Args:
     evaluator: `Evaluator`.
     arm: a `placement.Placement`.
-    rows: E `rows_lib.Row`s.
+    rows: `rows_lib.Table` of E rows.
     label: what progress is shown as.
 
   Returns:

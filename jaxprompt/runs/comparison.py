@@ -69,7 +69,7 @@ def _data_summary(experiment):
       'sources_cut': rows.sources_cut,
       'targets_cut': rows.targets_cut,
       'skipped': rows.skipped,
-      'padding': buckets.padding(rows.rows, apart, batch_size),
+      'padding': buckets.padding(rows.rows.lengths, apart, batch_size),
     }
   return summary
 

@@ -59,11 +59,12 @@ def build(config, layout, progress):
     split: rows_lib.load(
       experiment.template,
       experiment.task,
-      _sampled(raw[split], config.data[f'{split}_size'], config.data),
+      _sampled(raw.pop(split), config.data[f'{split}_size'], config.data),
       size=config.data[f'{split}_size'],
       max_source_tokens=config.data.max_source_tokens,
       max_target_tokens=config.data.max_target_tokens,
       skip=config.data.bad_rows == 'skip',
+      progress=functools.partial(progress, label=f'{split} tokens'),
     )
     for split in sources.SPLITS
   }
@@ -93,7 +94,6 @@ def build_model(config, layout, progress):
   lm, params, tokenizer, fingerprint = loading.load(
     config.model.path, config.model.dtype
   )
-  template_lib.check_tokenizer(tokenizer, config.model.path)
   template = template_lib.Template(tokenizer, lm.end_ids)
   check_positions(config, lm, template)
   lm, params = lm.on(layout.platform), layout.place_params(lm, params)

@@ -5,10 +5,12 @@ imports a model, so that a mistake in a config shows at once.
 """
 
 import dataclasses
+import json
 
 from ml_collections import config_dict
 
 from jaxprompt import errors
+from jaxprompt.prompts import arms
 from jaxprompt.tasks import tasks
 
 # Numbers that float32 multiplies and divides by without an overflow or a 0.
@@ -24,9 +26,9 @@ class Field:
 
   Attributes:
     name: 'section.field'.
-    default: of the field's type: str, int or float.
+    default: of the field's type: str, int, float, or a tuple of texts.
     help: its meaning, for the documentation.
-    choices: the texts that it may be; () = any.
+    choices: the texts that it, or each of a tuple, may be; () = any.
     blank: whether a text may be blank.
     low, high: of a number, both inclusive.
     also: a number outside of them that it may be, or None.
@@ -34,7 +36,7 @@ class Field:
   """
 
   name: str
-  default: str | int | float
+  default: str | int | float | tuple[str, ...]
   help: str
   choices: tuple[str, ...] = ()
   blank: bool = False
@@ -46,6 +48,9 @@ class Field:
   @property
   def expected(self):
     """What a value must be, for an error."""
+    if isinstance(self.default, tuple):
+      kind = 'of ' + ', '.join(self.choices) if self.choices else 'that are not blank'
+      return f'one or more different texts {kind}, separated by commas or a JSON list'
     if self.choices:
       return f'one of {", ".join(self.choices)}'
     if isinstance(self.default, str):
@@ -55,7 +60,7 @@ class Field:
     return f'{kind} from {self.low} to {self.high}{also}'
 
   def check(self, value, name=None):
-    """Returns the value.
+    """Returns the value, a list as a tuple.
 
     Args:
       value: of any type.
@@ -68,25 +73,41 @@ class Field:
       raise errors.UserError(
         f'{name or self.name} is {value!r:.80}; expected {self.expected}'
       )
-    return value
+    return tuple(value) if isinstance(value, list) else value
 
   def _accepts(self, value):
+    if isinstance(self.default, tuple):
+      if not isinstance(value, list | tuple) or not value:
+        return False
+      texts = [each for each in value if type(each) is str]
+      return len(set(texts)) == len(value) and all(map(self._accepts_text, texts))
     kinds = (int, float) if isinstance(self.default, float) else (type(self.default),)
     if type(value) not in kinds:  # a bool, which is an int, is no number
       return False
     if isinstance(value, str):
-      if self.choices:
-        return value in self.choices
-      return (self.blank or bool(value.strip())) and _can_be_stored(value)
+      return self._accepts_text(value)
     return self.low <= value <= self.high or value == self.also  # NaN is in no range
+
+  def _accepts_text(self, text):
+    if self.choices:
+      return text in self.choices
+    return (self.blank or bool(text.strip())) and _can_be_stored(text)
 
   def parse(self, text, name=None):
     """Returns the value that a text on the command line stands for; see `check`."""
+    read = _texts if isinstance(self.default, tuple) else type(self.default)
     try:
-      value = type(self.default)(text)
+      value = read(text)
     except ValueError:
       value = text
     return self.check(value, name)
+
+
+def _texts(text):
+  """Returns the texts of a JSON list, or of one text with commas between them."""
+  if text.lstrip().startswith('['):
+    return json.loads(text)
+  return [part.strip() for part in text.split(',')]
 
 
 def _can_be_stored(text):
@@ -105,6 +126,18 @@ _ALL = (
         "of the prompt's initialisation, the order of the data, the bootstrap",
         high=UINT32),
   Field('hard_prompt', '', 'text of the hard arm', by_config=True),
+  Field('arms', ('none', 'hard', 'soft'),
+        f'what is compared on the test rows, in order, of {", ".join(arms.ARMS)}; soft '
+        'always',
+        tuple(arms.ARMS)),
+  Field('hard_prompts', (),
+        'of the arm best_hard: texts, or templates that hold {source}; the best on the '
+        'validation rows is tested',
+        by_config=True),
+  Field('few_shot.examples', 4, 'training rows that the arm few_shot shows', low=1,
+        high=2**10),
+  Field('few_shot.draws', 3, 'draws of them, whose figures are averaged', low=1,
+        high=2**10),
   Field('model.path', 'gpt2', 'hub id, local checkpoint directory, or tiny'),
   Field('model.dtype', 'float32', 'of frozen weights and compute: float32 or bfloat16',
         _FLOATS),
@@ -167,6 +200,8 @@ _ALL = (
   Field('sweep.init', '', 'of a sweep: values of `prompt.init`', blank=True),
   Field('sweep.learning_rate', '', 'of a sweep: values of `train.learning_rate`',
         blank=True),
+  Field('sweep.test', 'best', 'the runs of a sweep to compare on the test rows: best, '
+        'or all', ('best', 'all')),
 )  # fmt: skip
 FIELDS = {field.name: field for field in _ALL}
 SECTIONS = tuple(
@@ -179,6 +214,8 @@ def table():
   lines = ['| field | default | meaning |', '|---|---|---|']
   for name, field in FIELDS.items():
     default = f'`{field.default}`' if field.default != '' else "`''`"
+    if isinstance(field.default, tuple):
+      default = f'`{",".join(field.default)}`'
     if field.by_config:
       default = "the config file's"
     lines.append(f'| `{name}` | {default} | {field.help} |')
@@ -192,6 +229,7 @@ def default(task):
     section, _, key = name.rpartition('.')
     (config[section] if section else config)[key] = field.default
   config.task, config.hard_prompt = task, tasks.TASKS[task].hard_prompt
+  config.hard_prompts = tasks.TASKS[task].hard_prompts
   config.prompt.name = tasks.TASKS[task].prompt_name
   return config
 
@@ -274,7 +312,7 @@ def complete(values, where):
         raise errors.UserError(
           f'{name!r:.60} is no field; `python -m jaxprompt.config` lists them'
         )
-      FIELDS[name].check(each)
+      flat[name] = FIELDS[name].check(each)
     if 'task' not in flat:
       raise errors.UserError(f'task is missing; expected {FIELDS["task"].expected}')
     config = default(flat['task'])
@@ -290,6 +328,11 @@ def check(config):
   for name, field in FIELDS.items():
     if 'sweep' in config or not name.startswith('sweep.'):
       field.check(value(config, name))
+  if 'soft' not in config.arms:
+    raise errors.UserError(
+      f'arms is {",".join(config.arms)!r}; expected soft among them, the prompt that '
+      'is trained'
+    )
   rows = config.train.batch_size * config.train.accumulate
   if rows > _STEP_ROWS:
     raise errors.UserError(
@@ -322,10 +365,10 @@ def single_run(config):
     UserError: if it asks for a sweep.
   """
   for name, values in config.sweep.items():
-    if values:
+    if values != FIELDS[f'sweep.{name}'].default:
+      instead = f', or set {SWEPT[name]}' if name in SWEPT else ''
       raise errors.UserError(
-        f'sweep.{name} is {values!r}, which only --mode=sweep reads; add it, or set '
-        f'{SWEPT[name]}'
+        f'sweep.{name} is {values!r}, which only --mode=sweep reads; add it{instead}'
       )
   return run(config)
 

@@ -62,6 +62,19 @@ class Evaluation:
     ]
 
 
+def pooled(draws):
+  """Returns one `Evaluation` of the same rows measured several times.
+
+  Args:
+    draws: the `Evaluation` of each time, whose texts are those of the first.
+  """
+  statistics_of = {
+    name: statistics.pooled([each.statistics[name] for each in draws])
+    for name in draws[0].statistics
+  }
+  return Evaluation(statistics_of, draws[0].predictions)
+
+
 def evaluate(evaluator, arm, rows, label):
   """Measures an arm's loss and generated text.
 

@@ -6,6 +6,7 @@ import json
 import statistics
 
 from jaxprompt import errors
+from jaxprompt.prompts import arms
 from jaxprompt.report import charts
 from jaxprompt.report import page
 from jaxprompt.runs import records
@@ -67,12 +68,17 @@ class Group:
     return [run.results['test'][arm][figure] for run in self.runs]
 
   def gains(self):
-    """Returns by how much soft's test loss is below hard's, for each seed."""
-    pairs = zip(self.values('hard', 'loss'), self.values('soft', 'loss'), strict=True)
-    return [hard - soft for hard, soft in pairs]
+    """Returns by how much soft's test loss is below the best other, for each seed."""
+    return [
+      run.results['test'][results_lib.best_other(run.results, 'loss')]['loss']
+      - run.results['test']['soft']['loss']
+      for run in self.runs
+    ]
 
   def cell(self, arm, figure):
     """Writes an arm's figure: its interval for one seed, the spread over several."""
+    if any(arm not in run.results['test'] for run in self.runs):
+      return ''
     values = self.values(arm, figure)
     if len(values) > 1:
       return spread(values)
@@ -109,9 +115,10 @@ def write(workdirs, output):
   varying = _varying(groups)
   notes += _gaps(groups)
   header = [*_LABELS, *varying, 'seeds', 'metric']
-  figures = [f'loss {arm}' for arm in results_lib.ARMS] + ['gain of soft']
-  figures += [f'metric {arm}' for arm in results_lib.ARMS]
-  rows = [_row(group, varying) for group in groups]
+  names = _arms(runs)
+  figures = [f'loss {arm}' for arm in names] + ['gain of soft']
+  figures += [f'metric {arm}' for arm in names]
+  rows = [_row(group, varying, names) for group in groups]
   workdir_lib.write(
     output,
     page.render(
@@ -133,6 +140,12 @@ def write(workdirs, output):
   )
 
 
+def _arms(runs):
+  """Returns the arms of any run, in the registry's order."""
+  found = {arm for run in runs for arm in run.results['test']}
+  return [arm for arm in arms.ARMS if arm in found]
+
+
 def _read(workdirs):
   """Returns the `Run`s that have finished, and notes on the others."""
   if not workdirs:
@@ -141,7 +154,7 @@ def _read(workdirs):
   for workdir in dict.fromkeys(workdirs):
     stored = records.read_config(workdir)
     results = records.read_results(workdir)
-    rows = records.read_predictions(workdir, 'none')
+    rows = records.read_predictions(workdir, 'soft')
     if results is None or not rows:
       notes.append(f'{workdir} has no results and predictions yet')
       continue
@@ -205,7 +218,7 @@ def _varying(groups):
   return sorted(found)
 
 
-def _row(group, varying):
+def _row(group, varying, names):
   """Returns the cells of one line of the table."""
   size = group.model_parameters
   metric = group.main_metric
@@ -217,9 +230,9 @@ def _row(group, varying):
     *(str(group.settings.get(name, '')) for name in varying),
     ', '.join(map(str, group.seeds)),
     page.title(metric),
-    *(group.cell(arm, 'loss') for arm in results_lib.ARMS),
+    *(group.cell(arm, 'loss') for arm in names),
     spread(group.gains()),
-    *(group.cell(arm, metric) for arm in results_lib.ARMS),
+    *(group.cell(arm, metric) for arm in names),
   ]
 
 

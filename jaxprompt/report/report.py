@@ -1,34 +1,13 @@
 """report.html: what a workdir's files tell of one run, finished or not, on one page."""
 
-import dataclasses
-
+from jaxprompt.prompts import arms
 from jaxprompt.report import charts
 from jaxprompt.report import page
 from jaxprompt.runs import records
 from jaxprompt.runs import results as results_lib
 from jaxprompt.runs import workdir as workdir_lib
-from jaxprompt.tasks import statistics
 from jaxprompt.tasks import tasks
 from jaxprompt.train import epochs as epochs_lib
-
-ARM_TITLES = {
-  'none': 'no prompt',
-  'hard': 'the hard prompt',
-  'soft': 'the soft prompt',
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-  """How the soft prompt stands to another arm in one figure."""
-
-  figure: str
-  other: str  # the other arm's name
-  better: bool | None  # whether the soft prompt is; None if they are the same
-  soft: float
-  against: float  # the other arm's figure
-  soft_interval: tuple[float, float]  # 95%, over rows
-  other_interval: tuple[float, float]
 
 
 def write(workdir):
@@ -45,14 +24,15 @@ def write(workdir):
   """
   stored = records.read_config(workdir)
   path = workdir / 'report.html'
-  workdir_lib.write(path, render(stored, *_read(workdir), name=workdir.name))
+  found = _read(workdir, stored['config']['arms'])
+  workdir_lib.write(path, render(stored, *found, name=workdir.name))
   return path
 
 
-def _read(workdir):
+def _read(workdir, names):
   """Returns results (or None), the metrics' lines, and {arm: rows} of those written."""
   predictions = {}
-  for arm in results_lib.ARMS:
+  for arm in names:
     rows = records.read_predictions(workdir, arm)
     if rows:
       predictions[arm] = rows
@@ -91,14 +71,15 @@ def render(stored, results, metrics, predictions, *, name):
     epochs=epochs,
     validated=_validated(epochs),
     best=best,
-    arms=results_lib.ARMS,
-    arm_titles=ARM_TITLES,
-    headline=results and headline(results['test']),
-    findings=results and findings(results['test'], figures[1]),
+    arms=stored['config']['arms'],
+    headline=results and headline(results),
+    findings=results and findings(results, figures[1]),
+    standings=results and _standings(results, figures),
     figures=figures,
     bars=results and _bars(results['test'], figures),
+    costs=results and [(f, _costs(results, f)) for f in ('loss', figures[1])],
     curves=_curves(metrics, epochs, best),
-    rows=_rows(task, predictions),
+    rows=_rows(stored['config']['arms'], predictions),
   )
 
 
@@ -110,73 +91,105 @@ def _validated(epochs):
   ]
 
 
-def verdict(test, figure, other):
-  """Compares the soft prompt with another arm.
-
-  Args:
-    test: as in results.json.
-    figure: `loss` or a metric.
-    other: an arm.
-  """
-  soft, against = test['soft'][figure], test[other][figure]
-  intervals = [tuple(test[arm]['ci95'][figure]) for arm in ('soft', other)]
-  better = (soft < against) == page.lower_is_better(figure)
-  return Verdict(
-    figure,
-    other,
-    None if soft == against else better,
-    soft,
-    against,
-    *intervals,
-  )
+def title(arm):
+  return arms.ARMS[arm].title
 
 
-def headline(test):
-  """Says in a few words which arm has the lowest loss."""
-  order = sorted(results_lib.ARMS, key=lambda arm: test[arm]['loss'])
-  best, second = order[:2]
-  if test[best]['loss'] == test[second]['loss']:
-    return 'No arm is ahead: the lowest test loss is shared'
-  return f'{ARM_TITLES[best].capitalize()} has the lowest test loss'
+def headline(results):
+  """Says in a few words which arm has the lowest loss, if that can be said."""
+  test = results['test']
+  best, *others = sorted(test, key=lambda arm: test[arm]['loss'])
+  level = [
+    other
+    for other in others
+    if results_lib.difference(results, 'loss', best, other)['better'] is None
+  ]
+  if level:
+    names = ', '.join(map(title, [best, *level[:-1]])) + f' and {title(level[-1])}'
+    return f'No arm is surely ahead: {names} are level in test loss'
+  return f'{_capital(title(best))} has the lowest test loss'
 
 
-def findings(test, metric):
+def findings(results, metric):
   """Says in sentences how the soft prompt compares, in the loss and a metric."""
-  rows = test['soft']['examples']
+  pairs = [('loss', results_lib.best_other(results, 'loss')), ('loss', 'none')]
+  pairs.append((metric, results_lib.best_other(results, metric)))
   return [
-    sentence(verdict(test, figure, other), rows)
-    for figure, other in (('loss', 'hard'), ('loss', 'none'), (metric, 'hard'))
+    sentence(results, figure, other)
+    for figure, other in dict.fromkeys(pairs)
+    if other in results['test']
   ]
 
 
-def sentence(found, rows):
-  """Says one `Verdict` over a number of test rows.
+def sentence(results, figure, other):
+  """Says how the soft prompt stands to another arm, by their paired difference."""
+  test = results['test']
+  found = results_lib.difference(results, figure, 'soft', other)
+  what = 'test loss' if figure == 'loss' else page.title(figure)
+  figures = (
+    f'{page.number(test["soft"][figure])} against {page.number(test[other][figure])}'
+  )
+  by = f'{_signed(found["difference"])} {_interval(found["ci95"])}'
+  rows = f'over {test["soft"]["examples"]:,} test rows'
+  if found['better'] is None:
+    return (
+      f'In {what} the soft prompt and {title(other)} cannot be told apart: {figures}, '
+      f'a difference of {by} {rows}.'
+    )
+  side = 'better' if found['better'] else 'worse'
+  return (
+    f"The soft prompt's {what} is {side} than with {title(other)}: {figures}, a "
+    f'difference of {by} {rows}.'
+  )
 
-  The arms have the same rows, so that nothing follows from whether their intervals
-  overlap, and nothing is concluded from it.
-  """
-  what = 'test loss' if found.figure == 'loss' else page.title(found.figure)
-  unit = ' nats per token' if found.figure == 'loss' else ''
-  soft = f'{page.number(found.soft)} {_interval(found.soft_interval)}{unit}'
-  start, other = f"The soft prompt's {what} is {soft}", ARM_TITLES[found.other]
-  if found.better is None:
-    return f'{start}, the same as with {other}.'
-  by = page.number(abs(found.soft - found.against))
-  side = 'better' if found.better else 'worse'
-  against = f'{page.number(found.against)} {_interval(found.other_interval)}'
-  return f'{start}, {by} {side} than with {other} ({against}), on {rows:,} test rows.'
+
+def _capital(text):
+  return text[:1].upper() + text[1:]
+
+
+def _signed(value):
+  return ('-' if value < 0 else '+') + page.number(abs(value))
 
 
 def _interval(ends):
-  return '[' + ', '.join(map(page.number, ends)) + ']'
+  return '[' + ', '.join(map(_signed, ends)) + ']'
+
+
+def _standings(results, figures):
+  """Returns [(other arm, [(difference, interval, 'better' or ...) by figure])]."""
+
+  def cell(figure, other):
+    found = results_lib.difference(results, figure, 'soft', other)
+    verdict = results_lib.VERDICTS[found['better']]
+    return _signed(found['difference']), _interval(found['ci95']), verdict
+
+  others = [name for name in results['test'] if name != 'soft']
+  return [(other, [cell(figure, other) for figure in figures]) for other in others]
+
+
+def _costs(results, figure):
+  """Returns the chart of an arm's figure by the tokens that it adds to a query."""
+
+  def point(name, entry):
+    tokens = results['tuning'][name]['tokens']
+    return charts.Point(tokens, entry[figure], *entry['ci95'][figure])
+
+  return charts.lines(
+    [
+      charts.Series(name, [point(name, entry)], dots=True)
+      for name, entry in results['test'].items()
+    ],
+    x_label="tokens that a query has beyond the bare source's",
+    y_label=page.unit(figure),
+  )
 
 
 def _bars(test, figures):
   """Returns {figure: the arms' bars}."""
   return {
     figure: charts.bars(
-      {arm: test[arm][figure] for arm in results_lib.ARMS},
-      {arm: test[arm]['ci95'][figure] for arm in results_lib.ARMS},
+      {arm: entry[figure] for arm, entry in test.items()},
+      {arm: entry['ci95'][figure] for arm, entry in test.items()},
     )
     for figure in figures
   }
@@ -208,17 +221,23 @@ def _curves(metrics, epochs, best):
   return [(title, lines) for title, lines in found.items() if lines]
 
 
-def _rows(task, predictions):
-  """Returns what the page's script shows of the test rows, or None without them."""
-  if predictions.keys() != set(results_lib.ARMS):
+def _rows(names, predictions):
+  """Returns what the page's script shows of the test rows, or None without them.
+
+  Args:
+    names: of the arms.
+    predictions: {arm: the objects of its predictions, in order}.
+  """
+  if predictions.keys() != set(names):
     return None
-  arms = [predictions[arm] for arm in results_lib.ARMS]
-  scores = [_scores(task, rows) for rows in arms]
-  names = list(scores[0][0])
+  by_arm = [predictions[arm] for arm in names]
+  scores = [[row['scores'] for row in rows] for rows in by_arm]
+  figures = list(scores[0][0])
   return {
-    'arms': results_lib.ARMS,
+    'arms': names,
     'figures': [
-      {'title': page.title(name), 'lower': page.lower_is_better(name)} for name in names
+      {'title': page.title(name), 'lower': page.lower_is_better(name)}
+      for name in figures
     ],
     'rows': [
       {
@@ -226,23 +245,10 @@ def _rows(task, predictions):
         'source': row[0]['source'],
         'target': row[0]['target'],
         'predictions': [arm['prediction'] for arm in row],
-        'scores': [[round(arm[name], 4) for name in names] for arm in row_scores],
+        'scores': [[round(arm[name], 4) for name in figures] for arm in row_scores],
       }
       for row, row_scores in zip(
-        zip(*arms, strict=True), zip(*scores, strict=True), strict=True
+        zip(*by_arm, strict=True), zip(*scores, strict=True), strict=True
       )
     ],
   }
-
-
-def _scores(task, rows):
-  """Returns {figure: value} of each row; what the file lacks comes from its texts."""
-  if 'scores' in rows[0]:
-    return [row['scores'] for row in rows]
-  measured = tasks.TASKS[task].score(
-    [row['prediction'] for row in rows], [[row['target']] for row in rows]
-  )
-  columns = [statistics.row_figures(own) for own in measured.values()]
-  return [
-    dict(zip(measured, values, strict=True)) for values in zip(*columns, strict=True)
-  ]

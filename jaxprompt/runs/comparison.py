@@ -1,33 +1,114 @@
 """The comparison: every arm measured on the test rows, and what a run leaves of it."""
 
 import functools
+import time
 
 import jax
 import numpy as np
 
 from jaxprompt.data import buckets
 from jaxprompt.infer import evaluate
+from jaxprompt.prompts import arms
 from jaxprompt.prompts import placement
 from jaxprompt.prompts import prompt
 from jaxprompt.runs import results
 from jaxprompt.runs import setup
 from jaxprompt.runs import workdir as workdir_lib
+from jaxprompt.tasks import statistics
 from jaxprompt.train import epochs as epochs_lib
 
 _NEAREST = 5  # vocabulary tokens named for each virtual one
 
 
-def arms(experiment, soft_prompt):
-  """Returns {arm: `placement.Placement`}; a hard text always stands in front."""
-  ids = np.asarray(experiment.template.in_front(experiment.config.hard_prompt))
+def in_front(experiment, ids):
+  """Returns the `placement.Placement` of token ids before every row."""
   embed = experiment.layout.whole(experiment.lm.embed)
-  hard = jax.device_get(embed(experiment.params, ids)).astype(np.float32)
-  none = np.zeros((0, experiment.lm.spec.width), np.float32)
+  ids = np.asarray(ids, np.int32)
+  embeds = jax.device_get(embed(experiment.params, ids)).astype(np.float32)  # [P, H]
+  return placement.place(embeds, 'prefix')
+
+
+def measure_written(experiment):
+  """Measures the written arms on the test rows; returns {arm: `results.Measured`}."""
+  return {name: _measure(experiment, name) for name in experiment.wordings}
+
+
+def _measure(experiment, name):
+  """Returns the `results.Measured` of a written arm."""
+  wordings, rows = experiment.wordings[name], experiment.splits['test'].rows
+  chooses = arms.ARMS[name].chooses
+  tuning = {'texts': len({x.text for x in wordings if x.text != arms.SOURCE})}
+  if chooses:
+    tuning |= _validated(experiment, wordings)
+    losses = [each['validation_loss'] for each in tuning['tried']]
+    wordings = [wordings[int(np.argmin(losses))]]
+  draws, lengths = [], []
+  for i, wording in enumerate(wordings, 1):
+    own_rows = arms.reworded(wording, experiment.template, rows)
+    label = f'test, {name}' + (f' {i}/{len(wordings)}' if len(wordings) > 1 else '')
+    before = in_front(experiment, wording.before)
+    draws.append(evaluate.evaluate(experiment.evaluator, before, own_rows, label))
+    lengths.append(len(wording.before) + _mean_length(own_rows) - _mean_length(rows))
+  shown = [wording.shown for wording in wordings]
+  if any(shown):
+    tuning |= {'texts': 0, 'rows': round(np.mean([len(ids) for ids in shown]))}
+  return results.Measured(
+    draws,
+    {**tuning, 'tokens': float(np.mean(lengths)), 'text': wordings[0].text},
+    shown,
+  )
+
+
+def _validated(experiment, wordings):
+  """Returns what the choice between wordings was made by, for an arm's tuning.
+
+  All are measured at once, spelled out in the rows: a few programs serve them all.
+  """
+  rows, began = experiment.splits['validation'].rows, time.monotonic()
+  spelled_out = [
+    row
+    for wording in wordings
+    for row in arms.spelled_out(wording, experiment.template, rows)
+  ]
+  nats, counts = evaluate.losses(
+    experiment.evaluator, in_front(experiment, []), spelled_out, 'validation, best_hard'
+  )
+  each = zip(
+    np.split(nats, len(wordings)), np.split(counts, len(wordings)), strict=True
+  )
+  losses = [statistics.figure(statistics.ratio(*own)) for own in each]
   return {
-    'none': placement.place(none, 'prefix'),
-    'hard': placement.place(hard, 'prefix'),
-    'soft': placement.place(soft_prompt, experiment.config.prompt.position),
+    'validation_rows': len(rows),
+    'seconds': time.monotonic() - began,
+    'tried': [
+      {'text': wording.text, 'validation_loss': loss}
+      for wording, loss in zip(wordings, losses, strict=True)
+    ],
   }
+
+
+def _mean_length(rows):
+  return float(np.mean([len(row.source_ids) for row in rows]))
+
+
+def _measure_soft(experiment, soft_prompt, epochs):
+  """Returns the `results.Measured` of a trained prompt."""
+  position, splits = experiment.config.prompt.position, experiment.splits
+  measured = evaluate.evaluate(
+    experiment.evaluator,
+    placement.place(soft_prompt, position),
+    splits['test'].rows,
+    'test, soft',
+  )
+  tuning = {'tokens': float(len(soft_prompt)), 'parameters': int(np.size(soft_prompt))}
+  if epochs:
+    tuning |= {
+      'rows': len(splits['train'].rows),
+      'validation_rows': len(splits['validation'].rows),
+      'steps': epochs[-1]['step'],
+      'seconds': sum(record['seconds'] for record in epochs),
+    }
+  return results.Measured([measured], tuning)
 
 
 def _read_prompt(experiment, soft_prompt, initial_prompt):
@@ -70,8 +151,10 @@ def _data_summary(experiment):
   return summary
 
 
-def compare(experiment, soft_prompt, epochs, workdir, initial_prompt=None):
-  """Measures the three arms on the test rows; writes predictions and results.json.
+def compare(
+  experiment, soft_prompt, epochs, workdir, initial_prompt=None, written=None
+):
+  """Measures the arms on the test rows; writes predictions and results.json.
 
   Args:
     experiment: `setup.Experiment`.
@@ -79,32 +162,18 @@ def compare(experiment, soft_prompt, epochs, workdir, initial_prompt=None):
     epochs: the records of the epochs trained.
     workdir: an epath.
     initial_prompt: what it was before them, [P, H], if that is known.
+    written: from `measure_written`, if the written arms have been measured.
 
   Returns:
     The content of results.json.
   """
   config = experiment.config
-  rows = experiment.splits['test'].rows
-  test = {}
-  for name, arm in arms(experiment, soft_prompt).items():
-    measured = evaluate.evaluate(experiment.evaluator, arm, rows, f'test, {name}')
-    test[name] = results.arm(measured, config.seed)
-    workdir_lib.write_jsonl(
-      workdir / 'predictions' / f'{name}.jsonl',
-      [
-        {
-          'id': row.id,
-          'source': row.source,
-          'target': row.target,
-          'prediction': prediction,
-          'references': row.references,
-          'scores': scores,
-        }
-        for row, prediction, scores in zip(
-          rows, measured.predictions, measured.row_figures(), strict=True
-        )
-      ],
-    )
+  measured = dict(written or measure_written(experiment))
+  measured['soft'] = _measure_soft(experiment, soft_prompt, epochs)
+  measured = {name: measured[name] for name in config.arms}
+  for name, own in measured.items():
+    lines = results.predictions(own, experiment.splits['test'].rows)
+    workdir_lib.write_jsonl(workdir / 'predictions' / f'{name}.jsonl', lines)
   found = {
     'task': config.task,
     'model': config.model.path,
@@ -122,7 +191,7 @@ def compare(experiment, soft_prompt, epochs, workdir, initial_prompt=None):
     'nearest_tokens': _read_prompt(experiment, soft_prompt, initial_prompt),
     'epochs': epochs,
     'best_epoch': epochs_lib.best(epochs),
-    'test': test,
+    **results.compared(measured, config.seed),
   }
   workdir_lib.write_json(workdir / 'results.json', found)
   return found

@@ -8,7 +8,6 @@ import logging
 
 from jaxprompt import config as config_lib
 from jaxprompt import errors
-from jaxprompt.runs import results as results_lib
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.tasks import tasks
 
@@ -16,6 +15,13 @@ log = logging.getLogger(__name__)
 
 _NUMBER = (int, float)
 _CONFIG = {'config': dict, 'versions': dict, 'devices': list}
+_DIFFERENCE = {
+  'figure': str,
+  'arm': str,
+  'other': str,
+  'difference': _NUMBER,
+  'ci95': [_NUMBER],
+}
 _SWEEP = {
   'task': str,
   'model': str,
@@ -78,14 +84,21 @@ def read_results(workdir):
     **dict.fromkeys(figures, _NUMBER),
     'ci95': {figure: [_NUMBER] for figure in figures},
   }
+  tested = found.get('test')
   shape = {
     'model': str,
     'epochs': [dict],
     'best_epoch': int,
     'prompt': {'length': int, 'parameters': int},
-    'test': dict.fromkeys(results_lib.ARMS, arm),
+    'test': dict.fromkeys(['soft', *(tested if isinstance(tested, dict) else ())], arm),
   }
   _check(path, found, shape)
+  if 'differences' not in found:
+    raise errors.UserError(
+      f'{path} is of a release that did not compare the arms row by row; measure them '
+      'again: --mode=eval'
+    )
+  _check(path, found, {'differences': [_DIFFERENCE], 'tuning': dict})
   return found
 
 
@@ -111,7 +124,7 @@ def read_predictions(workdir, arm):
   path = workdir / 'predictions' / f'{arm}.jsonl'
   rows = workdir_lib.read_jsonl(path)
   texts = dict.fromkeys(('id', 'source', 'target', 'prediction'), str)
-  _check(path, rows, [texts])
+  _check(path, rows, [{**texts, 'scores': dict}])
   return rows
 
 

@@ -16,6 +16,7 @@ from jaxprompt.infer import decode
 from jaxprompt.infer import evaluate
 from jaxprompt.lm import loading
 from jaxprompt.lm import model as lm_model
+from jaxprompt.prompts import arms
 from jaxprompt.tasks import tasks
 from jaxprompt.tasks import template as template_lib
 from jaxprompt.train import steps
@@ -36,6 +37,7 @@ class Experiment:
   evaluator: evaluate.Evaluator
   fingerprints: dict[str, str]  # of the model, see `loading.Model`, and of the splits
   splits: dict[str, rows_lib.Rows] = dataclasses.field(default_factory=dict)
+  wordings: dict[str, list[arms.Wording]] = dataclasses.field(default_factory=dict)
 
 
 def build(config, layout, progress):
@@ -76,8 +78,51 @@ def build(config, layout, progress):
     )
   fingerprints = {split: rows.fingerprint for split, rows in splits.items()}
   return dataclasses.replace(
-    experiment, splits=splits, fingerprints=experiment.fingerprints | fingerprints
+    experiment,
+    splits=splits,
+    fingerprints=experiment.fingerprints | fingerprints,
+    wordings=_wordings(experiment, splits),
   )
+
+
+def _wordings(experiment, splits):
+  """Returns the `arms.Wording`s of each written arm.
+
+  Raises:
+    UserError: for an arm that the model cannot have, or has no positions for.
+  """
+  config, template = experiment.config, experiment.template
+  positions = experiment.lm.spec.max_positions
+  rows = [*splits['validation'].rows, *splits['test'].rows]
+
+  def longest(rows):
+    answers = (max(len(x.target_ids), config.eval.max_new_tokens) for x in rows)
+    return max(len(x.source_ids) + n for x, n in zip(rows, answers, strict=True))
+
+  given = arms.Given(
+    template=template,
+    examples=splits['train'].rows,
+    hard_prompt=config.hard_prompt,
+    hard_prompts=config.hard_prompts,
+    shots=config.few_shot.examples,
+    draws=config.few_shot.draws,
+    room=positions - longest(rows),
+  )
+  found = {
+    name: arms.ARMS[name].wordings(given)
+    for name in config.arms
+    if arms.ARMS[name].wordings
+  }
+  for name, wordings in found.items():
+    for wording in wordings:
+      total = len(wording.before) + longest(arms.reworded(wording, template, rows))
+      if total > positions:
+        raise errors.UserError(
+          f'the arm {name} with {wording.text!r:.80} makes a row of {total} tokens, '
+          f'answer and all; model.path {config.model.path!r} has {positions} '
+          'positions: shorten the text, or lower data.max_source_tokens'
+        )
+  return found
 
 
 def build_model(config, layout, progress):

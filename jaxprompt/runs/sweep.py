@@ -40,7 +40,7 @@ def grid(config):
   Raises:
     UserError: if there is nothing to sweep, or a value cannot be used.
   """
-  if not any(config.sweep.values()):
+  if not any(config.sweep[name] for name in config_lib.SWEPT):
     fields = ', '.join(f'--config.sweep.{name}' for name in config_lib.SWEPT)
     raise errors.UserError(
       f'--mode=sweep has nothing to sweep; give values to one or more of {fields}'

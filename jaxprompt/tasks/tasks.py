@@ -33,6 +33,8 @@ class Task:
   Attributes:
     prompt_name: the soft prompt's name.
     hard_prompt: the text of the hard arm.
+    hard_prompts: those of which the arm best_hard takes the best: texts, or templates
+      that hold {source}.
     template: what a prompted text looks like before its end, for people.
     source: from a row in the hub's columns to the source's head and tail; raises
       `RowError` with what is wrong with the row.
@@ -45,6 +47,7 @@ class Task:
 
   prompt_name: str
   hard_prompt: str
+  hard_prompts: tuple[str, ...]
   template: str
   source: Callable[[dict], tuple[str, str]]
   targets: Callable[[dict], Sequence[str]]
@@ -122,6 +125,16 @@ TASKS = {
   'summarization': Task(
     prompt_name='[SUMMARIZE]',
     hard_prompt='Summarize the following content :',
+    hard_prompts=(
+      'Summarize the following content :',
+      '{source}\nTL;DR:',  # Radford et al. 2019, of GPT-2
+      '{source}\n\nTL;DR:',
+      '{source}\nIn summary,',
+      'Article: {source}\nSummary:',
+      '{source}\n\nSummarize the above article in one sentence:',  # of P3 and FLAN
+      'Write a short summary of this text.\n\n{source}\n\nSummary:',
+      'Document:\n{source}\n\nThe main point of the document is that',
+    ),
     template='{article}\\n {highlights}',
     source=_summarization_source,
     targets=_summarization_targets,
@@ -132,6 +145,17 @@ TASKS = {
   'qa': Task(
     prompt_name='[QUESTIONANSWERING]',
     hard_prompt='Answer the Following Question',
+    hard_prompts=(
+      'Answer the Following Question',
+      '{source}\nAnswer:',
+      '{source}\nA:',  # Radford et al. 2019, of GPT-2
+      'Passage: {source}\nAnswer:',
+      'Read the passage and answer the question with a few of its words.\n\n{source}'
+      '\nAnswer:',
+      'Context: {source}\nThe answer, in a few words, is:',
+      '{source}\nThe answer to the question is',
+      'Extract the answer to the question from the text.\n\n{source}\n\nAnswer:',
+    ),
     template='{context}\\n{question}\\n {answer}',
     source=_qa_source,
     targets=_qa_targets,
@@ -142,6 +166,16 @@ TASKS = {
   'translation': Task(
     prompt_name='[TRANSLATION]',
     hard_prompt='Translate the following sentence from english to german :',
+    hard_prompts=(
+      'Translate the following sentence from english to german :',
+      'English: {source}\nGerman:',  # Brown et al. 2020, Vilar et al. 2022
+      '{source} =',  # Radford et al. 2019, of GPT-2
+      'English: {source}\nDeutsch:',
+      'Translate English to German: {source}\nGerman:',  # Raffel et al. 2020
+      'Translate this from English to German:\nEnglish: {source}\nGerman:',
+      'Q: What is the German translation of "{source}"?\nA:',  # of GPT-3's examples
+      'The English sentence "{source}" in German is:',
+    ),
     template='{english}\\n {german}',
     source=_translation_source,
     targets=_translation_targets,

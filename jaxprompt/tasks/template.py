@@ -9,7 +9,8 @@ import functools
 
 from jaxprompt import errors
 
-_NEWLINE, _SPACE = '\n', ' '
+SPACE = ' '  # between newline and target, and after a text in front
+_NEWLINE = '\n'
 
 
 def encode(tokenizer, text):
@@ -71,12 +72,12 @@ class Template:
 
   def target(self, text, limit):
     """Tokenises a space and a target, the end of text included; cut as a source."""
-    text, ids = self._fit(text, '', limit, lead=_SPACE)
+    text, ids = self._fit(text, '', limit, lead=SPACE)
     return text, [*ids, self.end_id]
 
   def in_front(self, text):
     """Returns the ids of a text that stands in front of sources, and of the space."""
-    return encode(self.tokenizer, text + _SPACE)[0]
+    return encode(self.tokenizer, text + SPACE)[0]
 
   def _fit(self, text, tail, limit, lead=''):
     """Cuts `text` at its end until lead + text + tail is at most `limit` tokens."""

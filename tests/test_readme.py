@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import shlex
 import subprocess
 import sys
 

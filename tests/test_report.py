@@ -13,6 +13,7 @@ from jaxprompt import main
 from jaxprompt.report import charts
 from jaxprompt.report import page as page_lib
 from jaxprompt.report import report
+from jaxprompt.report import words
 from jaxprompt.runs import workdir as workdir_lib
 
 HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="hacked = 1">'
@@ -44,7 +45,7 @@ def _results(width=0.1, **losses):
 
 
 def test_findings_are_paired_differences_with_the_best_other_arm_and_with_none():
-  found = report.findings(_results(none=3.5, hard=2.15, soft=2.0), 'squad_f1')
+  found = words.findings(_results(none=3.5, hard=2.15, soft=2.0), 'squad_f1')
   assert found == [
     "The soft prompt's test loss is better than with the hard prompt: 2.000 against "
     '2.150, a difference of -0.150 [-0.250, -0.050] over 1,234 test rows.',
@@ -57,7 +58,7 @@ def test_findings_are_paired_differences_with_the_best_other_arm_and_with_none()
 
 def test_a_difference_whose_interval_holds_0_is_called_undecided():
   results = _results(width=0.2, hard=2.15, soft=2.0)
-  assert report.sentence(results, 'loss', 'hard') == (
+  assert words.sentence(results, 'loss', 'hard') == (
     'In test loss the soft prompt and the hard prompt cannot be told apart: 2.000 '
     'against 2.150, a difference of -0.150 [-0.350, +0.050] over 1,234 test rows.'
   )
@@ -80,7 +81,7 @@ def test_the_headline_names_the_arm_of_the_lowest_loss_if_it_is_decided(
   losses, expected
 ):
   results = _results(**dict(zip(('none', 'hard', 'soft'), losses, strict=True)))
-  assert report.headline(results) == expected
+  assert words.headline(results) == expected
 
 
 @pytest.mark.parametrize('task', ['qa', 'summarization', 'translation'])
@@ -206,7 +207,7 @@ def test_search_sort_and_pages_work_on_5000_rows_without_lag(tmp_path, visit):
   sync_api.expect(place).to_have_text('rows 1 to 10 of 5,000')
 
   page.locator('#figure').select_option('SQuAD F1')
-  page.locator('#sort').select_option('where soft and hard differ most')
+  page.locator('#sort').select_option('where they differ most')
   scores = {
     arm: [
       json.loads(line)['scores']['squad_f1']
@@ -219,7 +220,7 @@ def test_search_sort_and_pages_work_on_5000_rows_without_lag(tmp_path, visit):
   ]
   furthest = max(range(5000), key=lambda i: abs(leads[i]))
   assert _rows(page)[0].endswith(f'row-{furthest}')
-  page.locator('#sort').select_option('where hard is ahead most')
+  page.locator('#sort').select_option('where the other is ahead most')
   assert _rows(page)[0].endswith(f'row-{min(range(5000), key=lambda i: leads[i])}')
   milliseconds = page.evaluate("""() => {
     const sort = document.getElementById('sort'), began = performance.now();

@@ -1,8 +1,8 @@
 """report.html: what a workdir's files tell of one run, finished or not, on one page."""
 
-from jaxprompt.prompts import arms
 from jaxprompt.report import charts
 from jaxprompt.report import page
+from jaxprompt.report import words
 from jaxprompt.runs import records
 from jaxprompt.runs import results as results_lib
 from jaxprompt.runs import workdir as workdir_lib
@@ -72,14 +72,15 @@ def render(stored, results, metrics, predictions, *, name):
     validated=_validated(epochs),
     best=best,
     arms=stored['config']['arms'],
-    headline=results and headline(results),
-    findings=results and findings(results, figures[1]),
+    headline=results and words.headline(results),
+    findings=results and words.findings(results, figures[1]),
     standings=results and _standings(results, figures),
     figures=figures,
+    spreads=results and any('spread' in each for each in results['test'].values()),
     bars=results and _bars(results['test'], figures),
     costs=results and [(f, _costs(results, f)) for f in ('loss', figures[1])],
     curves=_curves(metrics, epochs, best),
-    rows=_rows(stored['config']['arms'], predictions),
+    rows=_rows(results, stored['config']['arms'], predictions),
   )
 
 
@@ -91,77 +92,13 @@ def _validated(epochs):
   ]
 
 
-def title(arm):
-  return arms.ARMS[arm].title
-
-
-def headline(results):
-  """Says in a few words which arm has the lowest loss, if that can be said."""
-  test = results['test']
-  best, *others = sorted(test, key=lambda arm: test[arm]['loss'])
-  level = [
-    other
-    for other in others
-    if results_lib.difference(results, 'loss', best, other)['better'] is None
-  ]
-  if level:
-    names = ', '.join(map(title, [best, *level[:-1]])) + f' and {title(level[-1])}'
-    return f'No arm is surely ahead: {names} are level in test loss'
-  return f'{_capital(title(best))} has the lowest test loss'
-
-
-def findings(results, metric):
-  """Says in sentences how the soft prompt compares, in the loss and a metric."""
-  pairs = [('loss', results_lib.best_other(results, 'loss')), ('loss', 'none')]
-  pairs.append((metric, results_lib.best_other(results, metric)))
-  return [
-    sentence(results, figure, other)
-    for figure, other in dict.fromkeys(pairs)
-    if other in results['test']
-  ]
-
-
-def sentence(results, figure, other):
-  """Says how the soft prompt stands to another arm, by their paired difference."""
-  test = results['test']
-  found = results_lib.difference(results, figure, 'soft', other)
-  what = 'test loss' if figure == 'loss' else page.title(figure)
-  figures = (
-    f'{page.number(test["soft"][figure])} against {page.number(test[other][figure])}'
-  )
-  by = f'{_signed(found["difference"])} {_interval(found["ci95"])}'
-  rows = f'over {test["soft"]["examples"]:,} test rows'
-  if found['better'] is None:
-    return (
-      f'In {what} the soft prompt and {title(other)} cannot be told apart: {figures}, '
-      f'a difference of {by} {rows}.'
-    )
-  side = 'better' if found['better'] else 'worse'
-  return (
-    f"The soft prompt's {what} is {side} than with {title(other)}: {figures}, a "
-    f'difference of {by} {rows}.'
-  )
-
-
-def _capital(text):
-  return text[:1].upper() + text[1:]
-
-
-def _signed(value):
-  return ('-' if value < 0 else '+') + page.number(abs(value))
-
-
-def _interval(ends):
-  return '[' + ', '.join(map(_signed, ends)) + ']'
-
-
 def _standings(results, figures):
   """Returns [(other arm, [(difference, interval, 'better' or ...) by figure])]."""
 
   def cell(figure, other):
     found = results_lib.difference(results, figure, 'soft', other)
     verdict = results_lib.VERDICTS[found['better']]
-    return _signed(found['difference']), _interval(found['ci95']), verdict
+    return words.signed(found['difference']), words.interval(found['ci95']), verdict
 
   others = [name for name in results['test'] if name != 'soft']
   return [(other, [cell(figure, other) for figure in figures]) for other in others]
@@ -221,10 +158,11 @@ def _curves(metrics, epochs, best):
   return [(title, lines) for title, lines in found.items() if lines]
 
 
-def _rows(names, predictions):
+def _rows(results, names, predictions):
   """Returns what the page's script shows of the test rows, or None without them.
 
   Args:
+    results: that of results.json, or None.
     names: of the arms.
     predictions: {arm: the objects of its predictions, in order}.
   """
@@ -235,6 +173,7 @@ def _rows(names, predictions):
   figures = list(scores[0][0])
   return {
     'arms': names,
+    'other': results and results_lib.best_other(results, 'loss'),
     'figures': [
       {'title': page.title(name), 'lower': page.lower_is_better(name)}
       for name in figures

@@ -240,8 +240,11 @@ def test_comparing_measures_each_arm_once(experiment, tmp_path, monkeypatch):
     ('test, chat', 7),
   ]
   passes.clear()
-  found = comparison.compare(experiment, soft, [], tmp_path, written=written)
+  measured = {**written, 'soft': comparison.measure_soft(experiment, soft, [])}
   assert passes == [('test, soft', 7)]
+  passes.clear()
+  found = comparison.leave(experiment, measured, soft, [], tmp_path, None)
+  assert not passes
   assert list(found['test']) == list(found['tuning']) == list(arms.ARMS)
   pairs = {(x['arm'], x['other']) for x in found['differences']}
   assert len(pairs) == 15

@@ -19,7 +19,7 @@ def headline(results):
     if results_lib.difference(results, 'loss', best, other)['better'] is None
   ]
   if level:
-    names = ', '.join(map(title, [best, *level[:-1]])) + f' and {title(level[-1])}'
+    names = listed(map(title, [best, *level]))
     return f'No arm is surely ahead: {names} are level in test loss'
   return f'{capital(title(best))} has the lowest test loss'
 
@@ -55,6 +55,12 @@ def sentence(results, figure, other):
     f"The soft prompt's {what} is {side} than with {title(other)}: {figures}, a "
     f'difference of {by} {rows}.'
   )
+
+
+def listed(texts):
+  """Returns texts as one: a, b and c."""
+  *others, last = texts
+  return f'{", ".join(others)} and {last}' if others else last
 
 
 def capital(text):

@@ -91,7 +91,7 @@ def _mean_length(rows):
   return float(np.mean([len(row.source_ids) for row in rows]))
 
 
-def _measure_soft(experiment, soft_prompt, epochs):
+def measure_soft(experiment, soft_prompt, epochs):
   """Returns the `results.Measured` of a trained prompt."""
   position, splits = experiment.config.prompt.position, experiment.splits
   measured = evaluate.evaluate(
@@ -151,9 +151,7 @@ def _data_summary(experiment):
   return summary
 
 
-def compare(
-  experiment, soft_prompt, epochs, workdir, initial_prompt=None, written=None
-):
+def compare(experiment, soft_prompt, epochs, workdir, initial_prompt=None):
   """Measures the arms on the test rows; writes predictions and results.json.
 
   Args:
@@ -162,14 +160,22 @@ def compare(
     epochs: the records of the epochs trained.
     workdir: an epath.
     initial_prompt: what it was before them, [P, H], if that is known.
-    written: from `measure_written`, if the written arms have been measured.
 
   Returns:
     The content of results.json.
   """
+  measured = measure_written(experiment)
+  measured['soft'] = measure_soft(experiment, soft_prompt, epochs)
+  return leave(experiment, measured, soft_prompt, epochs, workdir, initial_prompt)
+
+
+def leave(experiment, measured, soft_prompt, epochs, workdir, initial_prompt):
+  """Writes what has been measured; arguments and result as of `compare`, and
+
+  Args:
+    measured: {arm: `results.Measured`}.
+  """
   config = experiment.config
-  measured = dict(written or measure_written(experiment))
-  measured['soft'] = _measure_soft(experiment, soft_prompt, epochs)
   measured = {name: measured[name] for name in config.arms}
   for name, own in measured.items():
     lines = results.predictions(own, experiment.splits['test'].rows)

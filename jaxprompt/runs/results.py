@@ -1,6 +1,7 @@
 """results.json and the table: what a finished run found."""
 
 import importlib.metadata
+import itertools
 import math
 import platform
 from collections.abc import Sequence
@@ -184,6 +185,40 @@ def difference(results, figure, arm, other):
         'better': better,
       }
   raise KeyError((figure, arm, other))
+
+
+def across_seeds(runs):
+  """Returns how trained prompts that differ in their seed alone compare.
+
+  Args:
+    runs: of each seed: the seed, soft's entry of `test`, its predictions' texts.
+
+  Returns:
+    The seeds; of every figure the mean, the standard deviation, and the worst with its
+    seed; and the share of rows to which two seeds give the same text, a mean over
+    pairs of seeds.
+  """
+  seeds, entries, texts = zip(*runs, strict=True)
+
+  def spread(figure):
+    values = [entry[figure] for entry in entries]
+    worst = (np.argmax if lower_is_better(figure) else np.argmin)(values)
+    return {
+      'mean': float(np.mean(values)),
+      'deviation': float(np.std(values, ddof=1)),
+      'worst': values[worst],
+      'worst_seed': seeds[worst],
+    }
+
+  same = [
+    np.mean([x == y for x, y in zip(one, other, strict=True)])
+    for one, other in itertools.combinations(texts, 2)
+  ]
+  return {
+    'seeds': list(seeds),
+    'figures': {figure: spread(figure) for figure in entries[0]['ci95']},
+    'agreement': float(np.mean(same)),
+  }
 
 
 def best_other(results, figure):

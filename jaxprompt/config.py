@@ -28,7 +28,7 @@ def default(task):
   config.task, config.prompt.name = task, f'[{task.upper()}]'
   if known := tasks.TASKS.get(task):
     config.hard_prompt, config.prompt.name = known.hard_prompt, known.prompt_name
-    config.metrics = known.metrics
+    config.metrics, config.hard_prompts = known.metrics, known.hard_prompts
     for key in config.example:
       config.example[key] = getattr(known, key)
   return config
@@ -160,6 +160,15 @@ def check(config):
     if 'sweep' in config or not name.startswith('sweep.'):
       field.check(value(config, name))
   task_of(config)
+  if 'soft' not in config.arms:
+    raise errors.UserError(
+      f'arms is {",".join(config.arms)!r}; expected soft among them, the prompt that '
+      'is trained'
+    )
+  if 'best_hard' in config.arms and not config.hard_prompts:
+    raise errors.UserError(
+      'hard_prompts is empty, and arms has best_hard; give several texts to choose from'
+    )
   rows = config.train.batch_size * config.train.accumulate
   if rows > fields_lib.STEP_ROWS:
     raise errors.UserError(
@@ -192,10 +201,10 @@ def single_run(config):
     UserError: if it asks for a sweep.
   """
   for name, values in config.sweep.items():
-    if values:
+    if values != FIELDS[f'sweep.{name}'].default:
+      instead = f', or set {SWEPT[name]}' if name in SWEPT else ''
       raise errors.UserError(
-        f'sweep.{name} is {values!r}, which only --mode=sweep reads; add it, or set '
-        f'{SWEPT[name]}'
+        f'sweep.{name} is {values!r}, which only --mode=sweep reads; add it{instead}'
       )
   return run(config)
 

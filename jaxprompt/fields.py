@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 from jaxprompt import errors
+from jaxprompt.prompts import arms
 
 # Numbers that float32 multiplies and divides by without an overflow or a 0.
 SMALLEST, LARGEST = 1e-30, 1e30
@@ -20,8 +21,8 @@ class Field:
     name: 'section.field'.
     default: of the field's type: str, int, float, or a tuple of texts.
     help: its meaning, for the documentation.
-    choices: the texts that it may be; () = any.
-    blank: whether a text may be blank.
+    choices: the texts that it, or each of a tuple, may be; () = any.
+    blank: whether a text may be blank, or a tuple without texts.
     low, high: of a number, both inclusive.
     also: a number outside of them that it may be, or None.
     by_config: whether each config file has a default of its own.
@@ -40,18 +41,20 @@ class Field:
   @property
   def expected(self):
     """What a value must be, for an error."""
+    if isinstance(self.default, tuple):
+      kind = 'of ' + ', '.join(self.choices) if self.choices else 'that are not blank'
+      number = 'texts' if self.blank else 'one or more texts'
+      return f'{number} {kind}, all different, separated by commas or a JSON list'
     if self.choices:
       return f'one of {", ".join(self.choices)}'
     if isinstance(self.default, str):
       return 'a text in UTF-8' + ('' if self.blank else ' that is not blank')
-    if isinstance(self.default, tuple):
-      return 'texts in UTF-8, separated by commas or as a JSON list'
     kind = 'a whole number' if isinstance(self.default, int) else 'a number'
     also = '' if self.also is None else f', or {self.also}'
     return f'{kind} from {self.low} to {self.high}{also}'
 
   def check(self, value, name=None):
-    """Returns the value.
+    """Returns the value, a list as a tuple.
 
     Args:
       value: of any type.
@@ -64,34 +67,42 @@ class Field:
       raise errors.UserError(
         f'{name or self.name} is {value!r:.80}; expected {self.expected}'
       )
-    return value
+    return tuple(value) if isinstance(value, list) else value
 
   def _accepts(self, value):
-    kinds = {float: (int, float), tuple: (tuple, list)}  # JSON has no tuples
-    if type(value) not in kinds.get(type(self.default), (type(self.default),)):
-      return False  # a bool, which is an int, is no number, too
     if isinstance(self.default, tuple):
-      return all(
-        isinstance(x, str) and bool(x.strip()) and _can_be_stored(x) for x in value
-      )
+      if not isinstance(value, list | tuple) or not (value or self.blank):
+        return False
+      texts = [each for each in value if type(each) is str]
+      return len(set(texts)) == len(value) and all(map(self._accepts_text, texts))
+    kinds = (int, float) if isinstance(self.default, float) else (type(self.default),)
+    if type(value) not in kinds:  # a bool, which is an int, is no number
+      return False
     if isinstance(value, str):
-      if self.choices:
-        return value in self.choices
-      return (self.blank or bool(value.strip())) and _can_be_stored(value)
+      return self._accepts_text(value)
     return self.low <= value <= self.high or value == self.also  # NaN is in no range
+
+  def _accepts_text(self, text):
+    if self.choices:
+      return text in self.choices
+    blank = self.blank and isinstance(self.default, str)
+    return (blank or bool(text.strip())) and _can_be_stored(text)
 
   def parse(self, text, name=None):
     """Returns the value that a text on the command line stands for; see `check`."""
+    read = _texts if isinstance(self.default, tuple) else type(self.default)
     try:
-      if not isinstance(self.default, tuple):
-        value = type(self.default)(text)
-      elif text.lstrip().startswith('['):
-        value = tuple(json.loads(text))
-      else:
-        value = tuple(part.strip() for part in text.split(',')) if text else ()
-    except (ValueError, TypeError):
+      value = read(text)
+    except ValueError:
       value = text
     return self.check(value, name)
+
+
+def _texts(text):
+  """Returns the texts of a JSON list, or of one text with commas between them."""
+  if text.lstrip().startswith('['):
+    return json.loads(text)
+  return [part.strip() for part in text.split(',')] if text else []
 
 
 def _can_be_stored(text):
@@ -111,6 +122,18 @@ _ALL = (
         high=UINT32),
   Field('hard_prompt', '', "text of the hard arm; '' = one that names the labels",
         blank=True, by_config=True),
+  Field('arms', ('none', 'hard', 'soft'),
+        f'what is compared on the test rows, in order, of {", ".join(arms.ARMS)}; soft '
+        'always',
+        tuple(arms.ARMS)),
+  Field('hard_prompts', (),
+        'of the arm best_hard: texts, or templates that hold {source}; the best on the '
+        'validation rows is tested',
+        blank=True, by_config=True),
+  Field('few_shot.examples', 4, 'training rows that the arm few_shot shows', low=1,
+        high=2**10),
+  Field('few_shot.draws', 3, 'draws of them, whose figures are averaged', low=1,
+        high=2**10),
   Field('example.source', '',
         "what the model is to work on: a template over a row's columns", blank=True,
         by_config=True),
@@ -126,7 +149,8 @@ _ALL = (
         "the target of a row that has none; '' = such a row is bad", blank=True),
   Field('example.labels', (),
         "texts of a classification's labels, which rows name or number from 0; they "
-        'are ranked by likelihood'),
+        'are ranked by likelihood',
+        blank=True),
   Field('metrics', (), 'names, the main one first', by_config=True),
   Field('model.path', 'gpt2', 'hub id, local checkpoint directory, or tiny'),
   Field('model.dtype', 'float32', 'of frozen weights and compute: float32 or bfloat16',
@@ -199,6 +223,8 @@ _ALL = (
   Field('sweep.init', '', 'of a sweep: values of `prompt.init`', blank=True),
   Field('sweep.learning_rate', '', 'of a sweep: values of `train.learning_rate`',
         blank=True),
+  Field('sweep.test', 'best', 'the runs of a sweep to compare on the test rows: best, '
+        'or all', ('best', 'all')),
 )  # fmt: skip
 FIELDS = {field.name: field for field in _ALL}
 SECTIONS = tuple(

@@ -25,7 +25,6 @@ from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
 from jaxprompt.prompts import trained
 from jaxprompt.runs import records
-from jaxprompt.runs import results
 from jaxprompt.runs import setup
 from jaxprompt.runs import trained_prompts
 from jaxprompt.tasks import columns
@@ -34,6 +33,7 @@ from jaxprompt.train import writer
 
 log = logging.getLogger(__name__)
 
+_ARMS = ('none', 'hard', 'soft')  # that a typed source is answered by
 _EXAMPLES = 10  # of each trained prompt's test rows
 _SECONDS_BETWEEN_UPDATES = 0.05  # of the page; more is no smoother to read
 _SHORTEST = 64  # tokens that a source is padded to; longer ones to a power of two
@@ -337,7 +337,7 @@ def _build(gradio, model, prompts):
     note = gradio.Markdown(elem_id='note')
     outputs = [note]
     with gradio.Row():
-      for arm in results.ARMS:
+      for arm in _ARMS:
         with gradio.Column(min_width=240):
           outputs.append(gradio.Textbox(label=arm, lines=4, elem_id=arm))
           outputs.append(gradio.Markdown(elem_id=f'{arm}-speed'))

@@ -13,6 +13,7 @@ from jaxprompt import errors
 from jaxprompt.data import contexts
 from jaxprompt.devices import devices
 from jaxprompt.lm import loading
+from jaxprompt.prompts import arms
 from jaxprompt.prompts import placement
 from jaxprompt.runs import workdir
 from jaxprompt.tasks import tasks
@@ -31,7 +32,8 @@ FIELDS = {
   'eval.max_new_tokens', 'eval.beams',
   'checkpoint.every_steps', 'checkpoint.keep', 'parallel.mode', 'parallel.data',
   'parallel.model', 'sweep.length', 'sweep.seed', 'sweep.init', 'sweep.learning_rate',
-  'task', 'seed',
+  'sweep.test', 'task', 'seed', 'arms', 'hard_prompts', 'few_shot.examples',
+  'few_shot.draws',
 }  # fmt: skip
 
 
@@ -95,6 +97,7 @@ def test_a_choice_is_a_key_of_what_it_chooses_from():
   chooses = {
     'model.dtype': loading.DTYPES,
     'prompt.position': placement.POSITIONS,
+    'arms': arms.ARMS,
     'train.schedule': optim.SCHEDULES,
     'train.context_dtype': contexts.DTYPES,
     'parallel.mode': devices.MODES,
@@ -116,8 +119,10 @@ REFUSED = {
   'seed': [-1, 2**32, 1.0, True],
   'hard_prompt': ['a\0b', '\udcff', None],
   'example.labels': ['a,b', [1], [' '], None],
-  'metrics': ['bleu', ['a\0']],
+  'metrics': ['bleu', ['a\0'], []],
   'eval.calibration': ['yes'],
+  'arms': [[], ['soft', 'soft'], ['poem'], 'soft', [1]],
+  'hard_prompts': [[' '], ['a', 'a'], None, {'a': 1}],
   'model.dtype': ['int8'],
   'data.path': [''],
   'data.subset': ['\udcff', 0],
@@ -166,6 +171,38 @@ ACCEPTED = {
 )
 def test_a_bound_itself_can_be_used(name, value):
   assert config_lib.FIELDS[name].check(value) == value
+
+
+@pytest.mark.parametrize(
+  'text, expected',
+  [
+    ('Answer,  TL;DR:', ('Answer', 'TL;DR:')),
+    ('["{source}\\nTL;DR:", "a, b"]', ('{source}\nTL;DR:', 'a, b')),
+  ],
+)
+def test_several_texts_are_separated_by_commas_or_are_a_json_list(text, expected):
+  assert config_lib.FIELDS['hard_prompts'].parse(text) == expected
+
+
+@pytest.mark.parametrize('text', ['["a"', '[1]', '[]', '', 'a,,b'])
+def test_a_list_of_texts_that_cannot_be_read_is_named(text):
+  with pytest.raises(
+    errors.UserError, match=r'metrics is .*; expected one or more texts'
+  ):
+    config_lib.FIELDS['metrics'].parse(text)
+
+
+def test_arms_without_the_trained_prompt_are_refused():
+  config = _config('qa')
+  config.arms = ('none', 'hard')
+  with pytest.raises(errors.UserError, match="'none,hard'; expected soft among them"):
+    config_lib.check(config)
+
+
+def test_the_built_in_tasks_have_eight_hard_prompts_their_own_among_them():
+  for task in tasks.TASKS.values():
+    assert len(set(task.hard_prompts)) == 8
+    assert task.hard_prompt in task.hard_prompts
 
 
 def test_all_micro_batches_of_a_step_together_have_a_bound():

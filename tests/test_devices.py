@@ -134,18 +134,19 @@ def _measure(layout, family, rows, beams):
   """Returns what an evaluation computes: nats, counts, output ids."""
   (lm, params), end = _model(family), ENDS[family]
 
-  options = decode.Options(5, end, beams=beams, axis_name=devices.DATA)
+  options = decode.Options(5, (end,), beams=beams, axis_name=devices.DATA)
 
   def generate(params, arm, rows):
     return decode.generate(lm, params, arm, *rows, options)
 
   evaluator = evaluate.Evaluator(
     task=None,
-    tokenizer=types.SimpleNamespace(eos_token_id=end),
+    template=types.SimpleNamespace(end_id=end, end_ids=(end,)),
     layout=layout,
     params=layout.place_params(lm, params),
     row_losses=layout.gather(functools.partial(steps.row_losses, lm)),
     generate=layout.gather(generate),
+    score=None,
     batch_size=layout.round_up(6),
     progress=lambda batches, label: batches,
   )

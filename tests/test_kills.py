@@ -18,7 +18,6 @@ from etils import epath
 from jaxprompt import main
 from jaxprompt.prompts import peft
 from jaxprompt.runs import records
-from jaxprompt.runs import results
 from jaxprompt.train import checkpoint
 
 
@@ -94,7 +93,7 @@ def _check_run(workdir):
   records.read_config(workdir)
   records.read_results(workdir)
   records.read_metrics(workdir)
-  for arm in results.ARMS:
+  for arm in ('none', 'hard', 'soft'):
     text = workdir / 'predictions' / f'{arm}.jsonl'
     assert not text.exists() or text.read_text().endswith('\n')
     records.read_predictions(workdir, arm)

@@ -43,8 +43,9 @@ def test_a_label_scores_what_it_scores_as_a_target(frozen, position):
   soft_prompt = jax.random.normal(jax.random.key(0), (4, lm.spec.width))
   placed = placement.place(soft_prompt, position)
   ids, rows = _sources(tokenizer)
-  score = jax.jit(labels_lib.program(lm, template, TEXTS, 'none'))
-  found = score(params, placed, rows)
+  labels = labels_lib.tokenise(template, TEXTS)
+  score = jax.jit(labels_lib.program(lm, template, 'none'))
+  found = score(params, (placed, labels.arrays), rows)
   assert found.shape == (3, len(TEXTS))  # the last row is padding
   expected = _expected(lm, params, template, placed, ids)
   np.testing.assert_allclose(found[:2], expected, rtol=1e-5)
@@ -55,8 +56,9 @@ def test_calibration_takes_off_what_a_label_has_without_a_source(gpt2):
   template = template_lib.Template(tokenizer)
   placed = placement.place(jnp.zeros((0, lm.spec.width)), 'prefix')
   _, rows = _sources(tokenizer)
+  asked = placed, labels_lib.tokenise(template, TEXTS).arrays
   plain, calibrated = (
-    jax.jit(labels_lib.program(lm, template, TEXTS, name))(params, placed, rows)
+    jax.jit(labels_lib.program(lm, template, name))(params, asked, rows)
     for name in labels_lib.CALIBRATIONS
   )
   empty = _expected(lm, params, template, placed, [template.empty_source])

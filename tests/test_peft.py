@@ -86,7 +86,7 @@ def test_pefts_adapter_has_pefts_loss_and_greedy_text(family):
   placed = placement.place(soft_prompt, 'prefix')
   nats, count = jax.jit(steps.row_losses, static_argnums=0)(lm, params, placed, rows)
   np.testing.assert_allclose(nats[0] / count[0], by_peft['loss'], rtol=1e-5)
-  options = decode.Options(by_peft['generated'].shape[1], tokenizer.eos_token_id)
+  options = decode.Options(by_peft['generated'].shape[1], (tokenizer.eos_token_id,))
   generate = functools.partial(decode.generate, lm, options=options)
   found = jax.jit(generate)(params, placed, ids[:, :start], real[:, :start])
   np.testing.assert_array_equal(found, by_peft['generated'])

@@ -77,7 +77,7 @@ def test_every_other_command_runs(hub_root, tmp_path):
       done = subprocess.run(
         [
           sys.executable,
-          *command.split()[1:],
+          *shlex.split(command)[1:],
           *(short if '--config' in command else ()),
         ],
         cwd=tmp_path,

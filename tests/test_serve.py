@@ -17,7 +17,6 @@ from jaxprompt import main
 from jaxprompt import serve
 from jaxprompt.infer import evaluate
 from jaxprompt.runs import records
-from jaxprompt.runs import results
 
 
 @pytest.fixture(scope='module')
@@ -71,7 +70,7 @@ def predictions(workdir):
       .read_text()
       .split('\n')[:-1]
     ]
-    for arm in results.ARMS
+    for arm in ('none', 'hard', 'soft')
   }
 
 

@@ -18,6 +18,7 @@ from jaxprompt import main
 from jaxprompt.data import contexts
 from jaxprompt.devices import devices
 from jaxprompt.runs import comparison
+from jaxprompt.runs import records
 from jaxprompt.runs import setup
 from jaxprompt.runs import sweep
 from jaxprompt.runs import trained_prompts
@@ -209,6 +210,33 @@ def test_the_best_is_the_run_of_the_lowest_validation_loss(finished):
   np.testing.assert_array_equal(
     _best_prompt(workdir / 'best'), _best_prompt(workdir / 'runs' / str(found['best']))
   )
+
+
+def test_all_runs_are_tested_and_their_seeds_compared(tmp_path, capsys):
+  data = write_data(tmp_path / 'data', 'summarization', sizes=(12, 3, 5))
+  workdir = epath.Path(tmp_path / 'sweep')
+  assert main.main(_arguments(workdir, data, {'seed': '3,4', 'test': 'all'})) == 0
+  found = json.loads((workdir / 'sweep.json').read_text())
+  (seeds,) = found['test']
+  runs = [records.read_results(workdir / 'runs' / i) for i in ('0', '1')]
+  assert seeds['seeds'] == [3, 4]
+  losses = [run['test']['soft']['loss'] for run in runs]
+  assert seeds['figures']['loss']['mean'] == pytest.approx(np.mean(losses))
+  assert seeds['figures']['loss']['worst'] == max(losses)
+  assert losses[0] != losses[1]
+  assert runs[0]['test']['hard']['loss'] == runs[1]['test']['hard']['loss']
+  best = records.read_results(workdir / 'best')
+  assert best['test'] == runs[found['best']]['test']
+  texts = [
+    [
+      row['prediction']
+      for row in records.read_predictions(workdir / 'runs' / i, 'soft')
+    ]
+    for i in ('0', '1')
+  ]
+  same = [x == y for x, y in zip(*texts, strict=True)]
+  assert seeds['agreement'] == pytest.approx(np.mean(same))
+  assert f'at worst {max(losses):.4f}' in capsys.readouterr().out
 
 
 def test_the_best_is_a_workdir_like_any_other(finished, tmp_path):

@@ -78,6 +78,14 @@ class Table(Sequence):
       return Table(self._columns[index])
     return Row(self._columns, self._indices[index])
 
+  def retokenised(self, source_ids, target_ids):
+    """Returns the same rows with other ids."""
+    columns = self._columns
+    for name, ids in (('source_ids', source_ids), ('target_ids', target_ids)):
+      place = columns.schema.get_field_index(name)
+      columns = columns.set_column(place, name, tokens.id_lists(ids))
+    return Table(columns)
+
   @functools.cached_property
   def lengths(self):
     """The tokens of each row's source and target, [E, 2]."""

@@ -15,6 +15,7 @@ from jaxprompt.devices import devices
 from jaxprompt.infer import labels as labels_lib
 from jaxprompt.tasks import metrics
 from jaxprompt.tasks import statistics as statistics_lib
+from jaxprompt.tasks import template as template_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,26 +24,23 @@ class Evaluator:
 
   Attributes:
     task: `tasks.Task`.
-    tokenizer: turns output ids into text.
-    end_ids: the ids that end an output.
+    template: `template.Template`.
     layout: of the devices.
     params: the frozen weights, placed.
     row_losses: spread (params, Placement, Batch) -> nats [B], tokens [B].
     generate: spread (params, Placement, (ids [B, T], mask [B, T])) -> ids [B, new].
-    labels: `labels.Labels` of a classification, or None.
-    score: spread, of the same to the labels' log-likelihoods [B, L].
+    score: of a classification, spread (params, (Placement, labels' arrays), the same)
+      -> the labels' log-likelihoods [B, L].
     batch_size: B, over all devices.
     progress: wraps the list of batches, given a label, to show how far it is.
   """
 
   task: object
-  tokenizer: object
-  end_ids: tuple[int, ...]
+  template: object
   layout: devices.Layout
   params: dict
   row_losses: Callable
   generate: Callable
-  labels: labels_lib.Labels | None
   score: Callable
   batch_size: int
   progress: Callable[[list, str], Iterable]
@@ -55,12 +53,14 @@ class Evaluation:
   Attributes:
     statistics: by metric, `loss` first.
     predictions: E texts.
-    scores: the log-likelihoods of a classification's labels, [E, L]; None of others.
-    confusion: how often each label was predicted for each gold one, [L, L]; likewise.
+    labels: `labels.Labels` of a classification; None of others, as what follows.
+    scores: their log-likelihoods, [E, L].
+    confusion: how often each was predicted for each gold one, [L, L].
   """
 
   statistics: dict[str, statistics_lib.Statistics]
   predictions: list[str]
+  labels: labels_lib.Labels | None = None
   scores: np.ndarray | None = None
   confusion: np.ndarray | None = None
 
@@ -79,15 +79,37 @@ class Evaluation:
       dict(zip(self.statistics, row, strict=True)) for row in zip(*figures, strict=True)
     ]
 
+  def described_labels(self):
+    """Returns for each row what its predictions' line says of the labels, a dict."""
+    if self.labels is None:
+      return [{} for _ in self.predictions]
+    return [
+      {'labels': labels_lib.described(self.labels, scores)} for scores in self.scores
+    ]
 
-def evaluate(evaluator, arm, rows, label):
-  """Measures an arm's loss and generated text.
+
+def pooled(draws):
+  """Returns one `Evaluation` of the same rows measured several times.
+
+  Args:
+    draws: the `Evaluation` of each time, whose texts are those of the first.
+  """
+  statistics = {
+    name: statistics_lib.pooled([each.statistics[name] for each in draws])
+    for name in draws[0].statistics
+  }
+  return dataclasses.replace(draws[0], statistics=statistics)
+
+
+def evaluate(evaluator, arm, rows, label, target_lead=template_lib.SPACE):
+  """Measures an arm's loss, and its generated text or the likeliest label.
 
   Args:
     evaluator: `Evaluator`.
     arm: a `placement.Placement`.
     rows: `rows_lib.Table` of E rows.
     label: what progress is shown as.
+    target_lead: what the targets of the rows begin with.
 
   Returns:
     `Evaluation`.
@@ -98,15 +120,16 @@ def evaluate(evaluator, arm, rows, label):
       f'the loss of {label} is {np.sum(nats)}: the model computes numbers that are not '
       'finite; lower train.learning_rate if it is trained, or use model.dtype float32'
     )
-  scores, confusion = None, None
-  if evaluator.labels:
-    scores = label_scores(evaluator, arm, rows, label)  # [E, L]
+  labels, scores, confusion = None, None, None
+  if evaluator.task.labels:
+    labels = labels_lib.tokenise(evaluator.template, evaluator.task.labels, target_lead)
+    scores = label_scores(evaluator, arm, labels, rows, label)  # [E, L]
     best = scores.argmax(axis=1)
-    predictions = [evaluator.labels.texts[i] for i in best]
-    found = [evaluator.labels.tokens(i) for i in best]
+    predictions = [labels.texts[i] for i in best]
+    found = [labels.tokens(i) for i in best]
   else:
     found = generate(evaluator, arm, rows, label)
-    predictions = [text(evaluator.tokenizer, ids) for ids in found]
+    predictions = [text(evaluator.template.tokenizer, ids) for ids in found]
   outputs = metrics.Outputs(
     predictions=predictions,
     references=[row.references for row in rows],
@@ -114,7 +137,7 @@ def evaluate(evaluator, arm, rows, label):
     target_ids=[row.target_ids[:-1].tolist() for row in rows],  # without the end
     labels=evaluator.task.labels,
   )
-  if evaluator.labels:
+  if labels:
     _, confusion = metrics.confusion(outputs)
   return Evaluation(
     {
@@ -122,6 +145,7 @@ def evaluate(evaluator, arm, rows, label):
       **evaluator.task.measure(outputs),
     },
     predictions,
+    labels,
     scores,
     confusion,
   )
@@ -133,7 +157,7 @@ def losses(evaluator, arm, rows, label):
     rows,
     evaluator.layout,
     batch_size=evaluator.batch_size,
-    pad_id=evaluator.tokenizer.eos_token_id,
+    pad_id=evaluator.template.end_id,
     apart=arm.splits_rows,
   )
   nats, counts = np.zeros(len(rows)), np.zeros(len(rows))
@@ -148,13 +172,16 @@ def generate(evaluator, arm, rows, label):
   """Returns each row's output ids, up to and without the end of text."""
   return until_end(
     _by_source(evaluator, evaluator.generate, arm, rows, f'{label} text'),
-    evaluator.end_ids,
+    evaluator.template.end_ids,
   )
 
 
-def label_scores(evaluator, arm, rows, label):
-  """Returns the labels' log-likelihoods for each row, [E, L]."""
-  return np.stack(_by_source(evaluator, evaluator.score, arm, rows, f'{label} labels'))
+def label_scores(evaluator, arm, labels, rows, label):
+  """Returns the log-likelihoods of `labels.Labels` for each row, [E, L]."""
+  asked = arm, labels.arrays
+  return np.stack(
+    _by_source(evaluator, evaluator.score, asked, rows, f'{label} labels')
+  )
 
 
 def _by_source(evaluator, program, arm, rows, label):
@@ -191,7 +218,7 @@ def in_batches(evaluator, run, sources, shapes, label):
     own = layout.share(indices, batch_size)
     chosen = [sources[i] for i in own]
     size = len(layout.own(batch_size))
-    tokens = collate.pad(chosen, length, size, evaluator.tokenizer.eos_token_id)
+    tokens = collate.pad(chosen, length, size, evaluator.template.end_id)
     outputs = jax.device_get(run(own, tokens))
     for i, output in zip(indices, outputs, strict=False):  # without the padding rows
       found[i] = output

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxprompt.data import collate
 from jaxprompt.prompts import model
+from jaxprompt.tasks import template as template_lib
 
 
 class Labels(NamedTuple):
@@ -27,44 +28,55 @@ class Labels(NamedTuple):
   input_ids: np.ndarray  # [L, N] int32
   mask: np.ndarray  # [L, N] bool
 
+  @property
+  def arrays(self):
+    return self.input_ids, self.mask
+
   def tokens(self, i):
     """Returns the ids of label i without the end of text."""
     return self.input_ids[i][self.mask[i]][:-1].tolist()
 
 
-def tokenise(template, texts):
-  """Returns the `Labels` of texts, by a `template.Template`."""
-  ids = [template.target(text, None)[1] for text in texts]
-  longest = max(map(len, ids))
-  return Labels(tuple(texts), *collate.pad(ids, longest, len(ids), template.end_id))
+def tokenise(template, texts, lead=template_lib.SPACE):
+  """Returns the `Labels` of texts, by a `template.Template`; `lead` begins a target."""
+  ids = [template.target(text, None, lead=lead)[1] for text in texts]
+  padded = collate.pad(ids, max(map(len, ids)), len(ids), template.end_id)
+  return Labels(tuple(texts), *padded)
 
 
-def log_likelihoods(
-  lm, labels, params, placement, input_ids, attention_mask, calibrate=None
-):
-  """Scores every label after every row's source.
+CALIBRATIONS = ('none', 'content_free')
+
+
+def program(lm, template, calibration):
+  """Returns a function that scores every label after every row's source.
+
+  The labels' log-likelihoods are calibrated by those that they have after a source
+  without content: Zhao et al. 2021, "Calibrate Before Use" (arXiv:2102.09690).
 
   Args:
     lm: `lm.model.LanguageModel`.
-    labels: `Labels`.
-    params: the frozen weights.
-    placement: `placement.Placement`, shared or of each row.
-    input_ids, attention_mask: of the sources, [B, T], padded on either side.
-    calibrate: ids of a source without content, [C], whose scores are taken off; or
-      None. Zhao et al. 2021, "Calibrate Before Use" (arXiv:2102.09690).
+    template: `template.Template`.
+    calibration: one of `CALIBRATIONS`.
 
   Returns:
-    Sums over the labels' tokens, [B, L] float32, in nats.
+    (params, (`placement.Placement`, `Labels.arrays`), (ids [B, T], mask [B, T])) ->
+    sums over the labels' tokens in nats, [B, L] float32. Sources may be padded on
+    either side.
   """
-  own = (lm, labels, params, placement)
-  found = _sums(*own, input_ids, attention_mask)
-  if calibrate is None:
-    return found
-  empty = jnp.broadcast_to(jnp.asarray(calibrate), (len(input_ids), len(calibrate)))
-  return found - _sums(*own, empty, jnp.ones(empty.shape, bool))
+  empty = jnp.asarray(template.empty_source)
+
+  def run(params, asked, rows):
+    placement, labels = asked
+    found = _sums(lm, params, placement, labels, *rows)
+    if calibration == 'none':
+      return found
+    ids = jnp.broadcast_to(empty, (len(found), len(empty)))
+    return found - _sums(lm, params, placement, labels, ids, jnp.ones(ids.shape, bool))
+
+  return run
 
 
-def _sums(lm, labels, params, placement, input_ids, attention_mask):
+def _sums(lm, params, placement, labels, input_ids, attention_mask):
   last, context = model.prompted_source(
     lm, params, placement, input_ids, attention_mask
   )
@@ -80,8 +92,7 @@ def _sums(lm, labels, params, placement, input_ids, attention_mask):
     return -jnp.sum(nats * mask, axis=1)
 
   # One after the other: the cache of the sources is not copied for each.
-  sums = jax.lax.map(one, (jnp.asarray(labels.input_ids), jnp.asarray(labels.mask)))
-  return sums.T  # [B, L]
+  return jax.lax.map(one, tuple(map(jnp.asarray, labels))).T  # [B, L]
 
 
 def probabilities(scores):
@@ -113,24 +124,3 @@ def described(labels, scores):
       labels.texts, scores, tokens, probabilities(scores), strict=True
     )
   }
-
-
-CALIBRATIONS = ('none', 'content_free')
-
-
-def program(lm, template, texts, calibration):
-  """Returns (params, placement, (ids, mask)) -> scores [B, L]; see `log_likelihoods`.
-
-  Args:
-    lm: `lm.model.LanguageModel`.
-    template: `template.Template`.
-    texts: of the labels.
-    calibration: one of `CALIBRATIONS`.
-  """
-  labels = tokenise(template, texts)
-  calibrate = template.empty_source if calibration == 'content_free' else None
-
-  def run(params, placement, rows):
-    return log_likelihoods(lm, labels, params, placement, *rows, calibrate=calibrate)
-
-  return run

@@ -207,13 +207,12 @@ class _Answerer:
 
   def _classify(self, settings):
     template = self._experiment.template
-    score = labels.program(
-      self._experiment.lm, template, settings.labels, settings.calibration
-    )
+    score = labels.program(self._experiment.lm, template, settings.calibration)
+    own = labels.tokenise(template, settings.labels)
 
     def answer(params, placement, limits, seeds, ids, mask):
       del limits, seeds
-      return score(params, placement, (ids, mask))
+      return score(params, (placement, own.arrays), (ids, mask))
 
     return answer
 

@@ -1,34 +1,13 @@
 """report.html: what a workdir's files tell of one run, finished or not, on one page."""
 
-import dataclasses
-
 from jaxprompt.report import charts
 from jaxprompt.report import page
+from jaxprompt.report import words
 from jaxprompt.runs import records
 from jaxprompt.runs import results as results_lib
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.tasks import metrics as metrics_lib
-from jaxprompt.tasks import statistics
 from jaxprompt.train import epochs as epochs_lib
-
-ARM_TITLES = {
-  'none': 'no prompt',
-  'hard': 'the hard prompt',
-  'soft': 'the soft prompt',
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-  """How the soft prompt stands to another arm in one figure."""
-
-  figure: str
-  other: str  # the other arm's name
-  better: bool | None  # whether the soft prompt is; None if they are the same
-  soft: float
-  against: float  # the other arm's figure
-  soft_interval: tuple[float, float]  # 95%, over rows
-  other_interval: tuple[float, float]
 
 
 def write(workdir):
@@ -45,14 +24,15 @@ def write(workdir):
   """
   stored = records.read_config(workdir)
   path = workdir / 'report.html'
-  workdir_lib.write(path, render(stored, *_read(workdir), name=workdir.name))
+  found = _read(workdir, stored['config']['arms'])
+  workdir_lib.write(path, render(stored, *found, name=workdir.name))
   return path
 
 
-def _read(workdir):
+def _read(workdir, names):
   """Returns results (or None), the metrics' lines, and {arm: rows} of those written."""
   predictions = {}
-  for arm in results_lib.ARMS:
+  for arm in names:
     rows = records.read_predictions(workdir, arm)
     if rows:
       predictions[arm] = rows
@@ -92,14 +72,16 @@ def render(stored, results, metrics, predictions, *, name):
     epochs=epochs,
     validated=_validated(epochs),
     best=best,
-    arms=results_lib.ARMS,
-    arm_titles=ARM_TITLES,
-    headline=results and headline(results['test']),
-    findings=results and findings(results['test'], figures[1]),
+    arms=stored['config']['arms'],
+    headline=results and words.headline(results),
+    findings=results and words.findings(results, figures[1]),
+    standings=results and _standings(results, figures),
     figures=figures,
+    spreads=results and any('spread' in each for each in results['test'].values()),
     bars=results and _bars(results['test'], figures),
+    costs=results and [(f, _costs(results, f)) for f in ('loss', figures[1])],
     curves=_curves(metrics, epochs, best),
-    rows=_rows(figures[1:], predictions),
+    rows=_rows(results, stored['config']['arms'], predictions),
   )
 
 
@@ -111,73 +93,41 @@ def _validated(epochs):
   ]
 
 
-def verdict(test, figure, other):
-  """Compares the soft prompt with another arm.
+def _standings(results, figures):
+  """Returns [(other arm, [(difference, interval, 'better' or ...) by figure])]."""
 
-  Args:
-    test: as in results.json.
-    figure: `loss` or a metric.
-    other: an arm.
-  """
-  soft, against = test['soft'][figure], test[other][figure]
-  intervals = [tuple(test[arm]['ci95'][figure]) for arm in ('soft', other)]
-  better = (soft < against) == metrics_lib.of(figure).lower_is_better
-  return Verdict(
-    figure,
-    other,
-    None if soft == against else better,
-    soft,
-    against,
-    *intervals,
+  def cell(figure, other):
+    found = results_lib.difference(results, figure, 'soft', other)
+    verdict = results_lib.VERDICTS[found['better']]
+    return words.signed(found['difference']), words.interval(found['ci95']), verdict
+
+  others = [name for name in results['test'] if name != 'soft']
+  return [(other, [cell(figure, other) for figure in figures]) for other in others]
+
+
+def _costs(results, figure):
+  """Returns the chart of an arm's figure by the tokens that it adds to a query."""
+
+  def point(name, entry):
+    tokens = results['tuning'][name]['tokens']
+    return charts.Point(tokens, entry[figure], *entry['ci95'][figure])
+
+  return charts.lines(
+    [
+      charts.Series(name, [point(name, entry)], dots=True)
+      for name, entry in results['test'].items()
+    ],
+    x_label="tokens that a query has beyond the bare source's",
+    y_label=metrics_lib.of(figure).description,
   )
-
-
-def headline(test):
-  """Says in a few words which arm has the lowest loss."""
-  order = sorted(results_lib.ARMS, key=lambda arm: test[arm]['loss'])
-  best, second = order[:2]
-  if test[best]['loss'] == test[second]['loss']:
-    return 'No arm is ahead: the lowest test loss is shared'
-  return f'{ARM_TITLES[best].capitalize()} has the lowest test loss'
-
-
-def findings(test, metric):
-  """Says in sentences how the soft prompt compares, in the loss and a metric."""
-  rows = test['soft']['examples']
-  return [
-    sentence(verdict(test, figure, other), rows)
-    for figure, other in (('loss', 'hard'), ('loss', 'none'), (metric, 'hard'))
-  ]
-
-
-def sentence(found, rows):
-  """Says one `Verdict` over a number of test rows.
-
-  The arms have the same rows, so that nothing follows from whether their intervals
-  overlap, and nothing is concluded from it.
-  """
-  what = 'test loss' if found.figure == 'loss' else metrics_lib.of(found.figure).title
-  unit = ' nats per token' if found.figure == 'loss' else ''
-  soft = f'{page.number(found.soft)} {_interval(found.soft_interval)}{unit}'
-  start, other = f"The soft prompt's {what} is {soft}", ARM_TITLES[found.other]
-  if found.better is None:
-    return f'{start}, the same as with {other}.'
-  by = page.number(abs(found.soft - found.against))
-  side = 'better' if found.better else 'worse'
-  against = f'{page.number(found.against)} {_interval(found.other_interval)}'
-  return f'{start}, {by} {side} than with {other} ({against}), on {rows:,} test rows.'
-
-
-def _interval(ends):
-  return '[' + ', '.join(map(page.number, ends)) + ']'
 
 
 def _bars(test, figures):
   """Returns {figure: the arms' bars}."""
   return {
     figure: charts.bars(
-      {arm: test[arm][figure] for arm in results_lib.ARMS},
-      {arm: test[arm]['ci95'][figure] for arm in results_lib.ARMS},
+      {arm: entry[figure] for arm, entry in test.items()},
+      {arm: entry['ci95'][figure] for arm, entry in test.items()},
     )
     for figure in figures
   }
@@ -209,21 +159,25 @@ def _curves(metrics, epochs, best):
   return [(title, lines) for title, lines in found.items() if lines]
 
 
-def _rows(metrics, predictions):
-  """Returns what the page's script shows of the test rows, or None without them."""
-  if predictions.keys() != set(results_lib.ARMS):
+def _rows(results, names, predictions):
+  """Returns what the page's script shows of the test rows, or None without them.
+
+  Args:
+    results: that of results.json, or None.
+    names: of the arms.
+    predictions: {arm: the objects of its predictions, in order}.
+  """
+  if predictions.keys() != set(names):
     return None
-  arms = [predictions[arm] for arm in results_lib.ARMS]
-  scores = [_scores(metrics, rows) for rows in arms]
-  names = list(scores[0][0])
+  by_arm = [predictions[arm] for arm in names]
+  scores = [[row['scores'] for row in rows] for rows in by_arm]
+  figures = list(scores[0][0])
   return {
-    'arms': results_lib.ARMS,
+    'arms': names,
+    'other': results and results_lib.best_other(results, 'loss'),
     'figures': [
-      {
-        'title': metrics_lib.of(name).title,
-        'lower': metrics_lib.of(name).lower_is_better,
-      }
-      for name in names
+      {'title': metric.title, 'lower': metric.lower_is_better}
+      for metric in map(metrics_lib.of, figures)
     ],
     'rows': [
       {
@@ -231,27 +185,10 @@ def _rows(metrics, predictions):
         'source': row[0]['source'],
         'target': row[0]['target'],
         'predictions': [arm['prediction'] for arm in row],
-        'scores': [[round(arm[name], 4) for name in names] for arm in row_scores],
+        'scores': [[round(arm[name], 4) for name in figures] for arm in row_scores],
       }
       for row, row_scores in zip(
-        zip(*arms, strict=True), zip(*scores, strict=True), strict=True
+        zip(*by_arm, strict=True), zip(*scores, strict=True), strict=True
       )
     ],
   }
-
-
-def _scores(metrics, rows):
-  """Returns {figure: value} of each row; what the file lacks comes from its texts."""
-  if 'scores' in rows[0]:
-    return [row['scores'] for row in rows]
-  outputs = metrics_lib.Outputs(
-    [row['prediction'] for row in rows], [[row['target']] for row in rows]
-  )
-  of_texts = [name for name in metrics if name != 'token_match']
-  columns = [
-    statistics.row_figures(metrics_lib.METRICS[name].measure(outputs))
-    for name in of_texts
-  ]
-  return [
-    dict(zip(of_texts, values, strict=True)) for values in zip(*columns, strict=True)
-  ]

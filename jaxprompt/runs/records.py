@@ -9,13 +9,19 @@ import logging
 from jaxprompt import config as config_lib
 from jaxprompt import errors
 from jaxprompt.data import sources
-from jaxprompt.runs import results as results_lib
 from jaxprompt.runs import workdir as workdir_lib
 
 log = logging.getLogger(__name__)
 
 _NUMBER = (int, float)
 _CONFIG = {'config': dict, 'versions': dict, 'devices': list}
+_DIFFERENCE = {
+  'figure': str,
+  'arm': str,
+  'other': str,
+  'difference': _NUMBER,
+  'ci95': [_NUMBER],
+}
 _SWEEP = {
   'task': str,
   'model': str,
@@ -77,14 +83,16 @@ def read_results(workdir):
   found = workdir_lib.read_json(path)
   if found is None:
     return None
-  _check(path, found, {'task': str})
+  tested = found.get('test') if isinstance(found, dict) else None
+  arms = ['soft', *(tested if isinstance(tested, dict) else ())]
   arm = {'loss': _NUMBER, 'examples': int, 'perplexity': _NUMBER, 'ci95': dict}
   shape = {
+    'task': str,
     'model': str,
     'epochs': [dict],
     'best_epoch': int,
     'prompt': {'length': int, 'parameters': int},
-    'test': dict.fromkeys(results_lib.ARMS, arm),
+    'test': dict.fromkeys(arms, arm),
   }
   _check(path, found, shape)
   figures = figures_of(found)
@@ -92,7 +100,13 @@ def read_results(workdir):
     **dict.fromkeys(figures, _NUMBER),
     'ci95': {figure: [_NUMBER] for figure in figures},
   }
-  _check(path, found, {'test': dict.fromkeys(results_lib.ARMS, arm)})
+  _check(path, found, {'test': dict.fromkeys(arms, arm)})
+  if 'differences' not in found:
+    raise errors.UserError(
+      f'{path} is of a release that did not compare the arms row by row; measure them '
+      'again: --mode=eval'
+    )
+  _check(path, found, {'differences': [_DIFFERENCE], 'tuning': dict})
   return found
 
 
@@ -128,7 +142,7 @@ def read_predictions(workdir, arm):
   path = workdir / 'predictions' / f'{arm}.jsonl'
   rows = workdir_lib.read_jsonl(path)
   texts = dict.fromkeys(('id', 'source', 'target', 'prediction'), str)
-  _check(path, rows, [texts])
+  _check(path, rows, [{**texts, 'scores': dict}])
   return rows
 
 

@@ -18,6 +18,7 @@ from jaxprompt.infer import evaluate
 from jaxprompt.infer import labels as labels_lib
 from jaxprompt.lm import loading
 from jaxprompt.lm import model as lm_model
+from jaxprompt.prompts import arms
 from jaxprompt.tasks import tasks
 from jaxprompt.tasks import template as template_lib
 from jaxprompt.train import steps
@@ -38,6 +39,7 @@ class Experiment:
   evaluator: evaluate.Evaluator
   fingerprints: dict[str, str]  # of the model, see `loading.Model`, and of the splits
   splits: dict[str, rows_lib.Rows] = dataclasses.field(default_factory=dict)
+  wordings: dict[str, list[arms.Wording]] = dataclasses.field(default_factory=dict)
 
 
 def build(config, layout, progress):
@@ -79,13 +81,59 @@ def build(config, layout, progress):
     )
   fingerprints = {split: rows.fingerprint for split, rows in splits.items()}
   return dataclasses.replace(
-    experiment, splits=splits, fingerprints=experiment.fingerprints | fingerprints
+    experiment,
+    splits=splits,
+    fingerprints=experiment.fingerprints | fingerprints,
+    wordings=_wordings(experiment, splits),
   )
 
 
 def _sampled(split, size, data):
   """Returns the split, or `size` rows of it that `data.sample` draws."""
   return sources.sample(split, size, data.seed) if data.sample == 'random' else split
+
+
+def _wordings(experiment, splits):
+  """Returns the `arms.Wording`s of each written arm.
+
+  Raises:
+    UserError: for an arm that the model cannot have, or has no positions for.
+  """
+  config, template = experiment.config, experiment.template
+  positions = experiment.lm.spec.max_positions
+  rows = [*splits['validation'].rows, *splits['test'].rows]
+
+  def longest(source_ids, target_ids):
+    answers = (max(len(ids), config.eval.max_new_tokens) for ids in target_ids)
+    pairs = zip(source_ids, answers, strict=True)
+    return len(template.start_ids) + max(len(ids) + answer for ids, answer in pairs)
+
+  bare = arms.reworded(arms.Wording(arms.SOURCE), template, rows)
+  given = arms.Given(
+    template=template,
+    examples=splits['train'].rows,
+    hard_prompt=config.hard_prompt,
+    hard_prompts=config.hard_prompts,
+    shots=config.few_shot.examples,
+    draws=config.few_shot.draws,
+    room=positions - longest(*bare),
+  )
+  found = {
+    name: arms.ARMS[name].wordings(given)
+    for name in config.arms
+    if arms.ARMS[name].wordings
+  }
+  for name, wordings in found.items():
+    for wording in wordings:
+      own = bare if wording.after is None else arms.reworded(wording, template, rows)
+      total = len(wording.before) + longest(*own)
+      if total > positions:
+        raise errors.UserError(
+          f'the arm {name} with {wording.text!r:.80} makes a row of {total} tokens, '
+          f'answer and all; model.path {config.model.path!r} has {positions} '
+          'positions: shorten the text, or lower data.max_source_tokens'
+        )
+  return found
 
 
 def build_model(config, layout, progress):
@@ -108,21 +156,14 @@ def build_model(config, layout, progress):
   def generate(params, arm, rows):
     return decode.generate(lm, params, arm, *rows, options)
 
-  labels, score = None, None
-  if task.labels:
-    labels = labels_lib.tokenise(template, task.labels)
-    score = labels_lib.program(lm, template, task.labels, config.eval.calibration)
-    score = layout.gather(score)
   evaluator = evaluate.Evaluator(
     task=task,
-    tokenizer=tokenizer,
-    end_ids=lm.end_ids,
+    template=template,
     layout=layout,
     params=params,
     row_losses=layout.gather(functools.partial(steps.row_losses, lm)),
     generate=layout.gather(generate),
-    labels=labels,
-    score=score,
+    score=layout.gather(labels_lib.program(lm, template, config.eval.calibration)),
     batch_size=layout.round_up(config.eval.batch_size),
     progress=progress,
   )

@@ -42,6 +42,8 @@ class Task:
     name: for people.
     prompt_name: what the soft prompt is called.
     hard_prompt: the text of the hard arm.
+    hard_prompts: those of which the arm best_hard takes the best: texts, or templates
+      that hold {source}.
   """
 
   source: str
@@ -54,6 +56,7 @@ class Task:
   name: str = 'text'
   prompt_name: str = ''
   hard_prompt: str = ''
+  hard_prompts: tuple[str, ...] = ()
 
   def __post_init__(self):
     """Raises `UserError` for what cannot be used."""
@@ -189,6 +192,16 @@ TASKS = {
     metrics=('rougeL', 'rouge1', 'rouge2', 'rougeLsum', 'token_match'),
     prompt_name='[SUMMARIZE]',
     hard_prompt='Summarize the following content :',
+    hard_prompts=(
+      'Summarize the following content :',
+      '{source}\nTL;DR:',  # Radford et al. 2019, of GPT-2
+      '{source}\n\nTL;DR:',
+      '{source}\nIn summary,',
+      'Article: {source}\nSummary:',
+      '{source}\n\nSummarize the above article in one sentence:',  # of P3 and FLAN
+      'Write a short summary of this text.\n\n{source}\n\nSummary:',
+      'Document:\n{source}\n\nThe main point of the document is that',
+    ),
   ),
   'qa': Task(
     name='qa',
@@ -199,6 +212,17 @@ TASKS = {
     metrics=('squad_f1', 'squad_em', 'token_match'),
     prompt_name='[QUESTIONANSWERING]',
     hard_prompt='Answer the Following Question',
+    hard_prompts=(
+      'Answer the Following Question',
+      '{source}\nAnswer:',
+      '{source}\nA:',  # Radford et al. 2019, of GPT-2
+      'Passage: {source}\nAnswer:',
+      'Read the passage and answer the question with a few of its words.\n\n{source}'
+      '\nAnswer:',
+      'Context: {source}\nThe answer, in a few words, is:',
+      '{source}\nThe answer to the question is',
+      'Extract the answer to the question from the text.\n\n{source}\n\nAnswer:',
+    ),
   ),
   'translation': Task(
     name='translation',
@@ -207,6 +231,16 @@ TASKS = {
     metrics=('bleu', 'chrf', 'token_match'),
     prompt_name='[TRANSLATION]',
     hard_prompt='Translate the following sentence from english to german :',
+    hard_prompts=(
+      'Translate the following sentence from english to german :',
+      'English: {source}\nGerman:',  # Brown et al. 2020, Vilar et al. 2022
+      '{source} =',  # Radford et al. 2019, of GPT-2
+      'English: {source}\nDeutsch:',
+      'Translate English to German: {source}\nGerman:',  # Raffel et al. 2020
+      'Translate this from English to German:\nEnglish: {source}\nGerman:',
+      'Q: What is the German translation of "{source}"?\nA:',  # of GPT-3's examples
+      'The English sentence "{source}" in German is:',
+    ),
   ),
 }
 

@@ -13,7 +13,8 @@ import pathlib
 
 from jaxprompt import errors
 
-_NEWLINE, _SPACE = '\n', ' '
+SPACE = ' '  # between newline and target, and after a text in front
+_NEWLINE = '\n'
 
 
 def encode(tokenizer, text):
@@ -94,9 +95,16 @@ class Template:
       for part, ids in zip(parts, known, strict=True)
     ]
 
+  def inside(self, text):
+    """Returns the ids of a text that goes on after another one, whatever that is."""
+    whole = encode(self.tokenizer, 'a' + text)[0]
+    if whole[: len(self._letter)] == self._letter:
+      return whole[len(self._letter) :]
+    return encode(self.tokenizer, text)[0]
+
   def targets(self, texts, limit):
     """Tokenises many targets; as `sources`."""
-    known = encode_many(self.tokenizer, [_NEWLINE + _SPACE + text for text in texts])
+    known = encode_many(self.tokenizer, [_NEWLINE + SPACE + text for text in texts])
     return [
       _or_error(self.target, text, limit, ids)
       for text, ids in zip(texts, known, strict=True)
@@ -124,20 +132,21 @@ class Template:
       raise errors.RowError(f'{(text + after)!r:.60} is no token to the tokenizer')
     return text, ids
 
-  def target(self, text, limit, ids=None):
+  def target(self, text, limit, ids=None, lead=SPACE):
     """Tokenises a space and a target, the end of text included; cut as a source.
 
     Args:
       text: the target.
       limit: tokens, without the end of text; None = it is not cut.
       ids: of the target after a newline and a space, if they are known.
+      lead: what it begins with, if it is not a space.
     """
     extra = len(self._newline)
-    cut, ids = self._fit((_NEWLINE + _SPACE, text, ''), limit, extra, ids)
+    cut, ids = self._fit((_NEWLINE + lead, text, ''), limit, extra, ids)
     if ids[:extra] == self._newline:
       text, ids = cut, ids[extra:]
     else:  # the newline is one token with what follows
-      text, ids = self._fit((_SPACE, text, ''), limit, 0)
+      text, ids = self._fit((lead, text, ''), limit, 0)
     if not ids:
       raise errors.RowError(f'{text!r:.60} is no token to the tokenizer')
     return text, [*ids, self.end_id]
@@ -147,7 +156,7 @@ class Template:
     whole, alone = encode(self.tokenizer, f'{text} a')[0], self._letter
     if whole[-len(alone) :] == alone:  # a source brings the space as its own piece
       return whole[: -len(alone)]
-    return encode(self.tokenizer, text + _SPACE)[0]
+    return encode(self.tokenizer, text + SPACE)[0]
 
   def _fit(self, parts, limit, extra, ids=None):
     """Cuts a text at its end until all is at most `limit + extra` tokens.

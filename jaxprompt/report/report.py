@@ -24,23 +24,18 @@ def write(workdir):
   """
   stored = records.read_config(workdir)
   path = workdir / 'report.html'
-  found = _read(workdir, stored['config']['arms'])
-  workdir_lib.write(path, render(stored, *found, name=workdir.name))
+  workdir_lib.write(path, render(stored, *_read(workdir), name=workdir.name))
   return path
 
 
-def _read(workdir, names):
-  """Returns results (or None), the metrics' lines, and {arm: rows} of those written."""
-  predictions = {}
-  for arm in names:
+def _read(workdir):
+  """Returns results (or None), the metrics' lines, and {arm: rows} of those tested."""
+  results, predictions = records.read_results(workdir), {}
+  for arm in results['test'] if results else ():
     rows = records.read_predictions(workdir, arm)
     if rows:
       predictions[arm] = rows
-  return (
-    records.read_results(workdir),
-    records.read_metrics(workdir),
-    predictions,
-  )
+  return results, records.read_metrics(workdir), predictions
 
 
 def render(stored, results, metrics, predictions, *, name):
@@ -60,6 +55,7 @@ def render(stored, results, metrics, predictions, *, name):
     best = next(line for line in epochs if line['epoch'] == best_epoch)
   task = stored['config']['task']
   figures = ['loss', *tasks.TASKS[task].metrics]
+  names = list(results['test']) if results else stored['config']['arms']
   return page.render(
     'report.html',
     name=name,
@@ -71,7 +67,7 @@ def render(stored, results, metrics, predictions, *, name):
     epochs=epochs,
     validated=_validated(epochs),
     best=best,
-    arms=stored['config']['arms'],
+    arms=names,
     headline=results and words.headline(results),
     findings=results and words.findings(results, figures[1]),
     standings=results and _standings(results, figures),
@@ -80,7 +76,7 @@ def render(stored, results, metrics, predictions, *, name):
     bars=results and _bars(results['test'], figures),
     costs=results and [(f, _costs(results, f)) for f in ('loss', figures[1])],
     curves=_curves(metrics, epochs, best),
-    rows=_rows(results, stored['config']['arms'], predictions),
+    rows=results and _rows(results, predictions),
   )
 
 
@@ -158,14 +154,14 @@ def _curves(metrics, epochs, best):
   return [(title, lines) for title, lines in found.items() if lines]
 
 
-def _rows(results, names, predictions):
+def _rows(results, predictions):
   """Returns what the page's script shows of the test rows, or None without them.
 
   Args:
-    results: that of results.json, or None.
-    names: of the arms.
+    results: that of results.json.
     predictions: {arm: the objects of its predictions, in order}.
   """
+  names = list(results['test'])
   if predictions.keys() != set(names):
     return None
   by_arm = [predictions[arm] for arm in names]
@@ -173,7 +169,7 @@ def _rows(results, names, predictions):
   figures = list(scores[0][0])
   return {
     'arms': names,
-    'other': results and results_lib.best_other(results, 'loss'),
+    'other': results_lib.best_other(results, 'loss'),
     'figures': [
       {'title': page.title(name), 'lower': page.lower_is_better(name)}
       for name in figures

@@ -161,15 +161,18 @@ def _rows(results, predictions):
     results: that of results.json.
     predictions: {arm: the objects of its predictions, in order}.
   """
-  names = list(results['test'])
-  if predictions.keys() != set(names):
+  if predictions.keys() != results['test'].keys():
     return None
+  other = results_lib.best_other(results, 'loss')
+  # First what is to be compared: a screen has no room for all.
+  first = [name for name in ('soft', other) if name]
+  names = [*first, *(name for name in results['test'] if name not in first)]
   by_arm = [predictions[arm] for arm in names]
   scores = [[row['scores'] for row in rows] for rows in by_arm]
   figures = list(scores[0][0])
   return {
     'arms': names,
-    'other': results_lib.best_other(results, 'loss'),
+    'other': other,
     'figures': [
       {'title': page.title(name), 'lower': page.lower_is_better(name)}
       for name in figures

@@ -47,8 +47,9 @@ from jaxprompt.train import writer
 
 log = logging.getLogger(__name__)
 
-# How a run goes on, not what it is; `records` knows where its parts may be.
-_FREE = frozenset({'parallel', 'train.context_cache_gb'})
+# How a run goes on, and what its prompt is compared with, not what it is; `records`
+# knows where its parts may be.
+_FREE = frozenset({'parallel', 'train.context_cache_gb', *run.COMPARED})
 _CACHE = pathlib.Path('~/.cache/jaxprompt/xla')
 
 

@@ -170,6 +170,25 @@ def test_a_report_that_cannot_be_written_leaves_the_run_finished(finished, capsy
   assert 'report.html cannot be written' in capsys.readouterr().out
 
 
+def test_a_trained_run_is_compared_with_other_arms_without_training(finished, tmp_path):
+  workdir, data = finished['qa']
+  copy = shutil.copytree(workdir, tmp_path / 'copy')
+  before = json.loads((copy / 'results.json').read_text())
+  assert main.main(arguments('qa', copy, data, 'arms=best_hard,soft')) == 0
+  after = json.loads((copy / 'results.json').read_text())
+  assert list(after['test']) == ['best_hard', 'soft']
+  assert after['test']['soft'] == before['test']['soft']
+  assert after['epochs'] == before['epochs']
+  assert len(after['tuning']['best_hard']['tried']) == 8
+  assert after['tuning']['soft']['steps'] == after['epochs'][-1]['step']
+  assert '>best_hard</th>' in (copy / 'report.html').read_text()
+  flags = [f'--workdir={copy}', '--mode=eval', '--config.arms=none,soft']
+  assert main.main(['jaxprompt', *flags]) == 0
+  again = json.loads((copy / 'results.json').read_text())
+  assert again['test']['soft'] == before['test']['soft']
+  assert again['test']['none'] == before['test']['none']
+
+
 def test_eval_measures_the_same_again(finished):
   workdir, data = finished['translation']
   before = json.loads((workdir / 'results.json').read_text())

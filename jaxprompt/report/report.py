@@ -24,23 +24,18 @@ def write(workdir):
   """
   stored = records.read_config(workdir)
   path = workdir / 'report.html'
-  found = _read(workdir, stored['config']['arms'])
-  workdir_lib.write(path, render(stored, *found, name=workdir.name))
+  workdir_lib.write(path, render(stored, *_read(workdir), name=workdir.name))
   return path
 
 
-def _read(workdir, names):
-  """Returns results (or None), the metrics' lines, and {arm: rows} of those written."""
-  predictions = {}
-  for arm in names:
+def _read(workdir):
+  """Returns results (or None), the metrics' lines, and {arm: rows} of those tested."""
+  results, predictions = records.read_results(workdir), {}
+  for arm in results['test'] if results else ():
     rows = records.read_predictions(workdir, arm)
     if rows:
       predictions[arm] = rows
-  return (
-    records.read_results(workdir),
-    records.read_metrics(workdir),
-    predictions,
-  )
+  return results, records.read_metrics(workdir), predictions
 
 
 def render(stored, results, metrics, predictions, *, name):
@@ -61,6 +56,7 @@ def render(stored, results, metrics, predictions, *, name):
   figures = ['loss', *stored['config']['metrics']]
   if results:
     figures = records.figures_of(results)
+  names = list(results['test']) if results else stored['config']['arms']
   return page.render(
     'report.html',
     name=name,
@@ -72,7 +68,7 @@ def render(stored, results, metrics, predictions, *, name):
     epochs=epochs,
     validated=_validated(epochs),
     best=best,
-    arms=stored['config']['arms'],
+    arms=names,
     headline=results and words.headline(results),
     findings=results and words.findings(results, figures[1]),
     standings=results and _standings(results, figures),
@@ -81,7 +77,7 @@ def render(stored, results, metrics, predictions, *, name):
     bars=results and _bars(results['test'], figures),
     costs=results and [(f, _costs(results, f)) for f in ('loss', figures[1])],
     curves=_curves(metrics, epochs, best),
-    rows=_rows(results, stored['config']['arms'], predictions),
+    rows=results and _rows(results, predictions),
   )
 
 
@@ -159,22 +155,25 @@ def _curves(metrics, epochs, best):
   return [(title, lines) for title, lines in found.items() if lines]
 
 
-def _rows(results, names, predictions):
+def _rows(results, predictions):
   """Returns what the page's script shows of the test rows, or None without them.
 
   Args:
-    results: that of results.json, or None.
-    names: of the arms.
+    results: that of results.json.
     predictions: {arm: the objects of its predictions, in order}.
   """
-  if predictions.keys() != set(names):
+  if predictions.keys() != results['test'].keys():
     return None
+  other = results_lib.best_other(results, 'loss')
+  # First what is to be compared: a screen has no room for all.
+  first = [name for name in ('soft', other) if name]
+  names = [*first, *(name for name in results['test'] if name not in first)]
   by_arm = [predictions[arm] for arm in names]
   scores = [[row['scores'] for row in rows] for rows in by_arm]
   figures = list(scores[0][0])
   return {
     'arms': names,
-    'other': results and results_lib.best_other(results, 'loss'),
+    'other': other,
     'figures': [
       {'title': metric.title, 'lower': metric.lower_is_better}
       for metric in map(metrics_lib.of, figures)

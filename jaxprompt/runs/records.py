@@ -106,7 +106,7 @@ def read_results(workdir):
       f'{path} is of a release that did not compare the arms row by row; measure them '
       'again: --mode=eval'
     )
-  _check(path, found, {'differences': [_DIFFERENCE], 'tuning': dict})
+  _check(path, found, {'differences': [_DIFFERENCE], 'tuning': dict, 'config': dict})
   return found
 
 

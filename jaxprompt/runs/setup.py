@@ -58,17 +58,7 @@ def build(config, layout, progress):
   raw = sources.read(path, config.data.subset, seed=config.data.seed)
   experiment = build_model(config, layout, progress)
   splits = {
-    split: rows_lib.load(
-      experiment.template,
-      experiment.task,
-      _sampled(raw.pop(split), config.data[f'{split}_size'], config.data),
-      size=config.data[f'{split}_size'],
-      max_source_tokens=config.data.max_source_tokens,
-      max_target_tokens=config.data.max_target_tokens,
-      skip=config.data.bad_rows == 'skip',
-      progress=functools.partial(progress, label=f'{split} tokens'),
-    )
-    for split in sources.SPLITS
+    split: _load_rows(experiment, split, raw.pop(split)) for split in sources.SPLITS
   }
   for split, rows in splits.items():
     log.info(
@@ -88,9 +78,22 @@ def build(config, layout, progress):
   )
 
 
-def _sampled(split, size, data):
-  """Returns the split, or `size` rows of it that `data.sample` draws."""
-  return sources.sample(split, size, data.seed) if data.sample == 'random' else split
+def _load_rows(experiment, name, split):
+  """Returns the `rows_lib.Rows` that the config takes of a split of that name."""
+  data, progress = experiment.config.data, experiment.evaluator.progress
+  size = data[f'{name}_size']
+  if data.sample == 'random':
+    split = sources.sample(split, size, data.seed)
+  return rows_lib.load(
+    experiment.template,
+    experiment.task,
+    split,
+    size=size,
+    max_source_tokens=data.max_source_tokens,
+    max_target_tokens=data.max_target_tokens,
+    skip=data.bad_rows == 'skip',
+    progress=lambda parts: progress(parts, f'{name} tokens'),
+  )
 
 
 def _wordings(experiment, splits):

@@ -11,10 +11,10 @@ from playwright import sync_api
 from jaxprompt import errors
 from jaxprompt import main
 from jaxprompt.report import charts
-from jaxprompt.report import page as page_lib
 from jaxprompt.report import report
 from jaxprompt.report import words
 from jaxprompt.runs import workdir as workdir_lib
+from jaxprompt.tasks import metrics
 
 HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="hacked = 1">'
 
@@ -101,7 +101,7 @@ def test_the_page_holds_what_the_workdir_knows(tmp_path, task):
   ):
     assert text in page
   for figure in results['test']['soft']['ci95']:
-    assert f'aria-label="{page_lib.title(figure)}"' in page
+    assert f'aria-label="{metrics.of(figure).title}"' in page
   assert 'Nearest vocabulary tokens' not in page
 
 

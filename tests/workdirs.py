@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxprompt import config as config_lib
 from jaxprompt.runs import results as results_lib
+from jaxprompt.tasks import metrics
 from jaxprompt.tasks import tasks
 
 LOSSES = {'none': 3.4, 'hard': 2.9, 'soft': 2.1}
@@ -178,7 +179,7 @@ def write_run(
     'model': model,
     'model_parameters': parameters,
     **stored,
-    'signatures': tasks.TASKS[task].signatures(),
+    'signatures': metrics.signatures(names, [['a']]),
     'data': {split: {'rows': rows, **cut} for split in ('train', 'validation', 'test')},
     'prompt': {
       'name': config['prompt']['name'],

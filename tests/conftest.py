@@ -18,7 +18,12 @@ from jaxprompt.prompts import batch as batch_lib
 
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
 CHECKPOINT = FIXTURES / 'gpt2'
-FAMILIES = ('gpt2', 'llama')  # by their checkpoint in FIXTURES
+# By their checkpoint in FIXTURES. The first two are those of most tests: learned
+# positions, and rotary ones with heads that share keys and values.
+FAMILIES = (
+  *('gpt2', 'llama', 'llama3', 'gpt_neox', 'mistral', 'qwen2', 'qwen3', 'gemma'),
+  *('gemma2', 'gemma3_text', 'smollm3', 'phi3'),
+)
 # Of XLA, for the tests and the processes that they start: programs that run once need
 # not be fast. It is read when JAX first looks for devices.
 os.environ['XLA_FLAGS'] = ' '.join(
@@ -56,9 +61,13 @@ def gpt2():
   return _load('gpt2')
 
 
-@pytest.fixture(scope='session', params=FAMILIES)
+@pytest.fixture(scope='session', params=[*FAMILIES[:2], 'gemma3_text'])
 def frozen(request):
-  """The same of every family: the random Llama has 6 heads and 2 key-value heads."""
+  """The same of several families.
+
+  The Llama has 6 heads and 2 key-value heads, the Gemma 3 a window of 5 tokens in its
+  first block and none in its second.
+  """
   return _load(request.param)
 
 

@@ -12,9 +12,9 @@ import pytest
 import transformers
 
 from jaxprompt.devices import devices
-from jaxprompt.lm import gpt2
 from jaxprompt.lm import loading
 from jaxprompt.lm import model
+from jaxprompt.lm.families import gpt2
 from tools import step_traffic
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'benchmarks'
@@ -42,7 +42,8 @@ def peer(tmp_path):
 def compile_step(config, *, rows, tokens, targets, prompt):
   """Compiles a GPT-2's train step; returns its functions and the program."""
   layout = devices.layout('jit', -1, 1)
-  lm = model.LanguageModel(gpt2.spec_of(config), jnp.float32).on(layout.platform)
+  spec = gpt2.read_config('', config.to_diff_dict())
+  lm = model.LanguageModel(spec, jnp.float32).on(layout.platform)
   params = model.shapes(lm)
   sizes = {'rows': rows, 'prompt': prompt, 'tokens': tokens, 'targets': targets}
   return lm, step_traffic.compile_step(layout, lm, params, **sizes)

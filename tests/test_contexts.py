@@ -20,7 +20,7 @@ from jaxprompt.train import steps
 ROWS, SOURCE, TARGET = 4, 7, 5
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=FAMILIES[:2])
 def frozen_layout(request):
   lm, params, *_ = loading.load(str(FIXTURES / request.param), 'float32')
   layout = devices.layout('jit', -1, 1)

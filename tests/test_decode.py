@@ -27,7 +27,7 @@ def _log_probs(lm, params, soft_prompt, ids, mask):
   mask = jnp.concatenate([in_front, mask], axis=1)
   hidden, _ = model.hidden_states(lm, params, embeds, mask)
   last = jnp.sum(mask) - 1
-  return jax.nn.log_softmax(lm.logits(params, hidden[0, last]))
+  return jax.nn.log_softmax(lm.next_token_logits(params, hidden[0, last]))
 
 
 def _next_log_probs(lm, params, soft_prompt, ids):
@@ -126,7 +126,7 @@ class _MarkovModel:
   def step(self, params, embeds, position_ids, mask, cache, slot):
     return embeds, cache
 
-  def logits(self, params, hidden):
+  def next_token_logits(self, params, hidden):
     return hidden @ jnp.asarray(self.log_probs)
 
 

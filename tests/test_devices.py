@@ -23,9 +23,9 @@ from jaxprompt.data import rows as rows_lib
 from jaxprompt.devices import devices
 from jaxprompt.infer import decode
 from jaxprompt.infer import evaluate
-from jaxprompt.lm import gpt2 as gpt2_family
-from jaxprompt.lm import llama as llama_family
 from jaxprompt.lm import model as lm_model
+from jaxprompt.lm.families import gpt2 as gpt2_family
+from jaxprompt.lm.families import llama as llama_family
 from jaxprompt.prompts import placement
 from jaxprompt.train import optim
 from jaxprompt.train import steps
@@ -48,7 +48,7 @@ def _gpt2():
   config = transformers.GPT2Config(
     vocab_size=36, n_embd=16, n_layer=1, n_head=4, n_positions=48
   )
-  return lm_model.LanguageModel(gpt2_family.spec_of(config), np.float32)
+  return gpt2_family.read_config('', config.to_diff_dict())
 
 
 def _llama():
@@ -61,7 +61,7 @@ def _llama():
     num_key_value_heads=2,
     max_position_embeddings=48,
   )
-  return lm_model.LanguageModel(llama_family.spec_of(config), np.float32)
+  return llama_family.read_config('', config.to_diff_dict())
 
 
 # Four heads each. Four devices divide the vocabulary of one, and not the other's.
@@ -71,7 +71,7 @@ FAMILIES = {'gpt2': _gpt2, 'llama': _llama}
 @functools.cache
 def _model(family):
   """Returns a random model, with weights so large that its rows differ and end."""
-  lm = FAMILIES[family]()
+  lm = lm_model.LanguageModel(FAMILIES[family](), np.float32)
   rng = np.random.default_rng(1)
   return lm, jax.tree.map(
     lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32), lm_model.shapes(lm)

@@ -67,17 +67,18 @@ def test_the_tokenizers_end_of_text_may_be_one_of_several(folder):
       "rope_type 'yarn' and factor 4.0",
     ),
     (
-      {'rope_parameters': None, 'rope_scaling': {'type': 'linear', 'factor': 2.0}},
-      "has type 'linear' and factor 2.0 in config.json, which is not honoured here",
+      {'rope_parameters': None, 'rope_scaling': {'type': 'dynamic', 'factor': 2.0}},
+      "has type 'dynamic' and factor 2.0 in config.json, which is not honoured here",
     ),
     (
       {'rope_parameters': {'partial_rotary_factor': 0.5}},
       'has partial_rotary_factor 0.5',
     ),
     (
-      {'attention_bias': True, 'mlp_bias': True},
-      'attention_bias True and mlp_bias True in',
+      {'rope_parameters': {'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1}},
+      'lacks high_freq_factor and original_max_position_embeddings in config.json',
     ),
+    ({'attention_bias': True}, r'lacks weights that .*k_proj.bias'),
     ({'head_dim': 8}, r'self_attn.\w_proj.weight of shape'),
     ({'num_key_value_heads': 4}, '6 heads, no multiple of its 4 key-value heads'),
     ({'hidden_act': 'xielu'}, "hidden_act 'xielu'"),

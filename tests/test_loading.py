@@ -49,7 +49,10 @@ def _refused(folder, message):
     ({'attention_multiplier': 2.0, 'logit_scale': 3}, 'multiplier 2.0 and logit_scale'),
     ({'pruned_heads': {'0': [1]}}, 'has pruned_heads'),
     ({'is_encoder_decoder': True}, 'has is_encoder_decoder True'),
-    ({'model_type': 'mamba'}, "has model_type 'mamba'; expected one of gpt2, llama"),
+    (
+      {'model_type': 'mamba'},
+      "has model_type 'mamba'; expected one of gemma, gemm",
+    ),
     (
       {'eos_token_id': 7},
       r'end of text 0 .* by eos_token in tokenizer_config.json, \[',

@@ -58,6 +58,7 @@ def test_weights_in_shards_and_in_bfloat16_are_the_same_rounded(folder):
   assert {leaf.dtype for leaf in jax.tree.leaves(sharded)} == {jnp.dtype('float32')}
 
 
+@pytest.mark.parametrize('folder', FAMILIES[:2], indirect=True)
 def test_shards_come_from_the_hub_and_then_from_its_cache(folder, tmp_path):
   _into_shards(folder)
   script = f"from jaxprompt.lm import loading; loading.load('{folder.name}', 'float32')"

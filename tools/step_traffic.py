@@ -19,9 +19,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
 from jaxprompt.devices import devices
-from jaxprompt.lm import gpt2
 from jaxprompt.lm import loading
 from jaxprompt.lm import model as model_lib
+from jaxprompt.lm.families import gpt2
 from jaxprompt.prompts import batch as batch_lib
 from jaxprompt.train import optim
 from jaxprompt.train import steps
@@ -105,7 +105,8 @@ def _row(name, count, share, rows, dtype):
   config = transformers.GPT2Config(n_layer=blocks, n_embd=width, n_head=heads)
   mesh = np.reshape(jax.devices()[:count], (count // share, share))
   layout = devices.MODES['jit'](jax.sharding.Mesh(mesh, (devices.DATA, devices.MODEL)))
-  lm = model_lib.LanguageModel(gpt2.spec_of(config), dtype).on(layout.platform)
+  spec = gpt2.read_config('', config.to_diff_dict())
+  lm = model_lib.LanguageModel(spec, dtype).on(layout.platform)
   params = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, dtype), model_lib.shapes(lm)
   )

@@ -113,7 +113,13 @@ class Layout(abc.ABC):
 
   def place_params(self, lm, params):
     """Puts weights on the devices, shard by shard; arguments as `partition`."""
-    return jax.tree.map(self._place, params, self.partition(lm, params))
+    return jax.tree.map(lambda put, x: put(x), self.placements(lm, params), params)
+
+  def placements(self, lm, shapes):
+    """Returns a tree of functions that put each weight there; see `partition`."""
+    return jax.tree.map(
+      lambda spec: functools.partial(self._place, spec=spec), self.partition(lm, shapes)
+    )
 
   def partition(self, lm, params):
     """Returns a tree of `PartitionSpec`s for a model's weights.

@@ -112,7 +112,7 @@ def prefill(
   hidden, (keys_values, mask) = model.prompted_source(
     lm, params, placement, input_ids, attention_mask
   )
-  logits = lm.logits(params, hidden)
+  logits = lm.next_token_logits(params, hidden)
   slot = mask.shape[1]  # the first new one
   # Room for the new tokens: [B, G, P + T + new, D].
   room = [(0, 0), (0, 0), (0, max_new_tokens), (0, 0)]
@@ -132,7 +132,7 @@ def advance(lm, params, state, tokens):
     params, embeds, state.positions[:, None], mask, state.cache, state.slot
   )
   state = State(cache, mask, state.positions + 1, state.slot + 1)
-  return lm.logits(params, hidden[:, 0]), state
+  return lm.next_token_logits(params, hidden[:, 0]), state
 
 
 def _anywhere(x, axis_name):

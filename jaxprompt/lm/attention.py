@@ -1,5 +1,7 @@
 """Causal attention, over the keys and values of the same row or kept ones."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,14 @@ import numpy as np
 _QUERIES_A_BLOCK = 128
 # Two of them add up to a finite number: a query that sees no key gets a mean, not NaN.
 _HIDDEN = 0.5 * float(jnp.finfo(jnp.float32).min)
+
+
+class Rule(NamedTuple):
+  """How a block's tokens look at each other."""
+
+  divisor: float  # of the scores
+  cap: float | None = None  # scores become cap * tanh(score / cap)
+  window: int | None = None  # real tokens that one sees, its own the last; None = all
 
 
 def append(cache, key, value):
@@ -39,7 +49,7 @@ def write(slot, cache, key, value):
   return tuple(map(update, cache, (key, value)))
 
 
-def mix(streams, mask, cache, outputs, extend):
+def mix(streams, mask, cache, outputs, extend, rule):
   """Attends within each stream, and from the rows to a prompt that stands before them.
 
   Args:
@@ -49,6 +59,7 @@ def mix(streams, mask, cache, outputs, extend):
     cache: keys and values of before, or None.
     outputs: [B, N], the tokens of the rows that are wanted; None = all of all streams.
     extend: `append` or a `write`: how the cache and the rows' keys become one.
+    rule: `Rule`.
 
   Returns:
     What the wanted tokens attended to, [M, heads * D], stream after stream; the rows'
@@ -61,22 +72,23 @@ def mix(streams, mask, cache, outputs, extend):
   if outputs is not None:
     first = keys_values[0].shape[2] - query.shape[2]  # slot of the rows' first token
     query = jnp.take_along_axis(query, outputs[:, None, :, None], axis=2)
-    attended = [attend(query, *keys_values, mask, outputs + first)]
+    attended = [attend(query, *keys_values, mask, rule, outputs + first)]
   else:
-    attended = [attend(query, *keys_values, mask)]
+    attended = [attend(query, *keys_values, mask, rule)]
     if prompt:
       all_real = jnp.ones((1, prompt_query.shape[2]), bool)
-      attended.insert(0, attend(prompt_query, *cache, all_real))
+      attended.insert(0, attend(prompt_query, *cache, all_real, rule))
   return jnp.concatenate([a.reshape(-1, a.shape[-1]) for a in attended]), keys_values
 
 
-def attend(query, key, value, mask, slots=None):
+def attend(query, key, value, mask, rule, slots=None):
   """Softmax attention, its scores and softmax in float32.
 
   Args:
     query: [B, heads, T, D].
     key, value: [B, G, S, D]; each serves heads / G heads that follow each other.
     mask: [B, S] bool: the keys that hold a real token.
+    rule: `Rule`.
     slots: [B, T] int32: the last key that each query may see; or None: the queries are
       those of the last T keys, and none sees beyond its own. One query sees all that
       the mask shows, wherever its own key was written.
@@ -87,11 +99,11 @@ def attend(query, key, value, mask, slots=None):
   batch, heads, length, width = query.shape
   groups, keys = key.shape[1:3]
   query = query.reshape(batch, groups, heads // groups, length, width)
-  query = query / width**0.5
-  real = jnp.where(mask, 0.0, _HIDDEN)[:, None, None, None]  # [B, 1, 1, 1, S]
+  query = query / rule.divisor
   if slots is not None:
     later = jnp.arange(keys) > slots[:, None, None, :, None]  # [B, 1, 1, T, S]
-    out = _weigh(query, key, value, real + jnp.where(later, _HIDDEN, 0.0))
+    bias = _real(mask, slots, rule.window) + jnp.where(later, _HIDDEN, 0.0)
+    out = _weigh(query, key, value, bias, rule.cap)
   else:
     blocks = max(1, round(length / _QUERIES_A_BLOCK))
     outs = []
@@ -104,7 +116,8 @@ def attend(query, key, value, mask, slots=None):
           query[..., rows[0] : rows[-1] + 1, :],
           key[:, :, :seen],
           value[:, :, :seen],
-          real[..., :seen] + later,
+          _real(mask, own[None], rule.window)[..., :seen] + later,
+          rule.cap,
         )
       )
     out = jnp.concatenate(outs, axis=-2)  # [B, G, heads / G, T, D]
@@ -115,10 +128,32 @@ def attend(query, key, value, mask, slots=None):
   )
 
 
-def _weigh(query, key, value, bias):
+def _real(mask, slots, window):
+  """Returns the bias that hides padding, and what is before the window.
+
+  Args:
+    mask: [B, S] bool.
+    slots: of the queries, [B, T] or [1, T].
+    window: real tokens that a query sees, or None.
+
+  Returns:
+    [B, 1, 1, T or 1, S] float32.
+  """
+  seen = mask[:, None]  # [B, 1, S]
+  if window is not None and window < mask.shape[1]:
+    count = jnp.cumsum(mask, axis=1)  # of real tokens, up to each
+    slots = jnp.broadcast_to(slots, (len(mask), slots.shape[1]))
+    own = jnp.take_along_axis(count, slots, axis=1)  # [B, T]
+    seen = seen & (count[:, None] > own[:, :, None] - window)
+  return jnp.where(seen, 0.0, _HIDDEN)[:, None, None]
+
+
+def _weigh(query, key, value, bias, cap):
   """Attention of a block of queries; returns [B, G, heads / G, T, D]."""
   scores = jnp.einsum(
     'bghtd,bgsd->bghts', query, key, preferred_element_type=jnp.float32
   )
+  if cap is not None:
+    scores = cap * jnp.tanh(scores / cap)
   weights = jax.nn.softmax(scores + bias, axis=-1).astype(value.dtype)
   return jnp.einsum('bghts,bgsd->bghtd', weights, value)

@@ -1,6 +1,9 @@
 """Which keys of a config.json a family honours, and which cannot matter to it."""
 
 import re
+from collections.abc import Callable
+from typing import Any
+from typing import NamedTuple
 
 from jaxprompt import errors
 
@@ -18,41 +21,110 @@ _NEEDLESS = re.compile(
   r'|(is_decoder|is_llama_config|cross_attention_hidden_size|max_sequence_length)'
   r'|(pretraining_tp|reorder_and_upcast_attn|tf_legacy_loss|use_flash_attention.*)'
   r'|(author|license|created_date|description|model_name|version)'
+  r'|(cache_implementation|tie_encoder_decoder)'
 )
 
 
-# What a key that a family reads may be, and how to say so.
-COUNT = (lambda x: type(x) is int and x > 0, 'a whole number above 0')
-EVEN = (lambda x: type(x) is int and x > 0 and x % 2 == 0, 'an even number above 0')
-NUMBER = (lambda x: type(x) in (int, float) and 0 < x < 1e30, 'a number above 0')
-SWITCH = (lambda x: type(x) is bool, 'true or false')
-OBJECT = (lambda x: isinstance(x, dict), 'an object')
+class Key(NamedTuple):
+  """A key that a family reads."""
+
+  good: Callable  # whether a value can be
+  expected: str  # what it should be, in words
+  default: Any = None  # of a config without the key
 
 
-def optional(kind):
-  """Returns the kind of a key that may be null, too."""
-  good, expected = kind
-  return lambda x: x is None or good(x), f'{expected}, or null'
+REQUIRED = object()  # the default of a key that has none
 
 
-def check(path, config, honoured, fixed):
-  """Refuses a config.json that asks for what is not honoured.
+def count(default):
+  """Returns the key of a size."""
+  return Key(lambda x: type(x) is int and x > 0, 'a whole number above 0', default)
+
+
+def even(default):
+  """Returns the key of a size that has two halves."""
+  key = count(default)
+  return Key(lambda x: key.good(x) and x % 2 == 0, 'an even number above 0', default)
+
+
+def number(default):
+  """Returns the key of a number."""
+  return Key(
+    lambda x: type(x) in (int, float) and 0 < x < 1e30, 'a number above 0', default
+  )
+
+
+def switch(default):
+  """Returns the key of what is or is not."""
+  return Key(lambda x: type(x) is bool, 'true or false', default)
+
+
+def one_of(values, default):
+  """Returns the key of one of several texts."""
+  return Key(lambda x: x in list(values), f'one of {", ".join(values)}', default)
+
+
+def list_of(values):
+  """Returns the key of a list of some of `values`, or null."""
+
+  def good(x):
+    return isinstance(x, list) and all(each in values for each in x)
+
+  return optional(Key(good, f'a list of {" and ".join(map(str, values))}'))
+
+
+def optional(key):
+  """Returns a key that may be null, too."""
+  return key._replace(
+    good=lambda x: x is None or key.good(x), expected=f'{key.expected}, or null'
+  )
+
+
+OBJECT = optional(Key(lambda x: isinstance(x, dict), 'an object'))
+
+
+def aliases(config, names):
+  """Returns {name: [what the config says of it by its own name]}, see `read`."""
+  return {name: [config.get(own)] for name, own in names.items()}
+
+
+def with_defaults(honoured, **defaults):
+  """Returns the keys with other defaults."""
+  changed = {name: honoured[name]._replace(default=x) for name, x in defaults.items()}
+  return {**honoured, **changed}
+
+
+def read(path, config, honoured, fixed):
+  """Returns what a config.json says of what a family reads.
 
   Args:
     path: what the user calls the checkpoint.
     config: the content of config.json, or of an object in it.
-    honoured: {key that the family reads: what it may be}.
-    fixed: {key: the values that mean what the family does anyway}.
+    honoured: {name: `Key`} of what the family reads.
+    fixed: {name: the values that mean what the family does anyway}.
+
+  Returns:
+    {name: value} of what is honoured.
 
   Raises:
-    UserError: names the keys and their values.
+    UserError: names the keys that are not honoured, missing or wrong, and their values.
   """
+  _check(path, config, honoured, fixed)
+  found = {name: config.get(name, key.default) for name, key in honoured.items()}
+  if missing := [name for name, value in found.items() if value is REQUIRED]:
+    raise errors.UserError(
+      f'model.path {path!r} lacks {" and ".join(missing)} in config.json; get the '
+      'whole file'
+    )
+  return found
+
+
+def _check(path, config, honoured, fixed):
   for key in honoured.keys() & config.keys():
-    good, expected = honoured[key]
-    if not good(config[key]):
+    if not honoured[key].good(config[key]):
       raise errors.UserError(
         f'model.path {path!r} has {key} {config[key]!r:.80} in config.json; expected '
-        f'{expected}'
+        f'{honoured[key].expected}'
       )
   refused = [
     f'{key} {value!r:.80}'

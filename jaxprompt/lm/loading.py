@@ -5,6 +5,7 @@ import os
 import pathlib
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import tokenizers
 import transformers
@@ -13,17 +14,43 @@ from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt import hub
 from jaxprompt.lm import files
-from jaxprompt.lm import gpt2
-from jaxprompt.lm import llama
 from jaxprompt.lm import model as model_lib
 from jaxprompt.lm import weights as weights_lib
+from jaxprompt.lm.families import gemma
+from jaxprompt.lm.families import gemma2
+from jaxprompt.lm.families import gemma3
+from jaxprompt.lm.families import gpt2
+from jaxprompt.lm.families import gpt_neox
+from jaxprompt.lm.families import llama
+from jaxprompt.lm.families import mistral
+from jaxprompt.lm.families import phi3
+from jaxprompt.lm.families import qwen2
+from jaxprompt.lm.families import qwen3
+from jaxprompt.lm.families import smollm3
 
-FAMILIES = {'gpt2': gpt2.read_config, 'llama': llama.read_config}
+# By `model_type` of config.json.
+FAMILIES = {
+  'gemma': gemma.read_config,
+  'gemma2': gemma2.read_config,
+  'gemma3_text': gemma3.read_config,
+  'gpt2': gpt2.read_config,
+  'gpt_neox': gpt_neox.read_config,
+  'llama': llama.read_config,
+  'mistral': mistral.read_config,
+  'phi3': phi3.read_config,
+  'qwen2': qwen2.read_config,
+  'qwen3': qwen3.read_config,
+  'smollm3': smollm3.read_config,
+}
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
 # What decides a model's numbers and cannot be seen from its weights.
-_NOT_IN_SHAPES = ('heads', 'kv_heads', 'epsilon', 'activation', 'rope_theta', 'tied')
+_NOT_IN_SHAPES = (
+  *('heads', 'kv_heads', 'norm', 'epsilon', 'activation', 'rotary', 'windows', 'tied'),
+  *('by_head', 'parallel', 'embedding_scale', 'query_divisor'),
+  *('score_cap', 'logit_cap'),
+)
 # What a fast tokenizer can be made of.
 _SLOW = ('vocab.json', 'tokenizer.model', 'spiece.model')
 
@@ -37,15 +64,18 @@ class Model(NamedTuple):
   fingerprint: dict[str, str]  # of the 'weights' and the 'tokenizer', wherever they are
 
 
-def load(path, dtype):
+def load(path, dtype, placements=None):
   """Loads a frozen model; nothing in its checkpoint is ever run.
 
   Args:
     path: a hub id, a local directory, or `tiny`, the embedded one.
     dtype: a key of `DTYPES`.
+    placements: from a `LanguageModel` and its weights' shapes to a tree of functions
+      that put each where it is to be; None = all stay on the host. No two weights are
+      read at a time.
 
   Returns:
-    `Model`, its weights in `dtype` on the host.
+    `Model`, its weights in `dtype`.
 
   Raises:
     UserError: if the checkpoint is missing, incomplete, of another architecture, asks
@@ -66,18 +96,30 @@ def load(path, dtype):
       f'model.path {path!r} has model_type {kind!r}; expected one of '
       f'{", ".join(FAMILIES)}'
     )
-  spec, tokenizer = FAMILIES[kind](path, config), _read_tokenizer(path)
+  spec = FAMILIES[kind](path, config)
+  tokenizer = _read_tokenizer(path)
   ends = _ends(path, config)
   _check_tokenizer(path, tokenizer, spec.vocab_size, ends)
-  end_ids = (tokenizer.eos_token_id, *sorted(ends - {tokenizer.eos_token_id}))
-  lm = model_lib.LanguageModel(spec, DTYPES[dtype], end_ids)
+  tokens = 1 + max(tokenizer.get_vocab().values())
+  lm = model_lib.LanguageModel(
+    spec,
+    DTYPES[dtype],
+    tokens=min(tokens, spec.vocab_size),
+    end_ids=(tokenizer.eos_token_id, *sorted(ends - {tokenizer.eos_token_id})),
+  )
   shapes = model_lib.shapes(lm)
-  params, digest = weights_lib.read(path, shapes, lm.spec.names.head, DTYPES[dtype])
+  place = (placements or _on_the_host)(lm, shapes)
+  params, digest = weights_lib.read(path, shapes, spec.names.head, DTYPES[dtype], place)
   fingerprint = {
-    'weights': _digest(digest, *(getattr(lm.spec, name) for name in _NOT_IN_SHAPES)),
+    'weights': _digest(digest, *(getattr(spec, name) for name in _NOT_IN_SHAPES)),
     'tokenizer': _digest(tokenizer.backend_tokenizer.to_str(), tokenizer.eos_token_id),
   }
   return Model(lm, params, tokenizer, fingerprint)
+
+
+def _on_the_host(lm, shapes):
+  del lm
+  return jax.tree.map(lambda _: lambda array: array, shapes)
 
 
 def _check_directory(folder):
@@ -145,10 +187,11 @@ def _check_tokenizer(path, tokenizer, vocab_size, ends):
       f'model.path {path!r} has no fast tokenizer; save one there with '
       'transformers.AutoTokenizer (tokenizer.json)'
     )
-  if len(tokenizer) > vocab_size:
+  # Beyond it there may be tokens that were added for other modalities: Gemma 3 has one.
+  if tokenizer.vocab_size > vocab_size:
     raise errors.UserError(
-      f'model.path {path!r} has a tokenizer of {len(tokenizer)} tokens, a model of '
-      f"{vocab_size}; put the model's own tokenizer there"
+      f'model.path {path!r} has a tokenizer of {tokenizer.vocab_size} tokens, a model '
+      f"of {vocab_size}; put the model's own tokenizer there"
     )
   end = tokenizer.eos_token_id
   if end is None:

@@ -32,6 +32,7 @@ class LanguageModel:
 
   spec: spec_lib.Spec
   dtype: Any  # of the computation
+  tokens: int | None = None  # of the tokenizer; the table may be padded; None = all
   end_ids: tuple[int, ...] = ()  # those that end a text, the tokenizer's own first
   dot_general: Callable = jax.lax.dot_general  # of products with the weights
 
@@ -41,7 +42,14 @@ class LanguageModel:
 
   def embed(self, params, ids):
     """Returns the embeddings of ids [...], [..., H]."""
-    return self._table(params)[ids]
+    embeds = self._table(params)[ids]
+    if self.spec.embedding_scale is None:
+      return embeds
+    return embeds * jnp.asarray(self.spec.embedding_scale, embeds.dtype)
+
+  def vocabulary(self, params):
+    """Returns the embeddings of all ids that the tokenizer has, [tokens, H]."""
+    return self.embed(params, jnp.arange(self.tokens or self.spec.vocab_size))
 
   def logits(self, params, hidden):
     """Applies the head to hidden states [..., H]; returns [..., V] float32."""
@@ -50,9 +58,18 @@ class LanguageModel:
     else:
       table, axis = params[self.spec.names.head]['kernel'], 0  # [H, V]
     contracted = (((hidden.ndim - 1,), (axis,)), ((), ()))
-    return self.dot_general(
+    logits = self.dot_general(
       hidden, table, contracted, preferred_element_type=jnp.float32
     )
+    cap = self.spec.logit_cap
+    return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+  def next_token_logits(self, params, hidden):
+    """Returns `logits` of which no id that the tokenizer lacks can be chosen."""
+    logits = self.logits(params, hidden)
+    if self.tokens in (None, self.spec.vocab_size):
+      return logits
+    return jnp.where(jnp.arange(self.spec.vocab_size) < self.tokens, logits, -jnp.inf)
 
   def sequence(
     self, params, embeds, position_ids, mask, soft_prompt=None, outputs=None
@@ -116,21 +133,26 @@ class LanguageModel:
   ):
     """Runs (embeddings, position ids) of each stream side by side, the rows last."""
     own = params[self.spec.names.root]
-    streams = [self._enter(own, *stream) for stream in streams]
     shapes = [x.shape[:2] for x, _ in streams]
     # The first block takes the streams apart: what the prompt does not reach there is
     # not differentiated. From then on the tokens of all are one long row.
-    parts = [jax.tree.map(_flat, stream) for stream in streams]
-    angles = modules.joined([angles for _, angles in parts])
-    run_block = self._block(shapes, extend)
+    parts = [_flat(self._enter(own, *stream)) for stream in streams]
+    angles = self._angles([_flat(position_ids) for _, position_ids in streams])
+    windows = dict.fromkeys(self.spec.windows)
+    run_block = {window: self._block(shapes, extend, window) for window in windows}
     weights = own[self.spec.names.blocks]
     caches = cache or [None] * len(weights)
     kept = []
     for i, own_cache in enumerate(caches):
       wanted = outputs if i == len(caches) - 1 else None
-      x, keys_values = run_block(weights[str(i)], parts, mask, own_cache, wanted)
-      parts = [(x, angles)]
+      turned = list(zip(parts, angles[self.spec.rotary[i]], strict=True))
+      x, keys_values = run_block[self.spec.windows[i]](
+        weights[str(i)], turned, mask, own_cache, wanted
+      )
       kept.append(keys_values)
+      parts = [x]
+      if i == 0:
+        angles = {key: [modules.joined(each)] for key, each in angles.items()}
     batch, length = shapes[-1] if outputs is None else outputs.shape
     x = x[-batch * length :].reshape(batch, length, -1)
     final_norm = modules.norm(self.spec, self.dtype)
@@ -138,24 +160,37 @@ class LanguageModel:
     return final_norm.apply(final, x), tuple(kept)
 
   def _enter(self, own, embeds, position_ids):
-    """Returns what goes into the first block, and the angles of a rotary embedding."""
-    if self.spec.rope_theta is not None:
-      return embeds, rotary.angles(self.spec, position_ids)
+    """Returns what goes into the first block."""
+    if self.spec.names.positions is None:
+      return embeds
     table = own[self.spec.names.positions]['embedding']
-    return embeds + table[position_ids], None
+    return embeds + table[position_ids]
 
-  def _block(self, shapes, extend):
+  def _angles(self, positions):
+    """Returns {frequencies of `Spec.rotary`: the angles of each stream's tokens}."""
+    return {
+      frequencies: [
+        None if frequencies is None else rotary.angles(frequencies, position_ids)
+        for position_ids in positions
+      ]
+      for frequencies in dict.fromkeys(self.spec.rotary)
+    }
+
+  def _block(self, shapes, extend, window):
     """Returns (weights, parts, mask, cache, outputs) -> x [M, H], keys and values.
 
     The backward pass keeps the outputs of the weights' products and computes the rest
     again (attention weights, activations, norms): a fifth less memory, as fast.
     """
-    block = modules.Block(self.spec, self.dtype, self.dot_general)
+    spec = self.spec
+    block = modules.Block(spec, self.dtype, self.dot_general)
+    divisor = spec.query_divisor or spec.head_dim**0.5
+    rule = attention.Rule(divisor, spec.score_cap, window)
 
     def run(weights, parts, mask, cache, outputs):
       def mix(projected):
         streams = _by_stream(projected, shapes)
-        return attention.mix(streams, mask, cache, outputs, extend)
+        return attention.mix(streams, mask, cache, outputs, extend, rule)
 
       def keep(x):
         if outputs is None:
@@ -196,7 +231,6 @@ def shapes(lm):
   """Returns the weights' shapes, a tree of `jax.ShapeDtypeStruct`."""
   spec, names = lm.spec, lm.spec.names
   x = np.zeros((1, spec.width), np.float32)
-  angles = None if spec.rope_theta is None else np.zeros((1, spec.head_dim // 2))
   block = modules.Block(spec, jnp.float32, jax.lax.dot_general)
   attended = np.zeros((1, spec.heads * spec.head_dim))
 
@@ -206,7 +240,7 @@ def shapes(lm):
   def array(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
-  one_block = init(block, [(x, angles)], lambda _: (attended, ()), lambda x: x)
+  one_block = init(block, [(x, None)], lambda _: (attended, ()), lambda x: x)
   own = {
     names.embedding: {'embedding': array(spec.vocab_size, spec.width)},
     names.blocks: {str(i): one_block for i in range(spec.blocks)},

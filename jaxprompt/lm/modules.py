@@ -63,18 +63,39 @@ class RMSNorm(nn.Module):
   @nn.compact
   def __call__(self, x):
     weight = self.param('weight', nn.initializers.ones, (x.shape[-1],))
-    wide = x.astype(jnp.float32)
-    variance = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-    normed = wide / jnp.sqrt(variance + self.epsilon)
+    normed = _by_root_mean_square(x, self.epsilon)
     return weight.astype(self.dtype) * normed.astype(self.dtype)
 
 
-NORMS = {'layer': nn.LayerNorm, 'rms': RMSNorm}
+class OffsetRMSNorm(nn.Module):
+  """The same with a scale of 1 + `weight`, which is multiplied in float32, too."""
+
+  epsilon: float
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x):
+    weight = self.param('weight', nn.initializers.zeros, (x.shape[-1],))
+    normed = _by_root_mean_square(x, self.epsilon)
+    return ((1 + weight.astype(jnp.float32)) * normed).astype(self.dtype)
+
+
+def _by_root_mean_square(x, epsilon):
+  wide = x.astype(jnp.float32)
+  variance = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+  return wide / jnp.sqrt(variance + epsilon)
+
+
+NORMS = {'layer': nn.LayerNorm, 'rms': RMSNorm, 'offset_rms': OffsetRMSNorm}
 
 
 def norm(spec, dtype, name=None):
   """Returns the module of a `Spec`'s norm."""
   return NORMS[spec.norm](epsilon=spec.epsilon, dtype=dtype, name=name)
+
+
+def _norm_if_named(spec, dtype, name):
+  return norm(spec, dtype, name) if name else lambda x: x
 
 
 class Attention(nn.Module):
@@ -90,37 +111,39 @@ class Attention(nn.Module):
     spec, names = self.spec, self.spec.names
     linear = functools.partial(
       Linear,
-      use_bias=spec.bias,
       by_outputs=spec.kernel_by_outputs,
       dtype=self.dtype,
       dot_general=self.dot_general,
     )
     heads = (spec.heads, spec.kv_heads, spec.kv_heads)
     widths = [n * spec.head_dim for n in heads]
-    if len(names.projections) == 1:
-      fused = linear(sum(widths), name=names.projections[0])
-      ends = (widths[0], widths[0] + widths[1])
-    else:
-      each = [
-        linear(width, name=name)
-        for width, name in zip(widths, names.projections, strict=True)
-      ]
+    in_one = len(names.projections) == 1
+    layers = [
+      linear(width, use_bias=spec.bias.projections, name=name)
+      for width, name in zip(
+        [sum(widths)] if in_one else widths, names.projections, strict=True
+      )
+    ]
+    query_norm = _norm_if_named(spec, self.dtype, names.query_norm)
+    key_norm = _norm_if_named(spec, self.dtype, names.key_norm)
 
     def project(x, angles):
-      found = (
-        jnp.split(fused(x), ends, axis=-1)
-        if len(names.projections) == 1
-        else [layer(x) for layer in each]
-      )
+      found = [layer(x) for layer in layers]
+      if in_one and spec.by_head:
+        found = jnp.split(found[0].reshape(len(x), spec.heads, -1), 3, axis=-1)
+      elif in_one:
+        found = jnp.split(found[0], (widths[0], widths[0] + widths[1]), axis=-1)
       query, key, value = (
         y.reshape(len(x), n, spec.head_dim) for y, n in zip(found, heads, strict=True)
       )
+      query, key = query_norm(query), key_norm(key)
       if angles is not None:
         query, key = rotary.turn(query, angles), rotary.turn(key, angles)
       return query, key, value
 
     attended, keys_values = mix([project(*part) for part in parts])
-    return linear(spec.width, name=names.attention_out)(attended), keys_values
+    out = linear(spec.width, use_bias=spec.bias.attention_out, name=names.attention_out)
+    return out(attended), keys_values
 
 
 class MLP(nn.Module):
@@ -137,7 +160,7 @@ class MLP(nn.Module):
     def linear(features, name):
       return Linear(
         features,
-        spec.bias,
+        spec.bias.mlp,
         spec.kernel_by_outputs,
         self.dtype,
         self.dot_general,
@@ -145,16 +168,19 @@ class MLP(nn.Module):
       )
 
     activate = ACTIVATIONS[spec.activation]
-    up = linear(spec.mlp_width, names.up)(x)
-    if names.gate:
+    if names.gate == names.up:
+      gate, up = jnp.split(linear(2 * spec.mlp_width, names.up)(x), 2, axis=-1)
+      up = up * activate(gate)
+    elif names.gate:
+      up = linear(spec.mlp_width, names.up)(x)
       up = up * activate(linear(spec.mlp_width, names.gate)(x))
     else:
-      up = activate(up)
+      up = activate(linear(spec.mlp_width, names.up)(x))
     return linear(spec.width, names.down)(up)
 
 
 class Block(nn.Module):
-  """Attention, then MLP, each after a norm and added to the residual stream."""
+  """Attention and MLP, each after a norm and added to the residual stream."""
 
   spec: spec_lib.Spec
   dtype: Any
@@ -165,7 +191,7 @@ class Block(nn.Module):
     """Applies the block to N tokens.
 
     Args:
-      parts: a list of (x [n, H], angles [n, D / 2] or None): the tokens, apart where
+      parts: a list of (x [n, H], angles [n, pairs] or None): the tokens, apart where
         some of them are not to be differentiated.
       mix: from (query [n, heads, D], key and value [n, G, D]) of each part to what the
         M tokens that are kept have attended to, [M, heads * D], and the keys and values
@@ -180,9 +206,13 @@ class Block(nn.Module):
     attention_norm = norm(spec, self.dtype, names.attention_norm)
     normed = [(attention_norm(x), angles) for x, angles in parts]
     attended, keys_values = Attention(*own, name=names.attention)(normed, mix)
-    x = keep(joined([x for x, _ in parts])) + attended
-    normed = norm(spec, self.dtype, names.mlp_norm)(x)
-    return x + MLP(*own, name=names.mlp)(normed), keys_values
+    attended = _norm_if_named(spec, self.dtype, names.attention_out_norm)(attended)
+    entered = keep(joined([x for x, _ in parts]))
+    x = entered + attended
+    normed = norm(spec, self.dtype, names.mlp_norm)(entered if spec.parallel else x)
+    added = MLP(*own, name=names.mlp)(normed)
+    added = _norm_if_named(spec, self.dtype, names.mlp_out_norm)(added)
+    return x + added, keys_values
 
 
 def joined(arrays):

@@ -23,10 +23,10 @@ _FLOATING = ('F64', 'F32', 'F16', 'BF16')  # by safetensors' names
 # What torch.compile, FSDP and DataParallel put into names.
 _WRAPPERS = re.compile(r'^module\.|_orig_mod\.|_fsdp_wrapped_module\.')
 # Masks and tables that older releases stored, and that follow from the config.
-_NEEDLESS = re.compile(r'.*\b(attn\.(masked_)?bias|rotary_emb\.inv_freq)')
+_NEEDLESS = re.compile(r'.*\b(attn|attention)\.(masked_)?bias|.*\brotary_emb\.inv_freq')
 
 
-def read(path, shapes, head, dtype):
+def read(path, shapes, head, dtype, place):
   """Reads the weights: safetensors, whole or in shards, or Flax's msgpack.
 
   Args:
@@ -34,21 +34,45 @@ def read(path, shapes, head, dtype):
     shapes: the model's parameters as a nested dict of what has a shape.
     head: the name of the head, which a checkpoint may store though the model ties it.
     dtype: of the arrays to return.
+    place: such a dict of functions that put an array of the host where it is to be.
 
   Returns:
-    Such a dict of host arrays, and a fingerprint of what was read: a hash that is the
-    same wherever the files are.
+    Such a dict of what `place` gave, and a fingerprint of what was read: a hash that is
+    the same wherever the files are.
 
   Raises:
     UserError: names what is missing, left over, torn, not finite or of another shape.
   """
-  stored = {}
-  for name, reader in _stored(path).items():
-    if stored.setdefault(_WRAPPERS.sub('', name), reader) is not reader:
+  stored = _stored(path)
+  found = _found(path, stored, shapes, head)
+  digests = {}
+
+  def leaf(keys, expected, place):
+    name = _name(keys)
+    array = stored[found[name]]()
+    _check(path, name, array, _turned(keys, expected).shape)
+    digests[name] = _digest(array)
+    with np.errstate(over='ignore'):  # what overflows is refused
+      array = np.asarray(_turned(keys, array), dtype)
+    if not np.isfinite(array).all():
       raise errors.UserError(
-        f'model.path {path!r} has {name} twice, with and without a wrapper in its '
-        'name; keep one'
+        f'model.path {path!r} has {name} with numbers that are not finite in '
+        f'{np.dtype(dtype)}; get the checkpoint again'
       )
+    return jax.block_until_ready(place(array))
+
+  # The largest first: while one is read it is in memory two or three times.
+  leaves, tree = jax.tree.flatten_with_path(shapes)
+  puts = jax.tree.leaves(place)
+  arrays = [None] * len(leaves)
+  for i in sorted(range(len(leaves)), key=lambda i: leaves[i][1].size, reverse=True):
+    arrays[i] = leaf(*leaves[i], puts[i])
+  params = jax.tree.unflatten(tree, arrays)
+  return params, hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
+
+
+def _found(path, stored, shapes, head):
+  """Returns {name of a weight: its name in the checkpoint}; see `read`."""
   names = {_name(keys) for keys, _ in jax.tree.leaves_with_path(shapes)}
   # A base model without its head has names without its own: the hub's GPT-2 does.
   found = {name: name if name in stored else name.partition('.')[2] for name in names}
@@ -66,24 +90,7 @@ def read(path, shapes, head, dtype):
       f'{", ".join(left):.200}; use a checkpoint of its model_type alone, not '
       'quantized, with adapters merged'
     )
-  digests = {}
-
-  def leaf(keys, expected):
-    name = _name(keys)
-    array = stored[found[name]]()
-    _check(path, name, array, _turned(keys, expected).shape)
-    digests[name] = _digest(array)
-    with np.errstate(over='ignore'):  # what overflows is refused
-      array = np.asarray(_turned(keys, array), dtype)
-    if not np.isfinite(array).all():
-      raise errors.UserError(
-        f'model.path {path!r} has {name} with numbers that are not finite in '
-        f'{np.dtype(dtype)}; get the checkpoint again'
-      )
-    return array
-
-  params = jax.tree.map_with_path(leaf, shapes)
-  return params, hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
+  return found
 
 
 def _check(path, name, array, shape):
@@ -124,7 +131,19 @@ def _turned(keys, x):
 
 
 def _stored(path):
-  """Returns {PyTorch's name: function that reads the array} of a checkpoint."""
+  """Returns {PyTorch's name, without wrappers: function that reads the array}."""
+  stored = {}
+  for name, reader in _files(path).items():
+    if stored.setdefault(_WRAPPERS.sub('', name), reader) is not reader:
+      raise errors.UserError(
+        f'model.path {path!r} has {name} twice, with and without a wrapper in its '
+        'name; keep one'
+      )
+  return stored
+
+
+def _files(path):
+  """Returns {name: function that reads the array} of a checkpoint's files."""
   if whole := files.find(path, _WHOLE):
     shards = [whole]
   elif index := files.read_json(path, _INDEX):

@@ -5,7 +5,6 @@ import functools
 import logging
 
 import jax
-import jax.numpy as jnp
 
 from jaxprompt import config as config_lib
 from jaxprompt import embedded
@@ -143,11 +142,11 @@ def build_model(config, layout, progress):
   """Loads the model alone; the arguments and errors are those of `build`."""
   task = config_lib.task_of(config)
   lm, params, tokenizer, fingerprint = loading.load(
-    config.model.path, config.model.dtype
+    config.model.path, config.model.dtype, layout.placements
   )
   template = template_lib.Template(tokenizer, lm.end_ids)
   check_positions(config, lm, template)
-  lm, params = lm.on(layout.platform), layout.place_params(lm, params)
+  lm = lm.on(layout.platform)
 
   options = decode.Options(
     max_new_tokens=config.eval.max_new_tokens,
@@ -198,10 +197,10 @@ def check_positions(config, lm, template):
 
 
 def of_table(experiment, function):
-  """Returns what a function of the embedding table [V, H] gives, as host arrays."""
+  """Returns what a function of all tokens' embeddings gives, as host arrays."""
   lm = experiment.lm
 
   def of_params(params):
-    return function(lm.embed(params, jnp.arange(lm.spec.vocab_size)))
+    return function(lm.vocabulary(params))
 
   return jax.device_get(experiment.layout.whole(of_params)(experiment.params))

@@ -1,0 +1,1 @@
+"""Families of models: from a checkpoint's config.json to a `spec.Spec`."""

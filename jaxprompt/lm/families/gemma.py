@@ -1,0 +1,46 @@
+"""Gemma: Llama with scaled embeddings, norms of 1 + weight, and GELU."""
+
+from jaxprompt.lm import keys
+from jaxprompt.lm import spec as spec_lib
+from jaxprompt.lm.families import common
+
+GELU = 'gelu_pytorch_tanh'
+HONOURED = {
+  **keys.with_defaults(
+    common.HONOURED,
+    vocab_size=256000,
+    hidden_size=3072,
+    intermediate_size=24576,
+    num_hidden_layers=28,
+    num_attention_heads=16,
+    num_key_value_heads=16,
+    head_dim=256,
+    hidden_act=GELU,
+    max_position_embeddings=8192,
+    tie_word_embeddings=True,
+  ),
+  'attention_bias': keys.switch(False),
+}
+FIXED = {**common.FIXED, 'use_bidirectional_attention': [False]}
+# The first release's config says gelu and means its approximation.
+_ACTIVATIONS = keys.one_of([GELU, 'gelu'], GELU)
+
+
+def read_config(path, config):
+  """Returns the `Spec` of a config.json; see `loading.FAMILIES`."""
+  gelus = {'hidden_act': _ACTIVATIONS, 'hidden_activation': keys.optional(_ACTIVATIONS)}
+  found = keys.read(path, config, HONOURED | gelus, FIXED)
+  return spec(path, found, common.rotary(path, found), activation=GELU)
+
+
+def spec(path, found, rotary, **own):
+  """Returns the `Spec` of what all Gemmas have; `own` is what one has besides."""
+  return common.spec(
+    path,
+    found,
+    rotary,
+    norm='offset_rms',
+    embedding_scale=found['hidden_size'] ** 0.5,
+    bias=spec_lib.Biases(found['attention_bias'], found['attention_bias']),
+    **own,
+  )

@@ -126,6 +126,10 @@ _ALL = (
   Field('data.max_target_tokens', 128, 'tokens; longer targets are cut', low=1,
         by_config=True),
   Field('prompt.name', '', 'for people; not tokenised', by_config=True),
+  Field('prompt.kind', 'embedding',
+        'embedding = virtual tokens, deep = their keys and values in every block, '
+        'residual = virtual tokens and a network of them',
+        ('embedding', 'deep', 'residual')),
   Field('prompt.length', 20, 'P, virtual tokens', low=1),
   Field('prompt.init', 'text',
         'text, vocab, random, or the directory of a trained prompt'),

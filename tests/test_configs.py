@@ -13,6 +13,7 @@ from jaxprompt import errors
 from jaxprompt.data import contexts
 from jaxprompt.devices import devices
 from jaxprompt.lm import loading
+from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
 from jaxprompt.runs import workdir
 from jaxprompt.tasks import tasks
@@ -21,8 +22,9 @@ from jaxprompt.train import optim
 FIELDS = {
   'model.path', 'model.dtype', 'data.path', 'data.subset', 'data.train_size',
   'data.validation_size', 'data.test_size', 'data.bad_rows', 'data.max_source_tokens',
-  'data.max_target_tokens', 'prompt.name', 'prompt.length', 'prompt.init',
-  'prompt.text', 'prompt.position', 'hard_prompt', 'train.batch_size', 'train.epochs',
+  'data.max_target_tokens', 'prompt.name', 'prompt.kind', 'prompt.length',
+  'prompt.init', 'prompt.text', 'prompt.position', 'hard_prompt', 'train.batch_size',
+  'train.epochs',
   'train.accumulate', 'train.clip_norm', 'train.learning_rate', 'train.schedule',
   'train.warmup', 'train.context_cache_gb', 'train.context_dtype', 'eval.batch_size',
   'eval.max_new_tokens', 'eval.beams',
@@ -91,6 +93,7 @@ def test_a_choice_is_a_key_of_what_it_chooses_from():
   chooses = {
     'task': tasks.TASKS,
     'model.dtype': loading.DTYPES,
+    'prompt.kind': kinds.KINDS,
     'prompt.position': placement.POSITIONS,
     'train.schedule': optim.SCHEDULES,
     'train.context_dtype': contexts.DTYPES,

@@ -17,6 +17,7 @@ from jaxprompt import flags as flags_lib
 from jaxprompt import main
 from jaxprompt.data import contexts
 from jaxprompt.devices import devices
+from jaxprompt.prompts import kinds
 from jaxprompt.runs import comparison
 from jaxprompt.runs import setup
 from jaxprompt.runs import sweep
@@ -141,12 +142,13 @@ def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch):
     np.testing.assert_allclose(scalars['loss'][at], expected_scalars['loss'], rtol=1e-6)
 
 
+@pytest.mark.parametrize('kind', kinds.KINDS)
 def test_sources_before_suffixes_are_run_once_for_all_runs_and_epochs(
-  tmp_path, monkeypatch
+  tmp_path, monkeypatch, kind
 ):
   root = epath.Path(tmp_path)
   data = write_data(root / 'data', 'summarization', sizes=(35, 5, 7))
-  overrides = {'prompt.position': 'suffix'}
+  overrides = {'prompt.kind': kind, 'prompt.position': 'suffix'}
   config = _config(root, data, **overrides)
   experiment = _experiment(config)
   alone = _train_alone(experiment, root / 'alone')

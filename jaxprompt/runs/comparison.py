@@ -32,7 +32,12 @@ def arms(experiment, trained):
 
 
 def _read_prompt(experiment, trained, initial):
-  """Returns for each virtual token what it is near to, as results.json has it."""
+  """Returns for each virtual token what it is near to, as results.json has it.
+
+  There is none in a prompt of keys and values.
+  """
+  if 'embeddings' not in trained:
+    return []
   soft_prompt = trained['embeddings']
   ids, cosines, norms = setup.of_table(
     experiment, lambda table: prompt.nearest_tokens(soft_prompt, table, _NEAREST)
@@ -116,6 +121,7 @@ def compare(experiment, trained, epochs, workdir, initial=None):
     'data': _data_summary(experiment),
     'prompt': {
       'name': config.prompt.name,
+      'kind': config.prompt.kind,
       'length': config.prompt.length,
       'init': config.prompt.init,
       'position': config.prompt.position,

@@ -3,7 +3,10 @@
 import dataclasses
 import math
 
+import jax
 import numpy as np
+
+from jaxprompt.prompts import kinds
 
 
 def record(number, state, validation, *, seconds, tokens):
@@ -45,6 +48,7 @@ def end(state, records, found):
   """
   records.append(found)
   if best(records) == found['epoch']:
-    state = dataclasses.replace(state, best_prompt=state.prompt)
+    folded = jax.device_get(kinds.fold(state.prompt))
+    state = dataclasses.replace(state, best_prompt=folded)
   zero = np.zeros_like(state.loss_sum)
   return dataclasses.replace(state, loss_sum=zero, loss_count=zero)

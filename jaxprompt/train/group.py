@@ -32,8 +32,8 @@ def train_step(lm, tx_of, options, states, shared, rows):
     states: a `steps.TrainState` whose arrays are [seeds, runs, ...].
     shared: the frozen weights, and the peak learning rates, [seeds, runs].
     rows: a `Batch` whose arrays are [B, seeds, ...], and, where sources stand apart,
-      their `model.Context` with arrays [B * seeds, ...]: runs of one seed see the same
-      rows.
+      their `placement.Context` with arrays [B * seeds, ...]: runs of one seed see the
+      same rows.
 
   Returns:
     As `steps.train_step` does, with arrays [seeds, runs, ...].
@@ -202,7 +202,8 @@ class Group:
     )
 
   def _validation_loss(self, prompt):
-    arm = kinds.place(prompt, self._config.prompt.position)
+    folded = jax.device_get(kinds.fold(prompt))
+    arm = kinds.place(folded, self._config.prompt.position)
     rows = self._experiment.splits['validation'].rows
     found = evaluate.losses(self._experiment.evaluator, arm, rows, 'validation')
     return metrics.figure(metrics.ratio(*found))

@@ -261,9 +261,10 @@ class Trainer:
   def _end_epoch(self):
     """Validates, keeps the prompt if it is the best so far, and saves."""
     place, state = self.place, jax.device_get(self.state)
+    folded = jax.device_get(kinds.fold(state.prompt))
     measured = evaluate.evaluate(
       self._experiment.evaluator,
-      kinds.place(state.prompt, self._config.prompt.position),
+      kinds.place(folded, self._config.prompt.position),
       self._experiment.splits['validation'].rows,
       'validation',
     )

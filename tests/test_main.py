@@ -286,6 +286,32 @@ def test_a_prompt_that_is_the_hard_text_and_does_not_train_scores_as_the_hard_ar
   assert test['soft'] != test['none']
 
 
+def test_a_run_ends_after_its_steps_and_validates_between_epochs(
+  finished, tmp_path, capsys
+):
+  _, data = finished['qa']
+  settings = ('train.steps=4', 'eval.every_steps=2', 'eval.validation_text=on')
+  _run('qa', tmp_path, data, *settings)
+  found = json.loads((tmp_path / 'results.json').read_text())
+  steps = [(record['epoch'], record['step']) for record in found['epochs']]
+  assert steps == [(0.667, 2), (1, 3), (1.333, 4)]
+  best = min(found['epochs'], key=lambda record: record['validation_loss'])
+  assert found['best_epoch'] == best['epoch'] and 'validation_squad_f1' in best
+  assert (tmp_path / 'report.html').exists()
+  written = (tmp_path / 'results.json').stat()
+  _run('qa', tmp_path, data, *settings)
+  assert (tmp_path / 'results.json').stat() == written
+
+
+def test_a_run_ends_when_its_patience_does(finished, tmp_path):
+  _, data = finished['qa']
+  settings = ('train.learning_rate=0.0', 'train.epochs=5', 'train.patience=1')
+  _run('qa', tmp_path, data, *settings)
+  found = json.loads((tmp_path / 'results.json').read_text())
+  assert [record['step'] for record in found['epochs']] == [3, 6]
+  assert found['best_epoch'] == 1
+
+
 def test_a_trained_prompt_starts_another_run(finished, tmp_path, capsys):
   workdir, data = finished['qa']
   again = ('prompt.init=' + str(workdir), 'train.learning_rate=0.0', 'train.epochs=1')

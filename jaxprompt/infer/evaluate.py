@@ -73,12 +73,7 @@ def evaluate(evaluator, arm, rows, label):
   Returns:
     `Evaluation`.
   """
-  nats, counts = losses(evaluator, arm, rows, label)
-  if not np.isfinite(nats).all():
-    raise errors.UserError(
-      f'the loss of {label} is {np.sum(nats)}: the model computes numbers that are not '
-      'finite; lower train.learning_rate if it is trained, or use model.dtype float32'
-    )
+  measured = loss(evaluator, arm, rows, label)
   found = generate(evaluator, arm, rows, label)
   predictions = [text(evaluator.tokenizer, ids) for ids in found]
   targets = [row.target_ids[:-1].tolist() for row in rows]  # without the end of text
@@ -88,11 +83,26 @@ def evaluate(evaluator, arm, rows, label):
   }
   return Evaluation(
     {
-      'loss': metrics.ratio(nats, counts),
+      'loss': measured,
       **{name: scores[name] for name in evaluator.task.metrics},
     },
     predictions,
   )
+
+
+def loss(evaluator, arm, rows, label):
+  """Measures an arm's loss alone, `metrics.Statistics`; arguments as of `evaluate`.
+
+  Raises:
+    UserError: if it is not finite.
+  """
+  nats, counts = losses(evaluator, arm, rows, label)
+  if not np.isfinite(nats).all():
+    raise errors.UserError(
+      f'the loss of {label} is {np.sum(nats)}: the model computes numbers that are not '
+      'finite; lower train.learning_rate if it is trained, or use model.dtype float32'
+    )
+  return metrics.ratio(nats, counts)
 
 
 def losses(evaluator, arm, rows, label):

@@ -74,10 +74,7 @@ def render(stored, results, metrics, predictions, *, name):
     name: what the run is called.
   """
   epochs = [line for line in metrics if 'validation_loss' in line]
-  best = None
-  if epochs:
-    best_epoch = epochs_lib.best(epochs)
-    best = next(line for line in epochs if line['epoch'] == best_epoch)
+  best = epochs_lib.best(epochs)
   task = stored['config']['task']
   figures = ['loss', *tasks.TASKS[task].metrics]
   return page.render(

@@ -83,7 +83,7 @@ def compare(experiment, trained, epochs, workdir, initial=None):
   Args:
     experiment: `setup.Experiment`.
     trained: the best prompt's arrays, see `kinds`.
-    epochs: the records of the epochs trained.
+    epochs: the records of the validations.
     workdir: an epath.
     initial: what they were before, if that is known.
 
@@ -91,6 +91,7 @@ def compare(experiment, trained, epochs, workdir, initial=None):
     The content of results.json.
   """
   config = experiment.config
+  best = epochs_lib.best(epochs)
   rows = experiment.splits['test'].rows
   test = {}
   for name, arm in arms(experiment, trained).items():
@@ -129,7 +130,7 @@ def compare(experiment, trained, epochs, workdir, initial=None):
     },
     'nearest_tokens': _read_prompt(experiment, trained, initial),
     'epochs': epochs,
-    'best_epoch': epochs_lib.best(epochs),
+    'best_epoch': best['epoch'] if best else 0,
     'test': test,
   }
   workdir_lib.write_json(workdir / 'results.json', found)

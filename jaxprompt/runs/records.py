@@ -81,7 +81,7 @@ def read_results(workdir):
   shape = {
     'model': str,
     'epochs': [dict],
-    'best_epoch': int,
+    'best_epoch': _NUMBER,
     'prompt': {'length': int, 'parameters': int},
     'test': dict.fromkeys(results_lib.ARMS, arm),
   }

@@ -14,7 +14,9 @@ from jaxprompt.runs import setup
 from jaxprompt.runs import trained_prompts
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.train import checkpoint
+from jaxprompt.train import epochs
 from jaxprompt.train import loop
+from jaxprompt.train import watch
 from jaxprompt.train import writer
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ def train(config, workdir, termination):
     termination: `loop.Termination`.
   """
   finished = records.read_results(workdir)
-  if finished and len(finished['epochs']) == config.train.epochs:
+  if finished and epochs.is_over(finished['epochs'], config.train):
     log.info('this run has finished; these are its results')
     return finished
   with processes.together():
@@ -51,7 +53,9 @@ def train(config, workdir, termination):
   best, initial = jax.device_get(
     (trainer.state.best_prompt, trainer.state.initial_prompt)
   )
-  return comparison.compare(experiment, best, trainer.place.epochs, workdir, initial)
+  found = comparison.compare(experiment, best, trainer.place.epochs, workdir, initial)
+  watch.warn_of_no_effect(found['test'])
+  return found
 
 
 def evaluate_best(config, workdir, termination):
@@ -60,11 +64,11 @@ def evaluate_best(config, workdir, termination):
   Raises:
     UserError: if no epoch has been trained in the workdir.
   """
-  best, epochs = trained_prompts.best_prompt(workdir)
+  best, validated = trained_prompts.best_prompt(workdir)
   initial = checkpoint.read_initial(workdir / 'checkpoints')
   experiment = _build(config, termination)
   records.check_content(workdir, experiment.fingerprints)
-  return comparison.compare(experiment, best, epochs, workdir, initial)
+  return comparison.compare(experiment, best, validated, workdir, initial)
 
 
 def evaluate_given(config, workdir, termination):

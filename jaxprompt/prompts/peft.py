@@ -69,24 +69,7 @@ def files_of(prompt, *, base, weights, spec, name, task, template):
     {name: bytes}.
   """
   length = kinds.length(prompt)
-  if 'keys_values' in prompt:
-    # [blocks, 2, G, P, D] -> [P, blocks * 2 * G * D]
-    array = np.moveaxis(prompt['keys_values'], 3, 0).reshape(length, -1)
-    peft_type, tuning = _KEYS_VALUES, 'prefix-tuning'
-    own = {
-      'encoder_hidden_size': spec.kv_heads * spec.head_dim,
-      'init_weights': None,
-      'prefix_projection': False,
-    }
-  else:
-    array, peft_type, tuning = prompt['embeddings'], _EMBEDDINGS, 'prompt-tuning'
-    own = {
-      # Whatever it began as: the other kinds would ask for a tokenizer when loaded.
-      'prompt_tuning_init': 'RANDOM',
-      'prompt_tuning_init_text': None,
-      'tokenizer_kwargs': None,
-      'tokenizer_name_or_path': None,
-    }
+  array, own = _stored(prompt, spec)
   config = {
     'auto_mapping': None,
     'base_model_name_or_path': base,
@@ -94,11 +77,10 @@ def files_of(prompt, *, base, weights, spec, name, task, template):
     'modules_to_save': None,
     'num_transformer_submodules': 1,
     'num_virtual_tokens': length,
-    'peft_type': peft_type,
     'peft_version': _VERSION,
     'revision': None,
     'task_type': 'CAUSAL_LM',
-    **_sizes(peft_type, spec),
+    **_sizes(own['peft_type'], spec),
     **own,
   }
   array = np.ascontiguousarray(array, np.float32)
@@ -109,7 +91,7 @@ def files_of(prompt, *, base, weights, spec, name, task, template):
     length=length,
     task=task,
     template=template,
-    tuning=tuning,
+    tuning=own['peft_type'].lower().replace('_', '-'),
     tag=_TAG,
   )
   return {
@@ -118,6 +100,26 @@ def files_of(prompt, *, base, weights, spec, name, task, template):
     ),
     _README: card.encode(),
     CONFIG: json.dumps(config, indent=2, sort_keys=True).encode(),
+  }
+
+
+def _stored(prompt, spec):
+  """Returns the array of a prompt as PEFT has it, and the config of its kind."""
+  if 'keys_values' not in prompt:
+    return prompt['embeddings'], {
+      'peft_type': _EMBEDDINGS,
+      # Whatever it began as: the other kinds would ask for a tokenizer when loaded.
+      'prompt_tuning_init': 'RANDOM',
+      'prompt_tuning_init_text': None,
+      'tokenizer_kwargs': None,
+      'tokenizer_name_or_path': None,
+    }
+  by_token = np.moveaxis(prompt['keys_values'], 3, 0)  # [P, blocks, 2, G, D]
+  return by_token.reshape(len(by_token), -1), {
+    'peft_type': _KEYS_VALUES,
+    'encoder_hidden_size': spec.kv_heads * spec.head_dim,
+    'init_weights': None,
+    'prefix_projection': False,
   }
 
 

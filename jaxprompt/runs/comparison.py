@@ -39,7 +39,7 @@ def _measure(experiment, name):
   chooses = arms.ARMS[name].chooses
   tuning = {'texts': len({x.text for x in wordings if x.text != arms.SOURCE})}
   if chooses:
-    tuning |= _validated(experiment, wordings)
+    tuning |= _validated(experiment, wordings, name)
     losses = [each['validation_loss'] for each in tuning['tried']]
     wordings = [wordings[int(np.argmin(losses))]]
   draws, lengths = [], []
@@ -59,7 +59,7 @@ def _measure(experiment, name):
   )
 
 
-def _validated(experiment, wordings):
+def _validated(experiment, wordings, name):
   """Returns what the choice between wordings was made by, for an arm's tuning.
 
   All are measured at once, spelled out in the rows: a few programs serve them all.
@@ -71,7 +71,7 @@ def _validated(experiment, wordings):
     for row in arms.spelled_out(wording, experiment.template, rows)
   ]
   nats, counts = evaluate.losses(
-    experiment.evaluator, in_front(experiment, []), spelled_out, 'validation, best_hard'
+    experiment.evaluator, in_front(experiment, []), spelled_out, f'validation, {name}'
   )
   each = zip(
     np.split(nats, len(wordings)), np.split(counts, len(wordings)), strict=True

@@ -8,6 +8,7 @@ import logging
 
 from jaxprompt import config as config_lib
 from jaxprompt import errors
+from jaxprompt.runs import results as results_lib
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.tasks import tasks
 
@@ -98,7 +99,12 @@ def read_results(workdir):
       f'{path} is of a release that did not compare the arms row by row; measure them '
       'again: --mode=eval'
     )
-  _check(path, found, {'differences': [_DIFFERENCE], 'tuning': dict, 'config': dict})
+  shape = {
+    'config': dict,
+    'differences': [_DIFFERENCE],
+    'tuning': dict.fromkeys(found['test'], dict.fromkeys(results_lib.BUDGET, _NUMBER)),
+  }
+  _check(path, found, shape)
   return found
 
 

@@ -4,6 +4,7 @@ A run is the same if its config is, and the content that it worked with: weights
 tokenizer and rows are compared by their fingerprints, not by where they lie.
 """
 
+import json
 import logging
 
 from jaxprompt import config as config_lib
@@ -14,6 +15,8 @@ from jaxprompt.tasks import tasks
 
 log = logging.getLogger(__name__)
 
+# The fields, or their sections, of what a trained prompt is compared with.
+COMPARED = ('arms', 'hard_prompts', 'few_shot')
 _NUMBER = (int, float)
 _CONFIG = {'config': dict, 'versions': dict, 'devices': list}
 _DIFFERENCE = {
@@ -24,6 +27,7 @@ _DIFFERENCE = {
   'ci95': [_NUMBER],
 }
 _SWEEP = {
+  'config': dict,
   'task': str,
   'model': str,
   'best': int,
@@ -193,6 +197,17 @@ def check_config(workdir, config, free=frozenset()):
       f'--workdir {str(workdir)!r} belongs to a different config: '
       f'{"; ".join(differing)}; use the same config, or another directory'
     )
+
+
+def is_compared_alike(found, config):
+  """Returns whether a run was compared with what a config asks for.
+
+  Args:
+    found: as in results.json or sweep.json.
+    config: of the run.
+  """
+  now = json.loads(json.dumps(config.to_dict()))  # tuples as the file has them
+  return all(found['config'].get(name) == now[name] for name in COMPARED)
 
 
 def check_content(workdir, fingerprints, what='--workdir'):

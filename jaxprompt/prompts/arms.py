@@ -25,7 +25,8 @@ class Given:
   Attributes:
     template: `template.Template`.
     examples: training rows, `rows.Row`s.
-    hard_prompt, hard_prompts: texts, or templates that hold `SOURCE`.
+    hard_prompt: a text.
+    hard_prompts: texts, or templates that hold `SOURCE`.
     shots, draws: how many examples to show, and how many times to draw them.
     room: the tokens that can stand before the longest row.
   """
@@ -79,13 +80,20 @@ class Arm:
   chooses: bool = False
 
 
+def in_front(template, text):
+  """Returns the `Wording` of a text in front of the source."""
+  return Wording(text, template.in_front(text))
+
+
 def written(template, text):
   """Returns the `Wording` of a text in front, or around `SOURCE` if it holds that."""
   before, source, after = text.partition(SOURCE)
   if not source:
-    return Wording(text, template.in_front(text))
+    return in_front(template, text)
   if SOURCE in after:
-    raise errors.UserError(f'{text!r:.80} holds {SOURCE} twice; expected it once')
+    raise errors.UserError(
+      f'hard_prompts has {text!r:.80}, which holds {SOURCE} twice; expected it once'
+    )
   front, after = before.rstrip(), after.rstrip(' ')
   return Wording(
     text,
@@ -107,7 +115,7 @@ def _none(given):
 
 
 def _hard(given):
-  return [written(given.template, given.hard_prompt)]
+  return [in_front(given.template, given.hard_prompt)]
 
 
 def _best_hard(given):
@@ -214,7 +222,7 @@ def reworded(wording, template, rows):
   return [source(row) for row in rows], [target(row) for row in rows]
 
 
-def in_front(wording, template):
+def ids_in_front(wording, template):
   """Returns the ids in front of all sources, with what the tokenizer begins with."""
   start, before = template.start_ids, tuple(wording.before)
   return before if before[: len(start)] == start else (*start, *before)

@@ -398,7 +398,7 @@ def test_a_suffix_prompt_trains_and_is_measured_again_the_same(
 
 ERRORS = {
   'train.batch_size=0': 'train.batch_size is 0; expected a whole number from 1 to',
-  'data.max_source_tokens=180': '192 positions: lower one of them',
+  'eval.max_new_tokens=180': '192 positions: lower prompt.length',
   'eval.max_new_tokens=120': 'eval.max_new_tokens (120) is',
   'prompt.length=1000000000': 'prompt.length (1000000000) + data.max_source_tokens',
   'prompt.init=/nowhere': "prompt.init '/nowhere' holds no trained prompt",

@@ -62,7 +62,7 @@ def _measure(experiment, name):
       )
     )
     more = own_rows.lengths[:, 0].mean() - rows.lengths[:, 0].mean()
-    lengths.append(len(before) - len(experiment.template.start_ids) + more)
+    lengths.append(len(before) + more)
   shown = [wording.shown for wording in wordings]
   if any(shown):
     tuning |= {'texts': 0, 'rows': round(np.mean([len(ids) for ids in shown]))}

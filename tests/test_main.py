@@ -342,7 +342,7 @@ def test_a_trained_prompt_starts_another_run(finished, tmp_path, capsys):
   jax.tree.map(np.testing.assert_array_equal, copied, best)
   argv = arguments('qa', tmp_path / 'other', data, *again, 'prompt.length=4')
   line = _error(capsys, argv)
-  assert 'is a prompt of 3 tokens of width 24, expected 4 of width 24' in line
+  assert 'is a prompt of 3 tokens, expected 4; set prompt.length' in line
 
 
 def test_a_run_goes_on_with_other_devices_and_another_budget(finished, capsys):

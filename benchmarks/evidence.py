@@ -21,7 +21,7 @@ import sys
 
 import numpy as np
 
-from jaxprompt.tasks import metrics
+from jaxprompt.tasks import statistics
 from jaxprompt.tasks import tasks
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -96,10 +96,10 @@ def differences(workdir):
     losses[arm] = np.array([json.loads(line)['scores']['loss'] for line in lines])
   told = []
   for arm, other in (('hard', 'none'), ('soft', 'hard')):
-    statistics = metrics.mean(losses[other] - losses[arm])
-    low, high = metrics.interval(statistics, seed=0)
+    gains = statistics.mean(losses[other] - losses[arm])
+    low, high = statistics.interval(gains, seed=0)
     told.append(
-      f'{arm} below {other} by {metrics.figure(statistics):.3f} [{low:.3f}, {high:.3f}]'
+      f'{arm} below {other} by {statistics.figure(gains):.3f} [{low:.3f}, {high:.3f}]'
     )
   return f'Losses of the same rows, as means over rows: {", ".join(told)}.'
 

@@ -19,7 +19,7 @@ from jaxprompt.devices import devices
 from jaxprompt.infer import decode
 from jaxprompt.lm import loading
 from jaxprompt.prompts import batch as batch_lib
-from jaxprompt.prompts import placement
+from jaxprompt.prompts import kinds
 from jaxprompt.train import optim
 from jaxprompt.train import steps
 
@@ -33,7 +33,7 @@ def read_rows(file, split):
     np.split(found[f'{name}_ids'], np.cumsum(found[f'{name}_lengths'])[:-1])
     for name in (f'{split}_source', f'{split}_target')
   ]
-  return [rows_lib.Row('', '', '', (), *ids) for ids in zip(*parts, strict=True)]
+  return rows_lib.table(*parts)
 
 
 class Side:
@@ -48,7 +48,7 @@ class Side:
     lm = lm.on(self._layout.platform)
     self._lm, self._params = lm, self._layout.place_params(lm, params)
     tx = optim.prompt_only(0.01, clip_norm=1.0)
-    soft_prompt = lm.embed(params, jnp.arange(PROMPT))
+    prompt = {'embeddings': lm.embed(params, jnp.arange(PROMPT))}
 
     taking = steps.Options(1, devices.DATA, self._layout.tokens_at_a_time)
 
@@ -56,20 +56,20 @@ class Side:
       return steps.train_step(lm, tx, taking, state, params, *rows)
 
     # No end of text: both sides generate as many tokens.
-    options = decode.Options(NEW_TOKENS, eos_id=-1, axis_name=devices.DATA)
+    options = decode.Options(NEW_TOKENS, end_ids=(-1,), axis_name=devices.DATA)
 
-    def generate(params, soft_prompt, rows):
-      placed = placement.place(soft_prompt, position)
+    def generate(params, prompt, rows):
+      placed = kinds.place(prompt, position)
       return decode.generate(lm, params, placed, *rows, options)
 
-    def losses(params, soft_prompt, rows):
-      placed = placement.place(soft_prompt, position)
+    def losses(params, prompt, rows):
+      placed = kinds.place(prompt, position)
       return steps.row_losses(lm, params, placed, *rows)
 
     self._step = self._layout.spread(step, donate_argnums=0)
     self._losses = self._layout.gather(losses)
     self._generate = self._layout.gather(generate)
-    state = jax.device_get(steps.init_state(soft_prompt, params, tx))
+    state = jax.device_get(steps.init_state(prompt, params, tx))
     self._state = self._layout.replicate(state)
     self._contexts = contexts.Contexts(
       lm,
@@ -130,11 +130,11 @@ class Side:
 
   def evaluate(self):
     held = self._load_rows(self._held)
-    soft_prompt = np.asarray(self._state.soft_prompt)
+    prompt = jax.device_get(self._state.prompt)
     tokens, began = 0, time.perf_counter()
     for indices, shape in self._turn('evaluate', held.in_order()):
       placed = held.load(indices, shape)
-      jax.device_get(self._losses(self._params, soft_prompt, placed))
+      jax.device_get(self._losses(self._params, prompt, placed))
       tokens += sum(self._held[i].length for i in indices)
     return {'seconds': time.perf_counter() - began, 'tokens': tokens}
 
@@ -190,13 +190,13 @@ class Side:
     sizes = [(len(row.source_ids), 0) for row in self._held]
     shapes = buckets.shapes(sizes, self._batch_size)
     batches = self._turn('generate', buckets.plan(sizes, shapes, self._batch_size))
-    soft_prompt = np.asarray(self._state.soft_prompt)
+    prompt = jax.device_get(self._state.prompt)
     tokens, began = 0, time.perf_counter()
     for indices, (length, _) in batches:
       chosen = [self._held[i].source_ids for i in indices]
       padded = collate.pad(chosen, length, self._batch_size, self._eos_id)
       rows = self._layout.place_rows(padded)
-      jax.block_until_ready(self._generate(self._params, soft_prompt, rows))
+      jax.block_until_ready(self._generate(self._params, prompt, rows))
       tokens += NEW_TOKENS * len(chosen)
     return {'seconds': time.perf_counter() - began, 'tokens': tokens}
 

@@ -1,4 +1,4 @@
-"""What comes with the package under the name `tiny`: a small GPT-2, three data sets.
+"""What comes with the package under the name `tiny`: a small GPT-2, four data sets.
 
 `tools/tiny/build.py` makes both; jaxprompt/tiny/model/README.md says what they are.
 """

@@ -11,6 +11,8 @@ from ml_collections import config_dict
 
 from jaxprompt import config as config_lib
 from jaxprompt import errors
+from jaxprompt import fields as fields_lib
+from jaxprompt.tasks import tasks
 
 # The flags that each mode reads.
 READS = {
@@ -27,19 +29,20 @@ READS = {
   'serve': ('config', 'workdir', 'prompt', 'host', 'port'),
 }
 
-Field = config_lib.Field
+Field = fields_lib.Field
 _FLAGS = (
-  Field('config', '', 'FILE.py[:PRESET], or qa, summarization or translation[:PRESET]'),
+  Field('config', '',
+        'FILE.py[:PRESET], or text, qa, summarization or translation[:PRESET]'),
   Field('workdir', '', 'a directory, local or gs://'),
   Field('input', '', 'a .jsonl, .csv or .parquet file of sources, or -'),
   Field('output', '', 'a path to write to'),
   Field('temperature', 0.0, 'draws tokens, of logits divided by it; 0 = the likeliest',
-        low=config_lib.SMALLEST, high=config_lib.LARGEST, also=0),
+        low=fields_lib.SMALLEST, high=fields_lib.LARGEST, also=0),
   Field('top_k', 0, 'draws of so many; 0 = all'),
   Field('top_p', 1.0,
         'draws of the likeliest tokens that have this probability together',
-        low=config_lib.SMALLEST, high=1),
-  Field('seed', 0, 'of what is drawn', high=config_lib.UINT32),
+        low=fields_lib.SMALLEST, high=1),
+  Field('seed', 0, 'of what is drawn', high=fields_lib.UINT32),
   Field('host', '127.0.0.1', 'the address that the page is served at'),
   Field('port', 7860, 'its port', high=2**16 - 1),
 )  # fmt: skip
@@ -170,7 +173,8 @@ def parse(argv):
   if values.config is not None:
     text, config = values.config, load(values.config)
     values.config = overridden(config, values)
-    if values.config.task != config.task:
+    names = {values.config.task, config.task}
+    if len(names) > 1 and names & tasks.TASKS.keys():
       raise errors.UserError(
         f'--config={text} is of the task {config.task}, with its hard prompt, data and '
         f'lengths; for {values.config.task} use --config={values.config.task}'
@@ -206,12 +210,15 @@ def overridden(config, values):
   """Returns a copy of a config with the fields that the flags set, checked."""
   config = config.copy_and_resolve_references()
   config.update_from_flattened_dict(overrides(values))
+  config.hard_prompt = config.hard_prompt or tasks.hard_prompt(config.example.labels)
   config_lib.check(config)
   return config
 
 
 def load(text):
   """Returns the config of FILE.py[:PRESET], or of a shipped file's name.
+
+  Flags may have to set what it leaves open, so that it is not checked as a whole.
 
   Raises:
     UserError: if there is no such file, or it does not give a config.
@@ -237,7 +244,7 @@ def load(text):
     ) from e
   if isinstance(found, config_dict.ConfigDict):
     found = found.to_dict()
-  return config_lib.complete(found, f'--config {path!r}')
+  return config_lib.fill(found, f'--config {path!r}')
 
 
 def _line(error, path):

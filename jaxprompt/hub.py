@@ -12,7 +12,7 @@ from huggingface_hub import errors as hub_errors
 from jaxprompt import errors
 
 _SECONDS = 10.0  # to answer; the libraries' own retries would wait for minutes
-_LOCAL = 'a local directory'
+_LOCAL = {'model': 'a local directory', 'dataset': 'a local file or directory'}
 _IF_CACHED = 'set HF_HUB_OFFLINE=1 if the cache already holds it'
 _KINDS = {'model.path': 'model', 'data.path': 'dataset'}
 _LOGIN = 'log in with `hf auth login`'
@@ -56,14 +56,14 @@ def _refusal(error, repo_id, repo_type):
     error, hub_errors.RepositoryNotFoundError | hub_errors.HFValidationError
   ):
     return (
-      f'is neither {_LOCAL} nor a {repo_type} on the hub; correct it, or {_LOGIN} if '
-      'it is private or gated'
+      f'is neither {_LOCAL[repo_type]} nor a {repo_type} on the hub; correct it, or '
+      f'{_LOGIN} if it is private or gated'
     )
   response = getattr(error, 'response', None)
   if response is None:
     return (
-      f'cannot be had: the hub ({hub}) cannot be reached; give {_LOCAL}, or '
-      f'{_IF_CACHED}'
+      f'cannot be had: the hub ({hub}) cannot be reached; give '
+      f'{_LOCAL[repo_type]}, or {_IF_CACHED}'
     )
   status = response.status_code
   failure = f'the hub ({hub}) fails; try again later, or {_IF_CACHED}'
@@ -113,7 +113,7 @@ def _offline_remedy(name, field):
     return (
       f'; HF_HUB_OFFLINE is set, and the cache has {others[0]!r}: set {field} to it'
     )
-  return f'; HF_HUB_OFFLINE is set: unset it, or give {_LOCAL}'
+  return f'; HF_HUB_OFFLINE is set: unset it, or give {_LOCAL[_KINDS[field]]}'
 
 
 def load_dataset(path, subset):

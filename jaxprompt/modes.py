@@ -47,8 +47,9 @@ from jaxprompt.train import writer
 
 log = logging.getLogger(__name__)
 
-# How a run goes on, not what it is; `records` knows where its parts may be.
-_FREE = frozenset({'parallel', 'train.context_cache_gb'})
+# How a run goes on, and what its prompt is compared with, not what it is; `records`
+# knows where its parts may be.
+_FREE = frozenset({'parallel', 'train.context_cache_gb', *run.COMPARED})
 _CACHE = pathlib.Path('~/.cache/jaxprompt/xla')
 
 
@@ -100,7 +101,7 @@ def _measure(function, values, config):
   with _held_workdir(path, config) as workdir:
     found = function(config, workdir, termination)
     if processes.is_first():
-      print(results.table(found, tasks.TASKS[config.task].metrics))
+      print(results.table(found, records.figures_of(found)))
       print(results.nearest_table(found))
       _print_paths(workdir)
   return 0

@@ -21,18 +21,19 @@ from jaxprompt.devices import devices
 from jaxprompt.infer import decode
 from jaxprompt.infer import evaluate
 from jaxprompt.lm import model as lm_model
+from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
 from jaxprompt.prompts import trained
 from jaxprompt.runs import records
-from jaxprompt.runs import results
 from jaxprompt.runs import setup
 from jaxprompt.runs import trained_prompts
-from jaxprompt.tasks import tasks
+from jaxprompt.tasks import columns
 from jaxprompt.tasks import template as template_lib
 from jaxprompt.train import writer
 
 log = logging.getLogger(__name__)
 
+_ARMS = ('none', 'hard', 'soft')  # that a typed source is answered by
 _EXAMPLES = 10  # of each trained prompt's test rows
 _SECONDS_BETWEEN_UPDATES = 0.05  # of the page; more is no smoother to read
 _SHORTEST = 64  # tokens that a source is padded to; longer ones to a power of two
@@ -240,19 +241,19 @@ def answer(model, prompt, source, hard_prompt):
 
 def _arms(model, prompt, source, hard_prompt):
   """Returns the note, and {arm: an iterator over its tokens}."""
-  source, hard_prompt = (tasks.clean(x).strip() for x in (source, hard_prompt))
+  source, hard_prompt = (columns.clean(x).strip() for x in (source, hard_prompt))
   if not source:
     raise errors.UserError('There is no source; type one, or choose an example.')
   if not hard_prompt:
     raise errors.UserError('The hard prompt is blank; type one.')
   template = model.template
   hard_ids = template.in_front(hard_prompt)
-  longest = max(len(hard_ids), len(prompt.soft_prompt))
+  longest = max(len(hard_ids), kinds.length(prompt.arrays))
   positions = model.lm.spec.max_positions
   limit = positions - longest - template.newline_tokens - prompt.max_new_tokens
-  head, tail = tasks.head_and_tail(tasks.TASKS[prompt.task], source)
+  before, text, after = prompt.task.split(source)
   try:
-    head_left, ids = template.source(head, tail, limit)
+    left, ids = template.source(before, text, after, limit)
   except errors.RowError as e:
     raise errors.UserError(
       f'The model has {positions} positions: {longest} for the prompt and '
@@ -262,10 +263,10 @@ def _arms(model, prompt, source, hard_prompt):
   notes = []
   if prompt.beams > 1:
     notes.append(f'Greedy answers; the run was measured with {prompt.beams} beams.')
-  if head_left != head:
+  if left != text:
     notes.append(
-      f'The source was cut by its last {len(head) - len(head_left):,} characters'
-      f'{" before the question" if tail else ""}: the model has '
+      f'The source was cut by its last {len(text) - len(left):,} characters'
+      f'{" before the last line" if after else ""}: the model has '
       f'{positions} positions, which leave it {limit} tokens.'
     )
   none = jnp.zeros((0, model.lm.spec.width), jnp.float32)
@@ -282,8 +283,8 @@ def _arms(model, prompt, source, hard_prompt):
 def _stream(model, arm, ids, new_tokens):
   """Yields the tokens of greedy generation up to and without the end of text."""
   length = max(_SHORTEST, 1 << (len(ids) - 1).bit_length())
-  eos_id = model.template.end_id
-  input_ids, mask = collate.pad([ids], length, 1, eos_id)
+  template = model.template
+  input_ids, mask = collate.pad([ids], length, 1, template.end_id)
   token, state = model.first(
     model.params,
     arm,
@@ -292,7 +293,7 @@ def _stream(model, arm, ids, new_tokens):
     max_new_tokens=new_tokens,
   )
   for _ in range(new_tokens):
-    if int(token[0]) == eos_id:
+    if int(token[0]) in template.end_ids:
       return
     yield int(token[0])
     token, state = model.then(model.params, state, token)
@@ -336,7 +337,7 @@ def _build(gradio, model, prompts):
     note = gradio.Markdown(elem_id='note')
     outputs = [note]
     with gradio.Row():
-      for arm in results.ARMS:
+      for arm in _ARMS:
         with gradio.Column(min_width=240):
           outputs.append(gradio.Textbox(label=arm, lines=4, elem_id=arm))
           outputs.append(gradio.Markdown(elem_id=f'{arm}-speed'))

@@ -51,9 +51,9 @@ def test_bfloat16_leaves_the_loss_of_every_task_within_one_percent():
 def test_in_bfloat16_the_prompt_and_its_moments_stay_float32(batch):
   lm, params, *_ = loading.load(str(CHECKPOINT), 'bfloat16')
   tx = optim.prompt_only(0.1, clip_norm=1.0)
-  state = steps.init_state(jnp.ones((5, 24)), params, tx)
+  state = steps.init_state({'embeddings': jnp.ones((5, 24))}, params, tx)
   before = jax.tree.map(lambda x: x.dtype, state)
   step = functools.partial(steps.train_step, lm, tx, steps.Options())
   state, scalars = jax.eval_shape(step, state, params, batch)
   assert jax.tree.map(lambda x: x.dtype, state) == before
-  assert state.soft_prompt.dtype == scalars['loss'].dtype == jnp.float32
+  assert state.prompt['embeddings'].dtype == scalars['loss'].dtype == jnp.float32

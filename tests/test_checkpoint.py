@@ -20,7 +20,7 @@ def directory(tmp_path):
 
 
 def _state(step):
-  prompt = jnp.full((3, 4), step, jnp.float32)
+  prompt = {'embeddings': jnp.full((3, 4), step, jnp.float32)}
   return {'best_prompt': prompt, 'initial_prompt': prompt, 'step': jnp.asarray(step)}
 
 
@@ -56,7 +56,7 @@ def test_a_step_saved_again_is_replaced(directory):
   state, progress = checkpoints.restore(_state(0), {'epochs': []})
   checkpoints.close()
   assert progress == {'epochs': [1]}
-  np.testing.assert_array_equal(state['best_prompt'], 5)
+  np.testing.assert_array_equal(state['best_prompt']['embeddings'], 5)
 
 
 def _truncate(path):
@@ -236,11 +236,11 @@ def test_a_user_sees_one_line_of_a_damaged_one(directory, damage):
   'state, progress, message',
   [
     (
-      {**_state(0), 'best_prompt': jnp.zeros((3, 5))},
+      {**_state(0), 'best_prompt': {'embeddings': jnp.zeros((3, 5))}},
       {'epochs': []},
-      r'\(best_prompt\)',
+      r'\(best_prompt/embeddings\)',
     ),
-    ({'n': jnp.asarray(0)}, {'epochs': []}, 'best_prompt, initial_prompt, n, step'),
+    ({'n': jnp.asarray(0)}, {'epochs': []}, 'best_prompt/embeddings, initial'),
     (_state(0), {'epochs': [], 'place': 1}, r'\(place\)'),
   ],
 )
@@ -268,8 +268,17 @@ def test_readers_of_a_run_leave_a_damaged_checkpoint_where_it_is(directory):
 def test_the_best_prompt_is_read_without_knowing_its_shape(directory):
   _save(directory, 3)
   best, progress = checkpoint.read_best(directory)
-  np.testing.assert_array_equal(best, np.full((3, 4), 3.0))
+  np.testing.assert_array_equal(best['embeddings'], np.full((3, 4), 3.0))
   assert progress == {'epochs': [3]}
+
+
+def test_a_prompt_that_an_older_release_kept_as_one_array_is_refused(directory):
+  checkpoints = checkpoint.Checkpoints(directory, keep=3)
+  prompts = dict.fromkeys(('best_prompt', 'initial_prompt'), jnp.zeros((3, 4)))
+  checkpoints.save(1, prompts, {'epochs': [1]})
+  checkpoints.close()
+  with pytest.raises(errors.UserError, match=r'another structure \(best_prompt\)'):
+    checkpoint.read_best(directory)
 
 
 def test_no_prompt_is_best_before_an_epoch_has_been_validated(directory):

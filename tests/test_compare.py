@@ -8,7 +8,10 @@ from etils import epath
 
 from jaxprompt import errors
 from jaxprompt import main
+from jaxprompt.prompts import arms
 from jaxprompt.report import compare
+from jaxprompt.report import report
+from jaxprompt.runs import results
 
 SIZES = {'distilgpt2': 81_912_576, 'gpt2': 124_439_808, 'gpt2-medium': 354_823_168}
 
@@ -24,26 +27,68 @@ def _losses(soft):
   return {'none': 3.4, 'hard': 2.9, 'soft': soft}
 
 
-def test_runs_that_differ_in_their_seed_are_one_line_with_mean_and_spread(tmp_path):
+def test_runs_that_differ_in_their_seed_are_one_group_with_mean_and_spread(tmp_path):
   folders = [
     workdirs.write_run(tmp_path / f'{seed}', seed=seed, losses=_losses(soft))
-    for seed, soft in ((0, 2.0), (1, 2.2), (2, 2.1))
+    for seed, soft in ((0, 2.0), (2, 2.1), (1, 2.2))
   ]
-  (_, line), page = _write(tmp_path, *folders)
-  assert '0, 1, 2' in line
-  assert '2.100 ± 0.100' in line  # soft's loss
-  assert '0.800 ± 0.100' in line  # its gain
+  (head, name, *lines), page = _write(tmp_path, *folders)
+  assert head == 'The soft prompt beats every other arm in test loss on qa'
+  assert name == 'qa, gpt2 (124M), P = 20; seeds 0, 1, 2'
+  hard, soft = (
+    next(x for x in lines if x.startswith(f'  {arm} ')) for arm in ('hard', 'soft')
+  )
+  assert '2.100 ± 0.100' in soft  # its loss
+  assert '-0.800 ± 0.100  ' in hard  # soft's less it
+  assert '+20.00 ± 2.500  ' in hard
+  assert 'the best other arm is above it by 0.800 ± 0.100' in page
+  assert '100%' in page  # of the rows have the same text in two seeds
   assert 'standard deviation over seeds' in page
 
 
-def test_a_single_run_shows_its_intervals(tmp_path):
-  (_, line), page = _write(tmp_path, workdirs.write_run(tmp_path / 'a', width=0.1))
-  assert '2.100 [1.890, 2.310]' in line
-  assert '0.800 ' in line
+def test_seeds_are_told_with_their_worst_and_how_often_they_agree():
+  entries = [
+    {'loss': loss, 'bleu': bleu, 'ci95': {'loss': [], 'bleu': []}}
+    for loss, bleu in ((1.0, 30.0), (3.0, 20.0), (2.0, 10.0))
+  ]
+  texts = [('a', 'b', 'c', 'd'), ('a', 'b', 'c', 'x'), ('a', 'y', 'y', 'y')]
+  found = results.across_seeds(list(zip((5, 7, 9), entries, texts, strict=True)))
+  assert found['seeds'] == [5, 7, 9]
+  assert found['figures']['loss'] == {
+    'mean': 2, 'deviation': 1, 'worst': 3, 'worst_seed': 7
+  }  # fmt: skip
+  assert found['figures']['bleu']['worst_seed'] == 9
+  assert found['agreement'] == pytest.approx((3 / 4 + 1 / 4 + 1 / 4) / 3)
+
+
+def test_a_single_run_shows_its_intervals_and_links_its_report(tmp_path):
+  folder = workdirs.write_run(tmp_path / 'a run', width=0.1)
+  report.write(epath.Path(folder))
+  (_, _, *lines), page = _write(tmp_path, folder)
+  assert any('2.100 [1.890, 2.310]' in line for line in lines)
+  assert any('-0.800 [-0.900, -0.700]  better' in line for line in lines)
+  assert 'href="a%20run/report.html"' in page
   assert 'runs of several sizes would show it' in page
+  assert 'Each of these is one seed' in page
 
 
-def test_a_setting_that_differs_gets_a_column_and_splits_the_runs(tmp_path):
+def test_an_undecided_lead_is_no_win(tmp_path):
+  losses = {'none': 3.4, 'hard': 2.15, 'best_hard': 2.9, 'soft': 2.1}
+  folders = [
+    workdirs.write_run(tmp_path / 'a', losses=losses, width=0.1),
+    workdirs.write_run(tmp_path / 'b', 'translation', width=0.1),
+  ]
+  (head, _, *lines), _ = _write(tmp_path, *folders)
+  assert head == (
+    'The soft prompt beats every other arm in test loss in 1 of 2 comparisons'
+  )
+  (hard,) = [line for line in lines if '-0.050 [-0.150, +0.050]' in line]
+  assert 'undecided' in hard
+  head = _write(tmp_path, folders[0])[0][0]
+  assert head.startswith('In no comparison: the soft prompt beats every other arm')
+
+
+def test_a_setting_that_differs_names_and_splits_the_runs(tmp_path):
   folders = [
     workdirs.write_run(tmp_path / f'{length}', length=length) for length in (5, 20)
   ]
@@ -51,25 +96,27 @@ def test_a_setting_that_differs_gets_a_column_and_splits_the_runs(tmp_path):
   config.write_text(
     config.read_text().replace('"learning_rate": 0.05', '"learning_rate": 0.3')
   )
-  (head, first, second), _ = _write(tmp_path, *folders)
-  assert 'train.learning_rate' in head
-  assert first.split()[3:5] == ['5', '0.05']
-  assert second.split()[3:5] == ['20', '0.3']
+  lines, page = _write(tmp_path, *folders)
+  assert [line for line in lines if line.startswith('qa')] == [
+    'qa, gpt2 (124M), P = 5, train.learning_rate = 0.05; seed 0',
+    'qa, gpt2 (124M), P = 20, train.learning_rate = 0.3; seed 0',
+  ]
+  assert 'aria-label="Gain of the soft prompt by its length"' in page
 
 
-def test_tasks_by_arms_and_models_by_size_are_one_table_and_one_plot(tmp_path):
+def test_tasks_and_models_by_size_are_groups_and_one_plot(tmp_path):
   folders = [
     workdirs.write_run(tmp_path / f'{task}-{model}', task, model=model, parameters=size)
     for task in ('translation', 'qa', 'summarization')
     for model, size in reversed(SIZES.items())
   ]
-  (head, *lines), page = _write(tmp_path, *folders)
-  assert head.split()[:4] == ['task', 'model', 'parameters', 'P']
-  assert [line.split()[:3] for line in lines[:4]] == [
-    ['qa', 'distilgpt2', '81.9M'],
-    ['qa', 'gpt2', '124M'],
-    ['qa', 'gpt2-medium', '355M'],
-    ['summarization', 'distilgpt2', '81.9M'],
+  lines, page = _write(tmp_path, *folders)
+  named = [line.partition(', P')[0] for line in lines if '; seed' in line]
+  assert named[:4] == [
+    'qa, distilgpt2 (81.9M)',
+    'qa, gpt2 (124M)',
+    'qa, gpt2-medium (355M)',
+    'summarization, distilgpt2 (81.9M)',
   ]
   assert 'aria-label="Gain of the soft prompt by model size"' in page
   assert page.count('<circle') == 9
@@ -130,16 +177,25 @@ def test_a_comparison_that_cannot_be_made_is_one_line_with_status_2(
   assert not (tmp_path / 'page.html').exists()
 
 
-def test_the_page_opens_in_a_browser_and_fits_a_phone(tmp_path, visit, capsys):
+@pytest.mark.parametrize('width', [390, 1200])
+def test_the_page_shows_all_columns_on_a_screen_and_a_phone(
+  tmp_path, visit, capsys, width
+):
+  losses = dict(zip(arms.ARMS, (3.4, 2.9, 2.5, 2.6, 2.7, 2.1), strict=True))
   folders = [
-    workdirs.write_run(tmp_path / (40 * 'long') / model, model=model, parameters=size)
+    workdirs.write_run(
+      tmp_path / (40 * 'long') / model, model=model, parameters=size, losses=losses
+    )
     for model, size in SIZES.items()
   ]
   output = tmp_path / 'page.html'
   arguments = ['--mode=compare', *map(str, folders), f'--output={output}']
   assert main.main(['jaxprompt', *arguments]) == 0
   assert capsys.readouterr().out.endswith(f'comparison: {output}\n')
-  page = visit(output.as_uri(), viewport={'width': 390, 'height': 844})
-  assert page.get_by_role('heading', name='Comparison of 3 runs').is_visible()
+  page = visit(output.as_uri(), viewport={'width': width, 'height': 844})
+  assert page.get_by_role('heading', name='The soft prompt beats every').is_visible()
+  assert page.get_by_role('img', name='qa, Loss').first.is_visible()
   assert page.get_by_role('img', name='Gain of the soft prompt').is_visible()
-  assert page.evaluate('document.documentElement.scrollWidth') == 390
+  assert page.evaluate('document.documentElement.scrollWidth') == width
+  assert page.evaluate("""() => [...document.querySelectorAll('.scroll')].every(
+    (card) => card.scrollWidth <= card.clientWidth)""")

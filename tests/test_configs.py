@@ -13,6 +13,7 @@ from jaxprompt import errors
 from jaxprompt.data import contexts
 from jaxprompt.devices import devices
 from jaxprompt.lm import loading
+from jaxprompt.prompts import arms
 from jaxprompt.prompts import placement
 from jaxprompt.runs import workdir
 from jaxprompt.tasks import tasks
@@ -21,14 +22,18 @@ from jaxprompt.train import optim
 FIELDS = {
   'model.path', 'model.dtype', 'data.path', 'data.subset', 'data.train_size',
   'data.validation_size', 'data.test_size', 'data.bad_rows', 'data.max_source_tokens',
-  'data.max_target_tokens', 'prompt.name', 'prompt.length', 'prompt.init',
-  'prompt.text', 'prompt.position', 'hard_prompt', 'train.batch_size', 'train.epochs',
+  'data.max_target_tokens', 'data.sample', 'data.seed',
+  'prompt.name', 'prompt.length', 'prompt.init',
+  'prompt.text', 'prompt.position', 'hard_prompt', 'example.source', 'example.target',
+  'example.cut', 'example.references', 'example.empty_target', 'example.labels',
+  'metrics', 'eval.calibration', 'train.batch_size', 'train.epochs',
   'train.accumulate', 'train.clip_norm', 'train.learning_rate', 'train.schedule',
   'train.warmup', 'train.context_cache_gb', 'train.context_dtype', 'eval.batch_size',
   'eval.max_new_tokens', 'eval.beams',
   'checkpoint.every_steps', 'checkpoint.keep', 'parallel.mode', 'parallel.data',
   'parallel.model', 'sweep.length', 'sweep.seed', 'sweep.init', 'sweep.learning_rate',
-  'task', 'seed',
+  'sweep.test', 'task', 'seed', 'arms', 'hard_prompts', 'few_shot.examples',
+  'few_shot.draws',
 }  # fmt: skip
 
 
@@ -67,6 +72,7 @@ def test_the_original_preset_is_the_original_experiments_settings(task, sizes):
   assert (data.train_size, data.validation_size, data.test_size) == sizes
   assert (train.batch_size, train.epochs, train.accumulate) == (1, 10, 1)
   assert (train.clip_norm, config.prompt.length) == (1.0, 1)
+  assert data.sample == 'head'
 
 
 def test_every_preset_fits_gpt2s_positions():
@@ -89,9 +95,9 @@ def test_the_fields_are_those_of_the_contract():
 
 def test_a_choice_is_a_key_of_what_it_chooses_from():
   chooses = {
-    'task': tasks.TASKS,
     'model.dtype': loading.DTYPES,
     'prompt.position': placement.POSITIONS,
+    'arms': arms.ARMS,
     'train.schedule': optim.SCHEDULES,
     'train.context_dtype': contexts.DTYPES,
     'parallel.mode': devices.MODES,
@@ -109,13 +115,20 @@ def test_reading_a_config_imports_no_model_code():
 
 
 REFUSED = {
-  'task': ['poem', '', 1],
+  'task': ['', ' ', 1],
   'seed': [-1, 2**32, 1.0, True],
-  'hard_prompt': ['', ' ', 'a\0b', '\udcff', None],
+  'hard_prompt': ['a\0b', '\udcff', None],
+  'example.labels': ['a,b', [1], [' '], None],
+  'metrics': ['bleu', ['a\0'], []],
+  'eval.calibration': ['yes'],
+  'arms': [[], ['soft', 'soft'], ['poem'], 'soft', [1]],
+  'hard_prompts': [[' '], ['a', 'a'], None, {'a': 1}],
   'model.dtype': ['int8'],
   'data.path': [''],
   'data.subset': ['\udcff', 0],
   'data.bad_rows': ['ignore'],
+  'data.sample': ['first'],
+  'data.seed': [-1, 2**32],
   'data.train_size': [-1, 2**31, 10**30],
   'data.max_source_tokens': [0, 10**12],
   'prompt.length': [0, 10**12, '4'],
@@ -160,6 +173,38 @@ def test_a_bound_itself_can_be_used(name, value):
   assert config_lib.FIELDS[name].check(value) == value
 
 
+@pytest.mark.parametrize(
+  'text, expected',
+  [
+    ('Answer,  TL;DR:', ('Answer', 'TL;DR:')),
+    ('["{source}\\nTL;DR:", "a, b"]', ('{source}\nTL;DR:', 'a, b')),
+  ],
+)
+def test_several_texts_are_separated_by_commas_or_are_a_json_list(text, expected):
+  assert config_lib.FIELDS['hard_prompts'].parse(text) == expected
+
+
+@pytest.mark.parametrize('text', ['["a"', '[1]', '[]', '', 'a,,b'])
+def test_a_list_of_texts_that_cannot_be_read_is_named(text):
+  with pytest.raises(
+    errors.UserError, match=r'metrics is .*; expected one or more texts'
+  ):
+    config_lib.FIELDS['metrics'].parse(text)
+
+
+def test_arms_without_the_trained_prompt_are_refused():
+  config = _config('qa')
+  config.arms = ('none', 'hard')
+  with pytest.raises(errors.UserError, match="'none,hard'; expected soft among them"):
+    config_lib.check(config)
+
+
+def test_the_built_in_tasks_have_eight_hard_prompts_their_own_among_them():
+  for task in tasks.TASKS.values():
+    assert len(set(task.hard_prompts)) == 8
+    assert task.hard_prompt in task.hard_prompts
+
+
 def test_all_micro_batches_of_a_step_together_have_a_bound():
   config = _config('qa')
   config.train.update(batch_size=2**12, accumulate=2**12)
@@ -182,7 +227,7 @@ def test_what_a_config_lacks_has_its_default():
 @pytest.mark.parametrize(
   'values, message',
   [
-    ({}, 'here: task is missing; expected one of summarization, qa, translation'),
+    ({}, 'here: task is missing; expected its name'),
     ({'task': 'qa', 'train': {'epocs': 1}}, "here: 'train.epocs' is no field; `python"),
     ({'task': 'qa', 'train': 3}, "here: 'train' is no field"),
     ({'task': {}}, 'here: task is missing'),

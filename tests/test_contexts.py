@@ -49,12 +49,14 @@ def _train(frozen, batches, epochs, capacity, dtype='float32'):
 
   step = layout.spread(step)
   prompt = np.random.default_rng(3).normal(size=(3, lm.spec.width)).astype(np.float32)
-  state = layout.replicate(jax.device_get(steps.init_state(prompt, params, tx)))
+  state = layout.replicate(
+    jax.device_get(steps.init_state({'embeddings': prompt}, params, tx))
+  )
   for _ in range(epochs):
     for key, batch in batches.items():
       context = kept.get(key, batch.source_ids, batch.source_mask)
       state, _ = step(state, params, (layout.place_rows(batch), context))
-  return np.asarray(state.soft_prompt), kept
+  return np.asarray(state.prompt['embeddings']), kept
 
 
 def test_a_prompt_is_the_same_bit_for_bit_however_many_contexts_are_kept(frozen_layout):
@@ -74,6 +76,7 @@ def test_kept_contexts_give_the_gradient_of_a_source_run_with_the_step(frozen_la
   batch = _batch(np.random.default_rng(1))
   kept = contexts.Contexts(lm, params, layout, dtype='float32', capacity=10**9)
   prompt = np.random.default_rng(3).normal(size=(3, lm.spec.width)).astype(np.float32)
+  prompt = {'embeddings': prompt}
   close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
   gradient = jax.jit(steps.prompt_gradient, static_argnums=(0, 4))
   expected = gradient(lm, params, prompt, batch, 1)

@@ -11,11 +11,12 @@ import pytest
 
 from jaxprompt.data import collate
 from jaxprompt.infer import decode
+from jaxprompt.infer import evaluate
 from jaxprompt.prompts import model
 from jaxprompt.prompts import placement
 
 EOS = 0
-OPTIONS = decode.Options(max_new_tokens=6, eos_id=EOS)
+OPTIONS = decode.Options(max_new_tokens=6, end_ids=(EOS,))
 _generate = jax.jit(decode.generate, static_argnames=('lm', 'options'))
 
 
@@ -86,10 +87,23 @@ def test_a_row_ends_at_the_end_of_text_and_a_padding_row_at_once(frozen, generat
   mask = np.asarray([[True] * 3, [False] * 3])
   prompt = jnp.zeros((2, lm.spec.width))
   first = _uncached_greedy(lm, params, prompt, ids[0].tolist(), 2)
-  options = decode.Options(max_new_tokens=4, eos_id=first[1])
+  options = decode.Options(max_new_tokens=4, end_ids=(first[1],))
   out = _generate(lm, params, placement.place(prompt, 'prefix'), ids, mask, options)
   assert out[0].tolist() == [first[0], *[first[1]] * 3]
   assert out[1].tolist() == [first[1]] * 4
+
+
+def test_any_end_of_text_ends_a_row_and_the_first_of_them_fills(gpt2):
+  lm, params, _ = gpt2
+  ids, mask = np.asarray([[7, 81, 300]], np.int32), np.ones((1, 3), bool)
+  none = jnp.zeros((0, lm.spec.width))
+  first = _uncached_greedy(lm, params, none, ids[0].tolist(), 1)
+  for beams in (1, 2):
+    options = decode.Options(4, end_ids=(5, first[0]), beams=beams)
+    out = _generate(lm, params, placement.place(none, 'prefix'), ids, mask, options)
+    if beams == 1:
+      assert out[0].tolist() == [first[0], 5, 5, 5]
+    assert evaluate.until_end(np.asarray(out), options.end_ids)[0] != [first[0]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +152,7 @@ def test_a_wide_beam_finds_the_likeliest_sequence_per_token(seed):
     placement.place(jnp.zeros((0, vocab)), 'prefix'),
     jnp.asarray([[1, 2]]),
     jnp.ones((1, 2), bool),
-    decode.Options(new_tokens, EOS, beams=vocab**new_tokens),
+    decode.Options(new_tokens, (EOS,), beams=vocab**new_tokens),
   )
   assert out[0].tolist() == best
 
@@ -166,7 +180,7 @@ def test_cached_beams_equal_uncached_beams(frozen):
   rows = [rng.integers(1, 320, length).tolist() for length in (5, 3, 5, 4, 2, 5)]
   ids, mask = collate.pad(rows, 5, len(rows), pad_id=EOS)
   bare = placement.place(prompt, 'prefix')
-  beams = _generate(lm, params, bare, ids, mask, decode.Options(6, EOS, beams=3))
+  beams = _generate(lm, params, bare, ids, mask, decode.Options(6, (EOS,), beams=3))
   greedy = _generate(lm, params, bare, ids, mask, OPTIONS)
   for i, row in enumerate(rows):
     expected = _uncached_beams(lm, params, prompt, row, 6, 3)
@@ -219,7 +233,9 @@ def test_a_row_stops_at_its_own_limit(gpt2):
   lm, params, _ = gpt2
   ids, mask = collate.pad([[7, 81, 300, 12, 45]] * 3, 5, 3, pad_id=11)
   none = [(np.zeros((0, lm.spec.width)), 'prefix')] * 3
-  limited = _each(lm, params, none, ids, mask, limits=np.asarray([2, 6, 1]), eos_id=319)
+  limited = _each(
+    lm, params, none, ids, mask, limits=np.asarray([2, 6, 1]), end_ids=(319,)
+  )
   assert [row.index(319) for row in limited.tolist() if 319 in row] == [2, 1]
   np.testing.assert_array_equal(limited[0, :2], limited[1, :2])
 
@@ -244,7 +260,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(sampling, expected):
   rows = 500
   ids, mask = np.ones((rows, 1), np.int32), np.ones((rows, 1), bool)
   none = [(np.zeros((0, 4)), 'prefix')] * rows
-  drawn = _each(lm, {}, none, ids, mask, sampling=sampling, eos_id=9)
+  drawn = _each(lm, {}, none, ids, mask, sampling=sampling, end_ids=(9,))
   found = np.bincount(np.ravel(drawn), minlength=4) / drawn.size
   expected = np.asarray(expected) / np.sum(expected)
   np.testing.assert_allclose(found, expected, atol=0.03)

@@ -86,7 +86,9 @@ def rows():
   def ids(low, high):
     return rng.integers(1, 30, rng.integers(low, high)).astype(np.int32)
 
-  return [rows_lib.Row(str(i), '', '', (), ids(4, 12), ids(2, 6)) for i in range(21)]
+  return rows_lib.table(
+    *zip(*((ids(4, 12), ids(2, 6)) for _ in range(21)), strict=True)
+  )
 
 
 def _train(layout, model, rows, accumulate=1, position='prefix'):
@@ -98,7 +100,9 @@ def _train(layout, model, rows, accumulate=1, position='prefix'):
   step = functools.partial(steps.train_step, lm, tx, options)
   step = layout.spread(step, donate_argnums=0)
   placed = layout.place_params(lm, params)
-  state = layout.replicate(jax.device_get(steps.init_state(prompt, params, tx)))
+  state = layout.replicate(
+    jax.device_get(steps.init_state({'embeddings': prompt}, params, tx))
+  )
   batches = loader.Loader(
     rows, layout, batch_size=16, pad_id=1, apart=position == 'suffix'
   )
@@ -108,7 +112,7 @@ def _train(layout, model, rows, accumulate=1, position='prefix'):
       batch, _ = batches.load(indices, shape)
       state, found = step(state, placed, batch)
       scalars.append(jax.device_get(found))
-  return np.asarray(state.soft_prompt), scalars
+  return np.asarray(state.prompt['embeddings']), scalars
 
 
 @pytest.mark.parametrize(
@@ -130,18 +134,19 @@ def _measure(layout, family, rows, beams):
   """Returns what an evaluation computes: nats, counts, output ids."""
   (lm, params), end = _model(family), ENDS[family]
 
-  options = decode.Options(5, end, beams=beams, axis_name=devices.DATA)
+  options = decode.Options(5, (end,), beams=beams, axis_name=devices.DATA)
 
   def generate(params, arm, rows):
     return decode.generate(lm, params, arm, *rows, options)
 
   evaluator = evaluate.Evaluator(
     task=None,
-    tokenizer=types.SimpleNamespace(eos_token_id=end),
+    template=types.SimpleNamespace(end_id=end, end_ids=(end,)),
     layout=layout,
     params=layout.place_params(lm, params),
     row_losses=layout.gather(functools.partial(steps.row_losses, lm)),
     generate=layout.gather(generate),
+    score=None,
     batch_size=layout.round_up(6),
     progress=lambda batches, label: batches,
   )

@@ -56,8 +56,8 @@ def test_the_plain_command_downloads_model_and_data_and_runs(hub_root, tmp_path,
   first = hub_rows(task, 'test')[0]
   if task == 'qa':  # SQuAD has no test split: the second half of validation
     first = hub_rows(task, 'validation')[4]
-  expected = tasks.parse(tasks.TASKS[task], first, 0)
-  assert json.loads(lines[0])['source'] == expected.head + expected.tail
+  expected = tasks.TASKS[task].parse(first, 0)
+  assert json.loads(lines[0])['source'] == expected.source
 
 
 def test_without_the_hub_the_cache_serves_if_it_is_asked_to(hub_root, tmp_path):
@@ -67,7 +67,7 @@ def test_without_the_hub_the_cache_serves_if_it_is_asked_to(hub_root, tmp_path):
   gone = _run('qa', tmp_path / 'two', environment)
   assert gone.returncode == 2
   assert (
-    'cannot be reached; give a local directory, or set HF_HUB_OFFLINE=1'
+    'cannot be reached; give a local file or directory, or set HF_HUB_OFFLINE=1'
     in (gone.stderr.splitlines()[-1])
   )
   offline = {**environment, 'HF_HUB_OFFLINE': '1'}
@@ -77,7 +77,10 @@ def test_without_the_hub_the_cache_serves_if_it_is_asked_to(hub_root, tmp_path):
 @pytest.mark.parametrize(
   'overrides, message',
   [
-    ({'data.path': 'nosuch'}, "data.path 'nosuch' is neither a local directory nor a"),
+    (
+      {'data.path': 'nosuch'},
+      "data.path 'nosuch' is neither a local file or directory",
+    ),
     ({'data.subset': 'de-fr'}, "BuilderConfig 'de-fr' not found. Available: ['de-en'"),
     ({'model.path': 'nosuch'}, "model.path 'nosuch' is neither a local directory nor"),
     ({'model.path': 'pickled'}, "model.path 'pickled' has no model.safetensors, "),
@@ -100,4 +103,6 @@ def test_an_empty_cache_offline_says_what_to_do(hub_root, tmp_path):
     environment = hub.environment(tmp_path / 'home')
   done = _run('qa', tmp_path / 'run', {**environment, 'HF_HUB_OFFLINE': '1'})
   assert done.returncode == 2
-  assert 'HF_HUB_OFFLINE is set: unset it, or give a local directory' in done.stderr
+  assert (
+    'HF_HUB_OFFLINE is set: unset it, or give a local file or directory' in done.stderr
+  )

@@ -37,10 +37,18 @@ def _answering(status, headers):
 MISSING, GATED = {'X-Error-Code': 'RepoNotFound'}, {'X-Error-Code': 'GatedRepo'}
 ANSWERS = [
   (401, {}, 'the hub does not accept the token; log in with `hf auth login`, or corr'),
-  (401, MISSING, 'is neither a local directory nor a dataset on the hub; correct it'),
+  (
+    401,
+    MISSING,
+    'is neither a local file or directory nor a dataset on the hub; correct',
+  ),
   (403, {}, 'the hub forbids it to this token; log in with `hf auth login` with one'),
   (403, GATED, 'is gated; accept its licence at {url}/datasets/a/b, and log in with'),
-  (404, MISSING, 'is neither a local directory nor a dataset on the hub; correct it'),
+  (
+    404,
+    MISSING,
+    'is neither a local file or directory nor a dataset on the hub; correct',
+  ),
   (429, {}, 'the hub has had too many requests from here; wait some minutes, or'),
   (500, {}, 'the hub ({url}) fails; try again later, or set HF_HUB_OFFLINE=1 if the'),
   (503, {}, 'the hub ({url}) fails; try again later'),
@@ -88,9 +96,17 @@ def test_a_hub_that_is_not_there_is_named(monkeypatch, no_proxy):
       "the cache has 'rajpurkar/squad': set data",
     ),
     ('wmt/wmt16', 'datasets--wmt16', "the cache has 'wmt16': set data.path to it"),
-    ('squad', 'datasets--squad', 'unset it, or give a local directory'),
-    ('squad', 'models--rajpurkar--squad', 'unset it, or give a local directory'),
-    ('squad', 'datasets--rajpurkar--squad_v2', 'unset it, or give a local directory'),
+    ('squad', 'datasets--squad', 'unset it, or give a local file or directory'),
+    (
+      'squad',
+      'models--rajpurkar--squad',
+      'unset it, or give a local file or directory',
+    ),
+    (
+      'squad',
+      'datasets--rajpurkar--squad_v2',
+      'unset it, or give a local file or directory',
+    ),
   ],
 )
 def test_offline_another_name_of_the_same_is_told(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from conftest import arguments
@@ -78,7 +79,7 @@ def _assert_same(workdir, other):
     checkpoint.read_best(workdir_lib.open_workdir(path) / 'checkpoints')[0]
     for path in (workdir, other)
   ]
-  np.testing.assert_array_equal(*prompts)
+  jax.tree.map(np.testing.assert_array_equal, *prompts)
   results = [json.loads((p / 'results.json').read_text()) for p in (workdir, other)]
   assert results[0]['test'] == results[1]['test']
   assert results[0]['best_epoch'] == results[1]['best_epoch']

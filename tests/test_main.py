@@ -86,7 +86,9 @@ def test_results_hold_what_the_contract_says(finished, task):
 def test_each_virtual_tokens_drift_is_from_where_training_began(finished, gpt2):
   workdir, _ = finished['qa']
   checkpoints = workdir_lib.resolve(workdir) / 'checkpoints'
-  change = checkpoint.read_best(checkpoints)[0] - checkpoint.read_initial(checkpoints)
+  prompts = checkpoint.read_best(checkpoints)[0], checkpoint.read_initial(checkpoints)
+  best, initial = (x['embeddings'] for x in prompts)
+  change = best - initial
   lm, params, _ = gpt2
   table = lm.embed(params, np.arange(lm.spec.vocab_size))
   expected = np.linalg.norm(change, axis=1) / np.linalg.norm(table, axis=1).mean()
@@ -131,8 +133,8 @@ def test_predictions_hold_every_test_row_in_order_for_every_arm(finished, task):
     ids = [str(row.get('id', i)) for i, row in enumerate(expected)]
     assert [row['id'] for row in rows] == ids
     for row, raw in zip(rows, expected, strict=True):
-      example = tasks.parse(tasks.TASKS[task], raw, 0)
-      assert row['source'] == example.head + example.tail
+      example = tasks.TASKS[task].parse(raw, 0)
+      assert row['source'] == example.source
       assert row['target'] == example.target
 
 
@@ -168,6 +170,25 @@ def test_a_report_that_cannot_be_written_leaves_the_run_finished(finished, capsy
   assert 'report.html cannot be written' in capsys.readouterr().out
 
 
+def test_a_trained_run_is_compared_with_other_arms_without_training(finished, tmp_path):
+  workdir, data = finished['qa']
+  copy = shutil.copytree(workdir, tmp_path / 'copy')
+  before = json.loads((copy / 'results.json').read_text())
+  assert main.main(arguments('qa', copy, data, 'arms=best_hard,soft')) == 0
+  after = json.loads((copy / 'results.json').read_text())
+  assert list(after['test']) == ['best_hard', 'soft']
+  assert after['test']['soft'] == before['test']['soft']
+  assert after['epochs'] == before['epochs']
+  assert len(after['tuning']['best_hard']['tried']) == 8
+  assert after['tuning']['soft']['steps'] == after['epochs'][-1]['step']
+  assert '>best_hard</th>' in (copy / 'report.html').read_text()
+  flags = [f'--workdir={copy}', '--mode=eval', '--config.arms=none,soft']
+  assert main.main(['jaxprompt', *flags]) == 0
+  again = json.loads((copy / 'results.json').read_text())
+  assert again['test']['soft'] == before['test']['soft']
+  assert again['test']['none'] == before['test']['none']
+
+
 def test_eval_measures_the_same_again(finished):
   workdir, data = finished['translation']
   before = json.loads((workdir / 'results.json').read_text())
@@ -190,7 +211,7 @@ def test_flags_change_what_a_run_is_used_with_and_no_config_is_needed(finished):
   stored = json.loads((workdir / 'config.json').read_text())['config']
   assert (config.model.path, config.eval.beams) == ('/moved', 2)
   config.update(model=stored['model'], eval=stored['eval'])
-  assert config.to_dict() == stored
+  assert json.loads(json.dumps(config.to_dict())) == stored
 
 
 @pytest.mark.parametrize(
@@ -291,7 +312,7 @@ def test_a_trained_prompt_starts_another_run(finished, tmp_path, capsys):
   copied, _ = checkpoint.read_best(
     workdir_lib.open_workdir(tmp_path / 'run') / 'checkpoints'
   )
-  np.testing.assert_array_equal(copied, best)
+  jax.tree.map(np.testing.assert_array_equal, copied, best)
   argv = arguments('qa', tmp_path / 'other', data, *again, 'prompt.length=4')
   line = _error(capsys, argv)
   assert 'is a prompt of 3 tokens of width 24, expected 4 of width 24' in line
@@ -329,7 +350,7 @@ ERRORS = {
   'prompt.length=1000000000': 'prompt.length (1000000000) + data.max_source_tokens',
   'prompt.init=/nowhere': "prompt.init '/nowhere' holds no trained prompt",
   'model.path=/nowhere': "model.path '/nowhere' is not a directory",
-  'data.path=/nowhere': "data.path '/nowhere' is not a directory",
+  'data.path=/nowhere': "data.path '/nowhere' is neither a directory nor a file",
 }
 
 
@@ -344,7 +365,7 @@ def test_a_bad_value_is_one_line_with_status_2(finished, tmp_path, capsys, overr
 @pytest.mark.parametrize(
   'flags, message',
   [
-    ([], '--config is missing; expected FILE.py[:PRESET], or qa, summarization or'),
+    ([], '--config is missing; expected FILE.py[:PRESET], or text, qa, '),
     (['--config=qa'], '--workdir is missing; expected a directory'),
     (['--mode=eval'], '--workdir is missing'),
     (['--mode=eval', '--prompt=x'], '--config is missing'),

@@ -60,12 +60,13 @@ def _as_torch(lm, params, soft_prompt, batch, *, source, new_tokens):
   """Computes in one program what `tools/make_torch_fixture.py` stores."""
   ids, real = batch.input_ids, batch.attention_mask
   placed = _placed(soft_prompt, batch)
-  (nats, count), gradient = steps.prompt_gradient(lm, params, soft_prompt, batch, 1)
+  tree = {'embeddings': soft_prompt}
+  (nats, count), gradient = steps.prompt_gradient(lm, params, tree, batch, 1)
   bare, _ = model.hidden_states(lm, params, lm.embed(params, ids), real)
-  options = decode.Options(new_tokens, eos_id=-1)
+  options = decode.Options(new_tokens, end_ids=(-1,))
   return {
     'loss': nats / count,
-    'prompt_gradient': gradient / count,
+    'prompt_gradient': gradient['embeddings'] / count,
     'bare_logits': lm.logits(params, bare),
     'greedy_ids': decode.generate(
       lm, params, placed, ids[:, :source], real[:, :source], options
@@ -248,7 +249,7 @@ def test_a_context_kept_from_before_gives_the_same_loss_and_gradient(
   suffix = _suffix(batch, 5)
   kept = source_context(lm, params, suffix.source_ids, suffix.source_mask)
   with_kept, without = (
-    prompt_gradient(lm, params, soft_prompt, suffix, 1, before)
+    prompt_gradient(lm, params, {'embeddings': soft_prompt}, suffix, 1, before)
     for before in (kept, None)
   )
   close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
@@ -309,8 +310,8 @@ def test_a_row_of_padding_alone_counts_nothing_and_is_finite(
   nats, counts = row_losses(lm, params, soft_prompt, batch)
   np.testing.assert_array_equal(counts, [4, 2, 0])
   assert nats[2] == 0
-  _, gradient = prompt_gradient(lm, params, soft_prompt, batch, 1)
-  assert np.isfinite(gradient).all()
+  _, gradient = prompt_gradient(lm, params, {'embeddings': soft_prompt}, batch, 1)
+  assert np.isfinite(gradient['embeddings']).all()
 
 
 @pytest.mark.parametrize('family', FAMILIES)

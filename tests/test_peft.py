@@ -86,7 +86,7 @@ def test_pefts_adapter_has_pefts_loss_and_greedy_text(family):
   placed = placement.place(soft_prompt, 'prefix')
   nats, count = jax.jit(steps.row_losses, static_argnums=0)(lm, params, placed, rows)
   np.testing.assert_allclose(nats[0] / count[0], by_peft['loss'], rtol=1e-5)
-  options = decode.Options(by_peft['generated'].shape[1], tokenizer.eos_token_id)
+  options = decode.Options(by_peft['generated'].shape[1], (tokenizer.eos_token_id,))
   generate = functools.partial(decode.generate, lm, options=options)
   found = jax.jit(generate)(params, placed, ids[:, :start], real[:, :start])
   np.testing.assert_array_equal(found, by_peft['generated'])
@@ -197,7 +197,7 @@ def test_a_run_is_exported_and_its_adapter_starts_another(tmp_path, capsys):
   assert main.main([*export, f'--workdir={one}']) == 0
   best, _ = checkpoint.read_best(workdir_lib.resolve(one) / 'checkpoints')
   arrays = safetensors.numpy.load_file(adapter / peft.WEIGHTS)
-  np.testing.assert_array_equal(arrays['prompt_embeddings'], best)
+  np.testing.assert_array_equal(arrays['prompt_embeddings'], best['embeddings'])
   before = arguments('qa', one, data, 'train.epochs=1', mode='eval')
   before += [f'--prompt={adapter}']
   assert main.main(before) == 2
@@ -205,7 +205,7 @@ def test_a_run_is_exported_and_its_adapter_starts_another(tmp_path, capsys):
   again = (f'prompt.init={adapter}', 'train.learning_rate=0.0', 'train.epochs=1')
   assert main.main(arguments('qa', two, data, *again)) == 0
   copied, _ = checkpoint.read_best(workdir_lib.resolve(two) / 'checkpoints')
-  np.testing.assert_array_equal(copied, best)
+  jax.tree.map(np.testing.assert_array_equal, copied, best)
   after = arguments(
     'qa', tmp_path / 'three', data, 'prompt.position=suffix', 'train.epochs=1'
   )

@@ -83,7 +83,7 @@ def _found(workdir):
   lines = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
   losses = [(line['step'], line.get('train_loss')) for line in lines]
   return (
-    checkpoint.read_best(path)[0],
+    checkpoint.read_best(path)[0]['embeddings'],
     losses,
     json.loads((workdir / 'results.json').read_text())['test'],
   )

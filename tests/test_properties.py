@@ -5,6 +5,7 @@ Some 2,000 rows, files, configs and command lines that hypothesis makes up.
 
 import copy
 import functools
+import gzip
 import io
 import json
 import math
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from jaxprompt import config as config_lib
 from jaxprompt import errors
 from jaxprompt import flags as flags_lib
+from jaxprompt.data import formats
 from jaxprompt.data import rows as rows_lib
 from jaxprompt.data import sources
 from jaxprompt.devices import devices
@@ -197,11 +199,14 @@ def _parquet(draw):
 
 _FILES = st.one_of(
   st.tuples(st.just('.jsonl'), _spoiled_bytes(_joined(_LINES))),
-  st.tuples(st.just('.csv'), _spoiled_bytes(_CSV)),
+  st.tuples(st.sampled_from(['.csv', '.tsv']), _spoiled_bytes(_CSV)),
+  st.tuples(
+    st.just('.csv.gz'), _spoiled_bytes(_spoiled_bytes(_CSV).map(gzip.compress))
+  ),
   st.tuples(st.just('.json'), _spoiled_bytes(_WHOLE | _joined(_LINES))),
   st.tuples(st.just('.parquet'), _parquet()),
   st.tuples(st.just('.parquet'), _spoiled_bytes(_parquet())),
-  st.tuples(st.sampled_from(sources.SUFFIXES), st.binary(max_size=40)),
+  st.tuples(st.sampled_from(formats.SUFFIXES), st.binary(max_size=40)),
 )
 
 
@@ -252,9 +257,10 @@ def answering():
   experiment = setup.build_model(
     config_lib.single_run(config), devices.layout(**config.parallel), progress
   )
-  soft_prompt = np.random.default_rng(0).normal(size=(4, 24)).astype(np.float32)
+  prompt = np.random.default_rng(0).normal(size=(4, 24)).astype(np.float32)
   return experiment, {
-    name: trained.as_configured(soft_prompt, experiment.config) for name in ('', 'qa')
+    name: trained.as_configured({'embeddings': prompt}, experiment.config)
+    for name in ('', 'qa')
   }
 
 
@@ -313,6 +319,8 @@ def _own(field):
     return st.sampled_from(field.choices)
   if isinstance(field.default, str):
     return _TEXTS
+  if isinstance(field.default, tuple):
+    return st.lists(_TEXTS, max_size=2)
   return st.integers() if isinstance(field.default, int) else st.floats()
 
 

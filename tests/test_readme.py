@@ -12,7 +12,7 @@ from conftest import ROWS
 from hub import serve
 from test_download import SHORT
 
-from jaxprompt import config as config_lib
+from jaxprompt import fields
 from jaxprompt import flags as flags_lib
 
 ROOT = CONFIGS.parent
@@ -77,7 +77,7 @@ def test_every_other_command_runs(hub_root, tmp_path):
       done = subprocess.run(
         [
           sys.executable,
-          *command.split()[1:],
+          *shlex.split(command)[1:],
           *(short if '--config' in command else ()),
         ],
         cwd=tmp_path,
@@ -120,7 +120,7 @@ def test_every_link_resolves(page):
 
 
 def test_the_table_of_fields_is_the_configs():
-  assert config_lib.table() in TEXTS['docs/configuration.md']
+  assert fields.table() in TEXTS['docs/configuration.md']
 
 
 def test_the_table_of_modes_is_the_commands():

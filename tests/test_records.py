@@ -45,7 +45,7 @@ def test_what_a_run_writes_is_read(workdir):
     (
       'config.json',
       '{"config": {}, "versions": {}, "devices": []}',
-      'task is missing; expected one',
+      'task is missing; expected its',
     ),
     ('config.json', '{"config": ', 'config.json cannot be read: .*; restore it'),
     ('results.json', '{}', 'results.json has None as task'),
@@ -84,6 +84,13 @@ def test_a_field_that_an_older_release_had_not_has_its_default(workdir):
   assert records.read_config(workdir)['config']['data']['bad_rows'] == 'error'
   config = records.read_config(workdir)['config']
   records.check_config(workdir, config)
+
+
+@pytest.mark.parametrize('size, sample', [(0, 'random'), (9, 'head')])
+def test_a_release_that_drew_no_sample_took_the_first_rows(workdir, size, sample):
+  _edit(workdir / 'config.json', lambda x: x['config']['data'].pop('sample'))
+  _edit(workdir / 'config.json', lambda x: x['config']['data'].update(test_size=size))
+  assert records.read_config(workdir)['config']['data']['sample'] == sample
 
 
 def test_only_what_decides_the_result_must_be_the_same(workdir):

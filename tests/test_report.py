@@ -11,9 +11,10 @@ from playwright import sync_api
 from jaxprompt import errors
 from jaxprompt import main
 from jaxprompt.report import charts
-from jaxprompt.report import page as page_lib
 from jaxprompt.report import report
+from jaxprompt.report import words
 from jaxprompt.runs import workdir as workdir_lib
+from jaxprompt.tasks import metrics
 
 HOSTILE = '</script><script>window.hacked = 1</script><img src=x onerror="hacked = 1">'
 
@@ -26,9 +27,9 @@ def _url(folder):
   return report.write(epath.Path(folder)).as_uri()
 
 
-def _test(**losses):
-  """The arms of results.json with given losses, intervals 0.1 to each side."""
-  return {
+def _results(width=0.1, **losses):
+  """Results with given losses, differences good to `width`."""
+  test = {
     arm: {
       'loss': loss,
       'squad_f1': 10 * loss,
@@ -40,26 +41,26 @@ def _test(**losses):
     }
     for arm, loss in losses.items()
   }
+  return {'test': test, 'differences': workdirs.differences(test, width)}
 
 
-def test_a_finding_says_by_how_much_and_concludes_nothing_from_overlap():
-  test = _test(none=3.5, hard=2.15, soft=2.0)
-  soft = "The soft prompt's test loss is 2.000 [1.900, 2.100] nats per token, "
-  assert report.findings(test, 'squad_f1') == [
-    f'{soft}0.150 better than with the hard prompt (2.150 [2.050, 2.250]), on 1,234 '
-    'test rows.',
-    f'{soft}1.500 better than with no prompt (3.500 [3.400, 3.600]), on 1,234 test '
-    'rows.',
-    "The soft prompt's SQuAD F1 is 20.00 [19.00, 21.00], 1.500 worse than with the "
-    'hard prompt (21.50 [20.50, 22.50]), on 1,234 test rows.',
+def test_findings_are_paired_differences_with_the_best_other_arm_and_with_none():
+  found = words.findings(_results(none=3.5, hard=2.15, soft=2.0), 'squad_f1')
+  assert found == [
+    "The soft prompt's test loss is better than with the hard prompt: 2.000 against "
+    '2.150, a difference of -0.150 [-0.250, -0.050] over 1,234 test rows.',
+    "The soft prompt's test loss is better than with no prompt: 2.000 against 3.500, a "
+    'difference of -1.500 [-1.600, -1.400] over 1,234 test rows.',
+    "The soft prompt's SQuAD F1 is worse than with no prompt: 20.00 against 35.00, a "
+    'difference of -15.00 [-15.10, -14.90] over 1,234 test rows.',
   ]
 
 
-def test_a_finding_of_equal_figures_says_so():
-  found = report.verdict(_test(none=3.0, hard=2.0, soft=2.0), 'loss', 'hard')
-  assert report.sentence(found, 9) == (
-    "The soft prompt's test loss is 2.000 [1.900, 2.100] nats per token, the same as "
-    'with the hard prompt.'
+def test_a_difference_whose_interval_holds_0_is_called_undecided():
+  results = _results(width=0.2, hard=2.15, soft=2.0)
+  assert words.sentence(results, 'loss', 'hard') == (
+    'In test loss the soft prompt and the hard prompt cannot be told apart: 2.000 '
+    'against 2.150, a difference of -0.150 [-0.350, +0.050] over 1,234 test rows.'
   )
 
 
@@ -69,12 +70,18 @@ def test_a_finding_of_equal_figures_says_so():
     ((3.5, 2.9, 2.0), 'The soft prompt has the lowest test loss'),
     ((3.5, 2.0, 2.9), 'The hard prompt has the lowest test loss'),
     ((1.0, 2.0, 2.9), 'No prompt has the lowest test loss'),
-    ((3.5, 2.0, 2.0), 'No arm is ahead: the lowest test loss is shared'),
+    (
+      (3.5, 2.05, 2.0),
+      'No arm is surely ahead: the soft prompt and the hard prompt are level in test '
+      'loss',
+    ),
   ],
 )
-def test_the_headline_names_the_arm_of_the_lowest_loss(losses, expected):
-  test = _test(**dict(zip(('none', 'hard', 'soft'), losses, strict=True)))
-  assert report.headline(test) == expected
+def test_the_headline_names_the_arm_of_the_lowest_loss_if_it_is_decided(
+  losses, expected
+):
+  results = _results(**dict(zip(('none', 'hard', 'soft'), losses, strict=True)))
+  assert words.headline(results) == expected
 
 
 @pytest.mark.parametrize('task', ['qa', 'summarization', 'translation'])
@@ -94,7 +101,7 @@ def test_the_page_holds_what_the_workdir_knows(tmp_path, task):
   ):
     assert text in page
   for figure in results['test']['soft']['ci95']:
-    assert f'aria-label="{page_lib.title(figure)}"' in page
+    assert f'aria-label="{metrics.of(figure).title}"' in page
   assert 'Nearest vocabulary tokens' not in page
 
 
@@ -145,19 +152,6 @@ def test_a_line_that_is_still_being_written_is_left_out(tmp_path):
   path.write_text('{"step": 1}\nnonsense\n')
   with pytest.raises(errors.UserError, match=r'metrics.jsonl line 2 cannot be read'):
     workdir_lib.read_jsonl(path)
-
-
-def test_rows_without_scores_get_those_of_their_texts(tmp_path):
-  def strip(rows):
-    rows[0]['prediction'] = 'engine 0'
-    for row in rows:
-      del row['scores']
-
-  page = _page(workdirs.write_run(tmp_path / 'run', edit=strip))
-  data = json.loads(re.search(r'id="data">(.*)</script>', page)[1])
-  assert [f['title'] for f in data['figures']] == ['SQuAD exact match', 'SQuAD F1']
-  assert data['rows'][0]['scores'][2] == [100, 100]
-  assert data['rows'][1]['scores'][2][0] == 0
 
 
 def test_the_report_mode_needs_no_config(tmp_path, capsys):
@@ -213,7 +207,7 @@ def test_search_sort_and_pages_work_on_5000_rows_without_lag(tmp_path, visit):
   sync_api.expect(place).to_have_text('rows 1 to 10 of 5,000')
 
   page.locator('#figure').select_option('SQuAD F1')
-  page.locator('#sort').select_option('where soft and hard differ most')
+  page.locator('#sort').select_option('where they differ most')
   scores = {
     arm: [
       json.loads(line)['scores']['squad_f1']
@@ -226,7 +220,7 @@ def test_search_sort_and_pages_work_on_5000_rows_without_lag(tmp_path, visit):
   ]
   furthest = max(range(5000), key=lambda i: abs(leads[i]))
   assert _rows(page)[0].endswith(f'row-{furthest}')
-  page.locator('#sort').select_option('where hard is ahead most')
+  page.locator('#sort').select_option('where the other is ahead most')
   assert _rows(page)[0].endswith(f'row-{min(range(5000), key=lambda i: leads[i])}')
   milliseconds = page.evaluate("""() => {
     const sort = document.getElementById('sort'), began = performance.now();

@@ -17,7 +17,6 @@ from jaxprompt import main
 from jaxprompt import serve
 from jaxprompt.infer import evaluate
 from jaxprompt.runs import records
-from jaxprompt.runs import results
 
 
 @pytest.fixture(scope='module')
@@ -71,7 +70,7 @@ def predictions(workdir):
       .read_text()
       .split('\n')[:-1]
     ]
-    for arm in results.ARMS
+    for arm in ('none', 'hard', 'soft')
   }
 
 
@@ -139,7 +138,7 @@ def test_a_source_beyond_the_positions_is_cut_before_the_question_with_a_note(lo
   question = '\nWho improved the steam engine?'
   note, found = _last(model, trained, 'James Watt did it. ' * 60 + question)
   assert note.startswith('The source was cut by its last ')
-  assert 'before the question: the model has 192 positions' in note
+  assert 'before the last line: the model has 192 positions' in note
   left = 60 * 19 - int(note.split('its last ')[1].split(' ')[0].replace(',', ''))
   assert _last(model, trained, ('James Watt did it. ' * 60)[:left] + question) == (
     '',

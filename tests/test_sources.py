@@ -2,7 +2,9 @@
 
 import csv
 import datetime
+import gzip
 import io
+import itertools
 import json
 import math
 import re
@@ -14,6 +16,7 @@ from conftest import ROWS
 from conftest import write_data
 
 from jaxprompt import errors
+from jaxprompt.data import formats
 from jaxprompt.data import sources
 
 
@@ -21,19 +24,49 @@ def _rows(split):
   return [split.rows[i] for i in range(len(split.rows))]
 
 
-def test_jsonl_csv_parquet_and_json_hold_the_same_rows(tmp_path):
+def _table(rows, delimiter):
+  """CSV or TSV of rows whose values are texts."""
+  file = io.StringIO()
+  table = csv.DictWriter(file, rows[0], delimiter=delimiter)
+  table.writeheader()
+  table.writerows(rows)
+  return file.getvalue()
+
+
+def test_every_format_holds_the_same_rows(tmp_path):
   rows = [ROWS['qa'](i) for i in range(3)]
-  (tmp_path / 'a.jsonl').write_text('\n\n'.join(json.dumps(row) for row in rows))
-  (tmp_path / 'a.json').write_text(json.dumps(rows, indent=2))
+  cells = [{**row, 'answers': json.dumps(row['answers'])} for row in rows]
+  texts = {
+    '.jsonl': '\n\n'.join(json.dumps(row) for row in rows),
+    '.json': json.dumps(rows, indent=2),
+    '.csv': _table(cells, ','),
+    '.tsv': _table(cells, '\t'),
+  }
+  for suffix, text in texts.items():
+    (tmp_path / f'a{suffix}').write_bytes(text.encode())
+    (tmp_path / f'a{suffix}.gz').write_bytes(gzip.compress(text.encode()))
   pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / 'a.parquet')
-  with (tmp_path / 'a.csv').open('w', newline='') as f:
-    table = csv.DictWriter(f, rows[0])
-    table.writeheader()
-    table.writerows({**row, 'answers': json.dumps(row['answers'])} for row in rows)
-  csv_rows = [{**row, 'answers': json.dumps(row['answers'])} for row in rows]
-  for suffix in sources.SUFFIXES:
-    found = _rows(sources.read_file(tmp_path / f'a{suffix}'))
-    assert found == (csv_rows if suffix == '.csv' else rows), suffix
+  for suffix in formats.SUFFIXES:
+    file = tmp_path / f'a{suffix}'
+    expected = cells if suffix.startswith(('.csv', '.tsv')) else rows
+    assert _rows(sources.read_file(file)) == expected, suffix
+    assert list(sources.stream(str(file))) == expected, suffix
+
+
+@pytest.mark.parametrize(
+  'line, cells',
+  [
+    ('"a ""b"" c"\t"d\te"', ['a "b" c', 'd\te']),  # quoted, as pandas writes it
+    ('He said "hi".\t1', ['He said "hi".', '1']),
+    ('"Hi," she said.\t1', ['"Hi," she said.', '1']),  # quotes that are text
+    ('"an open quote\t1', ['"an open quote', '1']),
+    ('\t', ['', '']),
+  ],
+)
+def test_a_quote_in_tsv_takes_in_no_other_line(tmp_path, line, cells):
+  (tmp_path / 'a.tsv').write_bytes(f'\ufeffx\ty\r\n{line}\r\nlast"\t2\r\n'.encode())
+  found = _rows(sources.read_file(tmp_path / 'a.tsv'))
+  assert found == [{'x': cells[0], 'y': cells[1]}, {'x': 'last"', 'y': '2'}]
 
 
 def test_json_lines_in_a_json_file_are_read(tmp_path):
@@ -53,6 +86,49 @@ def test_squads_nested_json_is_flattened(tmp_path):
   assert found[1] == {**expected, 'answers': {'text': ['a']}}
 
 
+def test_one_file_is_split_by_the_seed_and_no_row_is_in_two_splits(tmp_path):
+  file = tmp_path / 'all.jsonl'
+  file.write_text(''.join(json.dumps({'x': i}) + '\n' for i in range(57)))
+  splits = sources.read(str(file), seed=3)
+  found = {name: [row['x'] for row in _rows(s)] for name, s in splits.items()}
+  assert {name: len(x) for name, x in found.items()} == {
+    'train': 47,
+    'validation': 5,
+    'test': 5,
+  }
+  assert sorted(itertools.chain(*found.values())) == list(range(57))
+  assert all(x == sorted(x) for x in found.values())
+  again, other = sources.read(str(file), seed=3), sources.read(str(file), seed=4)
+  assert _rows(again['test']) == _rows(splits['test']) != _rows(other['test'])
+  assert splits['test'].where(1) == f'{file} line {found["test"][1] + 1}'
+  assert splits['test'].number(1) == found['test'][1]
+
+
+@pytest.mark.parametrize(
+  'name, content, message',
+  [
+    ('a.txt', '{}', r"a.txt' is a file of no kind that can be read; expected .jsonl"),
+    ('a.jsonl', '{}\n{}\n', r"a.jsonl' has 2 rows; expected at least 3"),
+  ],
+)
+def test_one_file_that_cannot_be_split_is_named(tmp_path, name, content, message):
+  (tmp_path / name).write_text(content)
+  with pytest.raises(errors.UserError, match=message):
+    sources.read(str(tmp_path / name))
+
+
+def test_a_sample_is_drawn_by_the_seed_and_keeps_the_order():
+  split = sources.Split([{'x': i} for i in range(40)], lambda i: f'line {i + 1}')
+  drawn = [row['x'] for row in _rows(sources.sample(split, 6, 1))]
+  assert len(set(drawn)) == 6 and drawn == sorted(drawn) and drawn[-1] > 6
+  assert drawn == [row['x'] for row in _rows(sources.sample(split, 6, 1))]
+  assert drawn != [row['x'] for row in _rows(sources.sample(split, 6, 2))]
+  assert sources.sample(split, 6, 1).where(2) == f'line {drawn[2] + 1}'
+  assert sources.sample(split, 6, 1).number(2) == drawn[2]
+  for size in (0, 40, 41):
+    assert sources.sample(split, size, 1) is split
+
+
 def test_a_missing_test_split_is_cut_from_validation_and_shares_no_row(tmp_path):
   data = write_data(tmp_path, 'qa', (4, 7, 1))
   (data / 'test.jsonl').unlink()
@@ -61,6 +137,7 @@ def test_a_missing_test_split_is_cut_from_validation_and_shares_no_row(tmp_path)
   assert ids['validation'] == ['q4', 'q5', 'q6', 'q7']
   assert ids['test'] == ['q8', 'q9', 'q10']
   assert splits['test'].where(1).endswith('validation.jsonl line 6')
+  assert splits['test'].number(1) == 1
 
 
 @pytest.mark.parametrize(
@@ -95,6 +172,10 @@ def test_a_missing_test_split_is_cut_from_validation_and_shares_no_row(tmp_path)
       r'a.jsonl cannot be read: .*; expected text in UTF-8',
     ),
     ('a.csv', b'x\n\xff\n', r'a.csv cannot be read: .*; expected text in UTF-8'),
+    ('a.csv.gz', 'x\n1\n', r'a.csv.gz .* Not a gzipped file .*, compressed by gzip'),
+    ('a.json.gz', gzip.compress(b'[{}]')[:-9], r'a.json.gz cannot be read: Compress'),
+    ('a.tsv', 'id\tx\tx\n', 'has the header .*; expected column names, all diff'),
+    ('a.tsv', '', "a.tsv has the header ''; expected column names"),
   ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, message):
@@ -120,6 +201,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, message):
     ('a.csv', 'id,x\n0,a\n1,b,c\n', 'row 1', 'has 3 cells, the header 2; a text that'),
     ('a.csv', 'id,x\n0,a\n1\n', 'row 1', 'has 1 cells, the header 2'),
     ('a.csv', 'id,x\n0,a\n1,"b"c\n', 'row 1', 'is not CSV: .* look at its quotes'),
+    ('a.tsv', 'id\tx\n0\ta\n1\tb\tc\n', 'row 1', 'has 3 cells, .* no text may hold a'),
+    ('a.json', '{"id": 0}\n{"x": \n', 'line 2', 'is not JSON: Expecting value'),
   ],
 )
 def test_a_row_that_cannot_be_read_is_an_error_of_that_row(
@@ -175,7 +258,7 @@ def test_a_path_that_no_file_can_have_is_no_traceback(path):
   with pytest.raises(errors.UserError, match='is no file; expected one'):
     sources.check_input(path + '.jsonl')
   if path != 'a' * 300:  # the hub's
-    with pytest.raises(errors.UserError, match='is not a directory'):
+    with pytest.raises(errors.UserError, match='is neither a directory nor a file'):
       sources.read(path)
 
 
@@ -211,7 +294,7 @@ def test_parquets_types_are_read_as_they_are(tmp_path):
 
 
 def test_what_a_directory_lacks_is_named(tmp_path):
-  with pytest.raises(errors.UserError, match='is not a directory'):
+  with pytest.raises(errors.UserError, match='is neither a directory nor a file'):
     sources.read(str(tmp_path / 'none'))
   with pytest.raises(errors.UserError, match='has no train split'):
     sources.read(str(tmp_path))

@@ -12,6 +12,8 @@ from jaxprompt.prompts import batch as batch_lib
 from jaxprompt.train import optim
 from jaxprompt.train import steps
 
+close = functools.partial(np.testing.assert_allclose, atol=1e-5)
+
 
 @pytest.fixture
 def tx():
@@ -20,7 +22,7 @@ def tx():
 
 def _run(lm, params, tx, soft_prompt, batches, accumulate=1):
   step = jax.jit(functools.partial(steps.train_step, lm, tx, steps.Options(accumulate)))
-  state = steps.init_state(soft_prompt, params, tx)
+  state = steps.init_state({'embeddings': soft_prompt}, params, tx)
   for batch in batches:
     state, scalars = step(state, params, batch)
   return state, scalars
@@ -32,8 +34,8 @@ def test_only_the_prompt_changes_and_the_loss_falls(gpt2, tx, soft_prompt, batch
   first, _ = _run(lm, params, tx, soft_prompt, [batch])
   state, scalars = _run(lm, params, tx, soft_prompt, [batch] * 20)
   jax.tree.map(np.testing.assert_array_equal, params, before)
-  assert not np.array_equal(state.soft_prompt, soft_prompt)
-  np.testing.assert_array_equal(state.initial_prompt, soft_prompt)
+  assert not np.array_equal(state.prompt['embeddings'], soft_prompt)
+  np.testing.assert_array_equal(state.initial_prompt['embeddings'], soft_prompt)
   assert scalars['loss'] < first.loss_sum / first.loss_count
 
 
@@ -41,22 +43,22 @@ def test_scalars_that_overflow_are_not_finite(gpt2, soft_prompt, batch):
   lm, params, _ = gpt2
   tx = optim.prompt_only(optax.constant_schedule(1e30), clip_norm=1.0)
   state, scalars = _run(lm, params, tx, soft_prompt, [batch])
-  assert np.isfinite(state.soft_prompt).all() and np.isfinite(scalars['loss'])
+  assert np.isfinite(state.prompt['embeddings']).all() and np.isfinite(scalars['loss'])
   assert np.isinf(scalars['prompt_drift']) and not scalars['is_finite']
 
 
 def test_the_optimiser_holds_moments_for_the_prompt_alone(gpt2, tx, soft_prompt):
   _, params, _ = gpt2
-  state = tx.init({'frozen': params, 'soft_prompt': soft_prompt})
+  state = tx.init({'frozen': params, 'prompt': {'embeddings': soft_prompt}})
   shapes = [leaf.shape for leaf in jax.tree.leaves(state) if leaf.ndim]
   assert shapes == [soft_prompt.shape] * 2
 
 
 def test_raw_gradients_of_frozen_weights_do_not_reach_them(tx):
-  tree = {'frozen': {'w': jnp.ones((2, 3))}, 'soft_prompt': jnp.ones((4, 5))}
+  tree = {'frozen': {'w': jnp.ones((2, 3))}, 'prompt': {'a': jnp.ones((4, 5))}}
   updates, _ = tx.update(tree, tx.init(tree), tree)
   np.testing.assert_array_equal(updates['frozen']['w'], 0)
-  assert np.all(updates['soft_prompt'] != 0)
+  assert np.all(updates['prompt']['a'] != 0)
 
 
 def test_the_prompts_gradient_alone_is_clipped(gpt2):
@@ -65,7 +67,7 @@ def test_the_prompts_gradient_alone_is_clipped(gpt2):
   prompt = jnp.ones((4, 5))
   states = []
   for scale in (0.0, 1e9):
-    tree = {'frozen': jnp.full((2, 3), scale), 'soft_prompt': prompt}
+    tree = {'frozen': jnp.full((2, 3), scale), 'prompt': {'a': prompt}}
     _, state = tx.update(tree, tx.init(tree), tree)
     states.append(jax.tree.leaves(state))
   jax.tree.map(np.testing.assert_array_equal, *states)
@@ -80,7 +82,7 @@ def test_micro_batches_of_unequal_token_counts_equal_one_batch(
   four = jax.tree.map(lambda x: jnp.concatenate([x, x[:1]]), batch)
   whole, _ = _run(lm, params, tx, soft_prompt, [four])
   parts, scalars = _run(lm, params, tx, soft_prompt, [four], accumulate=2)
-  np.testing.assert_allclose(parts.soft_prompt, whole.soft_prompt, atol=1e-5)
+  jax.tree.map(close, parts.prompt, whole.prompt)
   np.testing.assert_allclose(parts.loss_sum, whole.loss_sum, rtol=1e-6)
   assert scalars['tokens'] == 9 + 7 + 9 + 3 * soft_prompt.shape[0]
 
@@ -93,12 +95,13 @@ def test_parts_of_a_batch_give_its_gradient_in_less_memory(
   lm, params, _ = gpt2
   rows = jax.tree.map(lambda x: jnp.tile(x, (60, 1)), batch)  # 180
   gradient = jax.jit(steps.prompt_gradient, static_argnums=(0, 4, 6))
-  arguments = lm, params, soft_prompt, rows, accumulate, None
+  prompt = {'embeddings': soft_prompt}
+  arguments = lm, params, prompt, rows, accumulate, None
   whole, parts = (gradient.lower(*arguments, each).compile() for each in (None, 100))
   jax.tree.map(
     functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4),
-    parts(params, soft_prompt, rows, None),
-    whole(params, soft_prompt, rows, None),
+    parts(params, prompt, rows, None),
+    whole(params, prompt, rows, None),
   )
   held = [x.memory_analysis().temp_size_in_bytes for x in (parts, whole)]
   assert held[0] < held[1] / 2
@@ -131,7 +134,7 @@ def test_rows_of_padding_change_nothing(gpt2, tx, soft_prompt, batch):
   real = jax.tree.map(lambda x: x[:2], batch)
   ragged, _ = _run(lm, params, tx, soft_prompt, [batch])
   plain, _ = _run(lm, params, tx, soft_prompt, [real])
-  np.testing.assert_allclose(ragged.soft_prompt, plain.soft_prompt, atol=1e-5)
+  jax.tree.map(close, ragged.prompt, plain.prompt)
 
 
 def test_the_step_is_traced_once_a_shape(gpt2, tx, soft_prompt, batch):
@@ -143,7 +146,7 @@ def test_the_step_is_traced_once_a_shape(gpt2, tx, soft_prompt, batch):
     return steps.train_step(lm, tx, steps.Options(), state, params, batch)
 
   step = jax.jit(traced, donate_argnums=0)
-  state = steps.init_state(soft_prompt, params, tx)
+  state = steps.init_state({'embeddings': soft_prompt}, params, tx)
   longer = batch_lib.Batch(
     jnp.pad(batch.input_ids, [(0, 0), (0, 2)]),
     jnp.pad(batch.attention_mask, [(0, 0), (0, 2)]),

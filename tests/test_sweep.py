@@ -18,6 +18,7 @@ from jaxprompt import main
 from jaxprompt.data import contexts
 from jaxprompt.devices import devices
 from jaxprompt.runs import comparison
+from jaxprompt.runs import records
 from jaxprompt.runs import setup
 from jaxprompt.runs import sweep
 from jaxprompt.runs import trained_prompts
@@ -54,7 +55,7 @@ def finished(tmp_path_factory):
 
 
 def _best_prompt(workdir):
-  return trained_prompts.best_prompt(workdir)[0]
+  return trained_prompts.best_prompt(workdir)[0]['embeddings']
 
 
 def _config(workdir, data, **overrides):
@@ -116,7 +117,7 @@ def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch):
     return optim.prompt_only(peak, clip_norm=1.0)
 
   def state(prompt):
-    return steps.init_state(prompt, params, tx_of(0.1))
+    return steps.init_state({'embeddings': prompt}, params, tx_of(0.1))
 
   def alone(state, peak, batch):
     rows = batch.source_ids, batch.source_mask
@@ -136,8 +137,8 @@ def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch):
   for at in np.ndindex(2, 2):
     own = jax.tree.map(lambda x, seed=at[0]: x[:, seed], batches)
     expected, expected_scalars = alone(state(prompts[at]), peaks[at], own)
-    found = together.soft_prompt[at]
-    np.testing.assert_allclose(found, expected.soft_prompt, rtol=0, atol=1e-6)
+    found, wanted = together.prompt['embeddings'][at], expected.prompt['embeddings']
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
     np.testing.assert_allclose(scalars['loss'][at], expected_scalars['loss'], rtol=1e-6)
 
 
@@ -163,9 +164,8 @@ def test_sources_before_suffixes_are_run_once_for_all_runs_and_epochs(
   monkeypatch.setattr(kept, '_compute', lambda *args: run.append(1) or compute(*args))
   outcome, _ = runs.run()
   assert len(outcome.epochs) == 2 and len(run) == outcome.state.step / 2
-  np.testing.assert_allclose(
-    outcome.state.soft_prompt, alone.state.soft_prompt, rtol=0, atol=1e-6
-  )
+  close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
+  jax.tree.map(close, outcome.state.prompt, jax.device_get(alone.state.prompt))
 
 
 def test_a_run_that_diverges_is_told_and_leaves_the_others_alone(finished):
@@ -210,6 +210,33 @@ def test_the_best_is_the_run_of_the_lowest_validation_loss(finished):
   np.testing.assert_array_equal(
     _best_prompt(workdir / 'best'), _best_prompt(workdir / 'runs' / str(found['best']))
   )
+
+
+def test_all_runs_are_tested_and_their_seeds_compared(tmp_path, capsys):
+  data = write_data(tmp_path / 'data', 'summarization', sizes=(12, 3, 5))
+  workdir = epath.Path(tmp_path / 'sweep')
+  assert main.main(_arguments(workdir, data, {'seed': '3,4', 'test': 'all'})) == 0
+  found = json.loads((workdir / 'sweep.json').read_text())
+  (seeds,) = found['test']
+  runs = [records.read_results(workdir / 'runs' / i) for i in ('0', '1')]
+  assert seeds['seeds'] == [3, 4]
+  losses = [run['test']['soft']['loss'] for run in runs]
+  assert seeds['figures']['loss']['mean'] == pytest.approx(np.mean(losses))
+  assert seeds['figures']['loss']['worst'] == max(losses)
+  assert losses[0] != losses[1]
+  assert runs[0]['test']['hard']['loss'] == runs[1]['test']['hard']['loss']
+  best = records.read_results(workdir / 'best')
+  assert best['test'] == runs[found['best']]['test']
+  texts = [
+    [
+      row['prediction']
+      for row in records.read_predictions(workdir / 'runs' / i, 'soft')
+    ]
+    for i in ('0', '1')
+  ]
+  same = [x == y for x, y in zip(*texts, strict=True)]
+  assert seeds['agreement'] == pytest.approx(np.mean(same))
+  assert f'at worst {max(losses):.4f}' in capsys.readouterr().out
 
 
 def test_the_best_is_a_workdir_like_any_other(finished, tmp_path):

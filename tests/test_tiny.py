@@ -1,5 +1,6 @@
 """The embedded model and data are what they claim to be."""
 
+import collections
 import json
 import pathlib
 import re
@@ -33,11 +34,13 @@ SOURCES = {
   'qa': lambda row: f'{row["context"]}\n{row["question"]}',
   'summarization': lambda row: row['article'],
   'translation': lambda row: row['translation']['en'],
+  'text': lambda row: row['text'],
 }
 TARGETS = {
   'qa': lambda row: row['answers']['text'][0],
   'summarization': lambda row: row['highlights'],
   'translation': lambda row: row['translation']['de'],
+  'text': lambda row: row['label'],
 }
 
 
@@ -159,6 +162,14 @@ def test_answers_name_either_person():
   ]
   assert 0.2 < sum(first) / len(first) < 0.8
   assert {TARGETS['qa'](row) for row in read('qa', 'test')} & people
+
+
+def test_a_text_holds_no_pronoun_and_both_are_as_frequent():
+  rows = read('text', 'train')
+  counts = collections.Counter(row['label'] for row in rows)
+  assert counts.keys() == {'he', 'she'}
+  assert max(counts.values()) < 1.2 * min(counts.values())
+  assert not any(re.search(r'\b([Hh]e|[Ss]he)\b', row['text']) for row in rows)
 
 
 def test_summaries_are_no_sentence_of_their_article():

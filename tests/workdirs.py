@@ -5,6 +5,8 @@ import json
 import numpy as np
 
 from jaxprompt import config as config_lib
+from jaxprompt.runs import results as results_lib
+from jaxprompt.tasks import metrics
 from jaxprompt.tasks import tasks
 
 LOSSES = {'none': 3.4, 'hard': 2.9, 'soft': 2.1}
@@ -24,6 +26,60 @@ def _arm(losses, metric_names, arm, width, examples):
     'examples': examples,
     'ci95': {name: [v * (1 - width), v * (1 + width)] for name, v in values.items()},
   }
+
+
+def differences(test, width):
+  """Returns `differences` of results.json for arms of given figures.
+
+  Args:
+    test: as in results.json.
+    width: of half an interval.
+  """
+  names = list(test)
+  return [
+    {
+      'figure': figure,
+      'arm': arm,
+      'other': other,
+      'difference': (lead := test[arm][figure] - test[other][figure]),
+      'ci95': [lead - width, lead + width],
+      'better': None if abs(lead) <= width else (lead < 0) == (figure == 'loss'),
+    }
+    for figure in test['soft']['ci95']
+    for i, arm in enumerate(names)
+    for other in names[:i]
+  ]
+
+
+def _tuning(arm, length):
+  """What an arm learned from; `best_hard` has tried two texts."""
+  budget = dict.fromkeys(results_lib.BUDGET, 0)
+  own = {
+    'none': {'text': '{source}'},
+    'hard': {'text': 'Answer the question', 'texts': 1, 'tokens': 5.0},
+    'few_shot': {'text': '4 training rows', 'rows': 4, 'tokens': 412.3},
+    'chat': {'text': '<user>{source}<model>', 'texts': 1, 'tokens': 17.0},
+    'best_hard': {
+      'text': '{source} <TL;DR>',
+      'texts': 2,
+      'tokens': 3.0,
+      'validation_rows': 30,
+      'seconds': 2.5,
+      'tried': [
+        {'text': 'Answer', 'validation_loss': 3.25},
+        {'text': '{source} <TL;DR>', 'validation_loss': 2.75},
+      ],
+    },
+    'soft': {
+      'rows': 120,
+      'validation_rows': 30,
+      'steps': 100,
+      'parameters': length * 768,
+      'tokens': float(length),
+      'seconds': 126.0,
+    },
+  }
+  return {**budget, **own[arm]}
 
 
 def _metrics(epochs, steps):
@@ -102,6 +158,7 @@ def write_run(
   config = config_lib.default(task)
   config.model.path, config.prompt.length, config.seed = model, length, seed
   config.train.epochs, config.data.path = epochs, 'data'
+  config.arms = tuple(losses)
   config = config.to_dict()
   stored = {'config': config, 'versions': {'jax': '0.7'}, 'devices': ['cpu:0 cpu']}
   (folder / 'config.json').write_text(json.dumps(stored))
@@ -122,7 +179,7 @@ def write_run(
     'model': model,
     'model_parameters': parameters,
     **stored,
-    'signatures': tasks.TASKS[task].signatures(),
+    'signatures': metrics.signatures(names, [['a']]),
     'data': {split: {'rows': rows, **cut} for split in ('train', 'validation', 'test')},
     'prompt': {
       'name': config['prompt']['name'],
@@ -134,6 +191,8 @@ def write_run(
     'epochs': [],
     'best_epoch': epochs - 1,
     'test': {arm: _arm(losses, names, arm, width, rows) for arm in losses},
+    'tuning': {arm: _tuning(arm, length) for arm in losses},
   }
+  results['differences'] = differences(results['test'], width)
   (folder / 'results.json').write_text(json.dumps(results))
   return folder

@@ -85,7 +85,8 @@ def compile_step(
     )
 
   tx = optim.prompt_only(0.05, clip_norm=1.0)
-  start = jax.ShapeDtypeStruct((prompt, lm.spec.width), jnp.float32)
+  embeddings = jax.ShapeDtypeStruct((prompt, lm.spec.width), jnp.float32)
+  start = {'embeddings': embeddings}
   state = jax.eval_shape(lambda *x: steps.init_state(*x, tx), start, params)
   state = jax.tree.map(lambda x: placed(x, PartitionSpec()), state)
   batch = batch_lib.Batch(

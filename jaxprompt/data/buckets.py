@@ -147,28 +147,29 @@ def epoch_plan(sizes, split_shapes, batch_size, *, seed, epoch, apart):
   return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def bucket_sizes(rows, apart):
+def bucket_sizes(lengths, apart):
   """Returns the sizes by which rows are grouped, [E, 2].
 
   A prompt in front runs over source and target together: (T, N). After the source, it
   runs over the target alone, and the source is padded apart: (S, N).
+
+  Args:
+    lengths: the tokens of each row's source and target, [E, 2].
+    apart: whether source and target are padded apart.
   """
-  return np.array(
-    [
-      (len(row.source_ids) if apart else row.length, len(row.target_ids))
-      for row in rows
-    ]
-  )
+  sources, targets = lengths.T
+  return np.stack([sources if apart else sources + targets, targets], axis=1)
 
 
-def padding(rows, apart, batch_size):
+def padding(lengths, apart, batch_size):
   """Returns the share of the tokens that are padding when rows go in batches.
 
-  It is the same in any order: only full batches leave a bucket.
+  It is the same in any order: only full batches leave a bucket. Arguments are those of
+  `bucket_sizes`.
   """
-  sizes = bucket_sizes(rows, apart)
+  sizes = bucket_sizes(lengths, apart)
   batches = plan(sizes, shapes(sizes, batch_size, apart), batch_size)
   padded = batch_size * sum(
     length + apart * targets for _, (length, targets) in batches
   )
-  return 1 - sum(row.length for row in rows) / padded
+  return 1 - int(lengths.sum()) / padded

@@ -14,7 +14,7 @@ class Loader:
     """Chooses the shapes that the batches are padded to.
 
     Args:
-      rows: `rows_lib.Row`s.
+      rows: `rows_lib.Table`.
       layout: `devices.Layout`.
       batch_size: B, over all devices.
       pad_id: any id of the vocabulary.
@@ -24,7 +24,7 @@ class Loader:
     self._rows, self._layout = rows, layout
     self._batch_size, self._pad_id, self._apart = batch_size, pad_id, apart
     self._contexts = contexts
-    self._sizes = buckets.bucket_sizes(rows, apart)
+    self._sizes = buckets.bucket_sizes(rows.lengths, apart)
     self.shapes = buckets.shapes(self._sizes, batch_size, apart)
 
   def __len__(self):
@@ -34,7 +34,7 @@ class Loader:
   @property
   def padding(self):
     """The share of the tokens that are padding."""
-    return buckets.padding(self._rows, self._apart, self._batch_size)
+    return buckets.padding(self._rows.lengths, self._apart, self._batch_size)
 
   def in_order(self):
     """Returns the batches by length, each (row indices, shape)."""

@@ -45,7 +45,7 @@ class Options(NamedTuple):
 
   Attributes:
     max_new_tokens: the most tokens to generate.
-    eos_id: the end of text.
+    end_ids: the ids that end a text, such as a chat's end of turn; the first fills.
     beams: 1 for one token after the other; more for a beam search that ranks by mean
       log-likelihood.
     sampling: how to draw tokens; None = the most likely each. Beams do not draw.
@@ -54,7 +54,7 @@ class Options(NamedTuple):
   """
 
   max_new_tokens: int
-  eos_id: int
+  end_ids: tuple[int, ...]
   beams: int = 1
   sampling: Sampling | None = None
   axis_name: str | None = None
@@ -76,7 +76,7 @@ def generate(
     seeds: [B] uint32, of sampling: a row's draws depend on its own seed alone.
 
   Returns:
-    Token ids [B, max_new_tokens] int32, `eos_id` from a row's end on.
+    Token ids [B, max_new_tokens] int32, the first of `end_ids` after a row's end.
   """
   first, state = prefill(
     lm,
@@ -141,6 +141,10 @@ def _anywhere(x, axis_name):
   return found if axis_name is None else jax.lax.pmax(found, axis_name)
 
 
+def _is_end(tokens, end_ids):
+  return jnp.isin(tokens, jnp.asarray(end_ids, tokens.dtype))
+
+
 def _likeliest(t, logits):
   """Returns the token [B] of each row for its logits [B, V]."""
   del t
@@ -167,10 +171,10 @@ def _one_by_one(logits, state, step, padding, options, *, limits, choose):
   """Chooses token after token until every row has ended or is at its limit."""
 
   def add(t, out, logits, ended):
-    tokens = jnp.where(ended, options.eos_id, choose(t, logits)).astype(
+    tokens = jnp.where(ended, options.end_ids[0], choose(t, logits)).astype(
       jnp.int32
     )  # [B]
-    ended = ended | (tokens == options.eos_id) | (t + 1 >= limits)
+    ended = ended | _is_end(tokens, options.end_ids) | (t + 1 >= limits)
     return out.at[:, t].set(tokens), tokens, ended
 
   def unfinished(carry):
@@ -182,7 +186,7 @@ def _one_by_one(logits, state, step, padding, options, *, limits, choose):
     logits, state = step(state, tokens)
     return t + 1, *add(t, out, logits, ended), state
 
-  out = jnp.full((len(padding), options.max_new_tokens), options.eos_id, jnp.int32)
+  out = jnp.full((len(padding), options.max_new_tokens), options.end_ids[0], jnp.int32)
   carry = 1, *add(0, out, logits, padding), state
   return jax.lax.while_loop(unfinished, body, carry)[1]
 
@@ -209,7 +213,7 @@ def _beam_search(logits, state, step, padding, options):
     logits, state = step(state, tokens.reshape(-1))
     log_probs = jax.nn.log_softmax(logits).reshape(batch, beams, vocab)
     scores, live, tokens, parent, done_scores, done = _extend_beams(
-      t, scores, log_probs, live, done_scores, done, options.eos_id
+      t, scores, log_probs, live, done_scores, done, options.end_ids
     )
     origin = (rows * beams + parent).reshape(-1)  # [B * K]
     # The beams of a row differ in their cache alone.
@@ -219,11 +223,13 @@ def _beam_search(logits, state, step, padding, options):
 
   # All beams of a row are the same before the first token: only one may count.
   scores = jnp.full((batch, beams), worst).at[:, 0].set(0.0)
-  empty = jnp.full((batch, beams, options.max_new_tokens), options.eos_id, jnp.int32)
+  empty = jnp.full(
+    (batch, beams, options.max_new_tokens), options.end_ids[0], jnp.int32
+  )
   log_probs = jnp.repeat(jax.nn.log_softmax(logits)[:, None], beams, axis=1)
   none_done = jnp.full((batch, beams), worst)
   scores, live, tokens, _, done_scores, done = _extend_beams(
-    0, scores, log_probs, empty, none_done, empty, options.eos_id
+    0, scores, log_probs, empty, none_done, empty, options.end_ids
   )
   carry = 1, scores, live, tokens, state, done_scores, done
   carry = jax.lax.while_loop(unfinished, body, carry)
@@ -232,10 +238,10 @@ def _beam_search(logits, state, step, padding, options):
   scores = jnp.concatenate([done_scores, scores / options.max_new_tokens], axis=1)
   candidates = jnp.concatenate([done, live], axis=1)
   best = candidates[jnp.arange(batch), jnp.argmax(scores, axis=1)]  # [B, new]
-  return jnp.where(padding[:, None], options.eos_id, best)
+  return jnp.where(padding[:, None], options.end_ids[0], best)
 
 
-def _extend_beams(t, scores, log_probs, live, done_scores, done, eos_id):
+def _extend_beams(t, scores, log_probs, live, done_scores, done, end_ids):
   """Extends each row's K beams by token number t.
 
   Args:
@@ -245,7 +251,7 @@ def _extend_beams(t, scores, log_probs, live, done_scores, done, eos_id):
     live: [B, K, new], their tokens.
     done_scores: [B, K], the mean log-probabilities of the finished ones.
     done: [B, K, new], their tokens.
-    eos_id: the end of text.
+    end_ids: the ids that end a text.
 
   Returns:
     The live beams' scores, tokens, last tokens [B, K], and which beam each came from
@@ -258,7 +264,7 @@ def _extend_beams(t, scores, log_probs, live, done_scores, done, eos_id):
   top, flat = jax.lax.top_k(totals.reshape(batch, -1), 2 * beams)  # [B, 2K]
   parent, token = flat // vocab, (flat % vocab).astype(jnp.int32)
   sequences = live[rows, parent].at[:, :, t].set(token)  # [B, 2K, new]
-  ends = token == eos_id
+  ends = _is_end(token, end_ids)
   final = jnp.where(ends, top / (t + 1), worst)
   done_scores = jnp.concatenate([done_scores, final], axis=1)
   done_scores, best = jax.lax.top_k(done_scores, beams)

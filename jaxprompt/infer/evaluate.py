@@ -12,7 +12,10 @@ from jaxprompt.data import buckets
 from jaxprompt.data import collate
 from jaxprompt.data import loader
 from jaxprompt.devices import devices
+from jaxprompt.infer import labels as labels_lib
 from jaxprompt.tasks import metrics
+from jaxprompt.tasks import statistics as statistics_lib
+from jaxprompt.tasks import template as template_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,54 +24,92 @@ class Evaluator:
 
   Attributes:
     task: `tasks.Task`.
-    tokenizer: turns output ids into text.
+    template: `template.Template`.
     layout: of the devices.
     params: the frozen weights, placed.
     row_losses: spread (params, Placement, Batch) -> nats [B], tokens [B].
     generate: spread (params, Placement, (ids [B, T], mask [B, T])) -> ids [B, new].
+    score: of a classification, spread (params, (Placement, labels' arrays), the same)
+      -> the labels' log-likelihoods [B, L].
     batch_size: B, over all devices.
     progress: wraps the list of batches, given a label, to show how far it is.
   """
 
   task: object
-  tokenizer: object
+  template: object
   layout: devices.Layout
   params: dict
   row_losses: Callable
   generate: Callable
+  score: Callable
   batch_size: int
   progress: Callable[[list, str], Iterable]
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """What was measured of E rows: statistics by metric, `loss` first, and the texts."""
+  """What was measured of E rows.
 
-  statistics: dict[str, metrics.Statistics]
+  Attributes:
+    statistics: by metric, `loss` first.
+    predictions: E texts.
+    labels: `labels.Labels` of a classification; None of others, as what follows.
+    scores: their log-likelihoods, [E, L].
+    confusion: how often each was predicted for each gold one, [L, L].
+  """
+
+  statistics: dict[str, statistics_lib.Statistics]
   predictions: list[str]
+  labels: labels_lib.Labels | None = None
+  scores: np.ndarray | None = None
+  confusion: np.ndarray | None = None
 
   def figures(self):
-    return {name: metrics.figure(s) for name, s in self.statistics.items()}
+    return {name: statistics_lib.figure(s) for name, s in self.statistics.items()}
 
   def intervals(self, seed):
-    return {name: metrics.interval(s, seed) for name, s in self.statistics.items()}
+    return {
+      name: statistics_lib.interval(s, seed) for name, s in self.statistics.items()
+    }
 
   def row_figures(self):
     """Returns for each row what every figure would be if it were the only one."""
-    figures = [metrics.row_figures(s) for s in self.statistics.values()]
+    figures = [statistics_lib.row_figures(s) for s in self.statistics.values()]
     return [
       dict(zip(self.statistics, row, strict=True)) for row in zip(*figures, strict=True)
     ]
 
+  def described_labels(self):
+    """Returns for each row what its predictions' line says of the labels, a dict."""
+    if self.labels is None:
+      return [{} for _ in self.predictions]
+    return [
+      {'labels': labels_lib.described(self.labels, scores)} for scores in self.scores
+    ]
 
-def evaluate(evaluator, arm, rows, label):
-  """Measures an arm's loss and generated text.
+
+def pooled(draws):
+  """Returns one `Evaluation` of the same rows measured several times.
+
+  Args:
+    draws: the `Evaluation` of each time, whose texts are those of the first.
+  """
+  statistics = {
+    name: statistics_lib.pooled([each.statistics[name] for each in draws])
+    for name in draws[0].statistics
+  }
+  return dataclasses.replace(draws[0], statistics=statistics)
+
+
+def evaluate(evaluator, arm, rows, label, target_lead=template_lib.SPACE):
+  """Measures an arm's loss, and its generated text or the likeliest label.
 
   Args:
     evaluator: `Evaluator`.
     arm: a `placement.Placement`.
-    rows: E `rows_lib.Row`s.
+    rows: `rows_lib.Table` of E rows.
     label: what progress is shown as.
+    target_lead: what the targets of the rows begin with.
 
   Returns:
     `Evaluation`.
@@ -79,19 +120,34 @@ def evaluate(evaluator, arm, rows, label):
       f'the loss of {label} is {np.sum(nats)}: the model computes numbers that are not '
       'finite; lower train.learning_rate if it is trained, or use model.dtype float32'
     )
-  found = generate(evaluator, arm, rows, label)
-  predictions = [text(evaluator.tokenizer, ids) for ids in found]
-  targets = [row.target_ids[:-1].tolist() for row in rows]  # without the end of text
-  scores = {
-    **evaluator.task.score(predictions, [row.references for row in rows]),
-    **metrics.token_match(found, targets),
-  }
+  labels, scores, confusion = None, None, None
+  if evaluator.task.labels:
+    labels = labels_lib.tokenise(evaluator.template, evaluator.task.labels, target_lead)
+    scores = label_scores(evaluator, arm, labels, rows, label)  # [E, L]
+    best = scores.argmax(axis=1)
+    predictions = [labels.texts[i] for i in best]
+    found = [labels.tokens(i) for i in best]
+  else:
+    found = generate(evaluator, arm, rows, label)
+    predictions = [text(evaluator.template.tokenizer, ids) for ids in found]
+  outputs = metrics.Outputs(
+    predictions=predictions,
+    references=[row.references for row in rows],
+    output_ids=found,
+    target_ids=[row.target_ids[:-1].tolist() for row in rows],  # without the end
+    labels=evaluator.task.labels,
+  )
+  if labels:
+    _, confusion = metrics.confusion(outputs)
   return Evaluation(
     {
-      'loss': metrics.ratio(nats, counts),
-      **{name: scores[name] for name in evaluator.task.metrics},
+      metrics.LOSS: statistics_lib.ratio(nats, counts),
+      **evaluator.task.measure(outputs),
     },
     predictions,
+    labels,
+    scores,
+    confusion,
   )
 
 
@@ -101,7 +157,7 @@ def losses(evaluator, arm, rows, label):
     rows,
     evaluator.layout,
     batch_size=evaluator.batch_size,
-    pad_id=evaluator.tokenizer.eos_token_id,
+    pad_id=evaluator.template.end_id,
     apart=arm.splits_rows,
   )
   nats, counts = np.zeros(len(rows)), np.zeros(len(rows))
@@ -114,15 +170,29 @@ def losses(evaluator, arm, rows, label):
 
 def generate(evaluator, arm, rows, label):
   """Returns each row's output ids, up to and without the end of text."""
+  return until_end(
+    _by_source(evaluator, evaluator.generate, arm, rows, f'{label} text'),
+    evaluator.template.end_ids,
+  )
+
+
+def label_scores(evaluator, arm, labels, rows, label):
+  """Returns the log-likelihoods of `labels.Labels` for each row, [E, L]."""
+  asked = arm, labels.arrays
+  return np.stack(
+    _by_source(evaluator, evaluator.score, asked, rows, f'{label} labels')
+  )
+
+
+def _by_source(evaluator, program, arm, rows, label):
+  """Returns what a spread program of (params, arm, rows) gives for each source."""
   sources = [row.source_ids for row in rows]
   shapes = buckets.shapes(_alone(sources), evaluator.batch_size)
 
   def run(_, tokens):
-    return evaluator.generate(
-      evaluator.params, arm, evaluator.layout.place_rows(tokens)
-    )
+    return program(evaluator.params, arm, evaluator.layout.place_rows(tokens))
 
-  return outputs(evaluator, run, sources, shapes, label)
+  return in_batches(evaluator, run, sources, shapes, label)
 
 
 def _alone(sources):
@@ -130,30 +200,38 @@ def _alone(sources):
   return [(len(ids), 0) for ids in sources]
 
 
-def outputs(evaluator, run, sources, shapes, label):
-  """Returns the output ids of each source, up to and without the end of text.
+def in_batches(evaluator, run, sources, shapes, label):
+  """Returns what a function of batches gives for each of E sources.
 
   Args:
     evaluator: see `evaluate`.
-    run: (which sources are this process's, (their ids, mask), each [own, T]) -> the
-      ids generated for the whole batch, [B, new]. Rows of padding may come last.
+    run: (which sources are this process's, (their ids, mask), each [own, T]) -> what
+      is found for the whole batch, [B, ...]. Rows of padding may come last.
     sources: token ids of E sources, each with its newline.
     shapes: the shapes (S, 0) to pad them to, S ascending; the last holds all.
     label: what progress is shown as.
   """
   batch_size, layout = evaluator.batch_size, evaluator.layout
-  eos_id = evaluator.tokenizer.eos_token_id
   batches = buckets.plan(_alone(sources), shapes, batch_size)
-  found = [[] for _ in sources]
-  for indices, (length, _) in evaluator.progress(batches, f'{label} text'):
+  found = [None] * len(sources)
+  for indices, (length, _) in evaluator.progress(batches, label):
     own = layout.share(indices, batch_size)
     chosen = [sources[i] for i in own]
-    tokens = collate.pad(chosen, length, len(layout.own(batch_size)), eos_id)
-    ids = jax.device_get(run(own, tokens))
-    for i, output in zip(indices, ids, strict=False):  # without the padding rows
-      ended = np.flatnonzero(output == eos_id)
-      found[i] = output[: ended[0] if len(ended) else None].tolist()
+    size = len(layout.own(batch_size))
+    tokens = collate.pad(chosen, length, size, evaluator.template.end_id)
+    outputs = jax.device_get(run(own, tokens))
+    for i, output in zip(indices, outputs, strict=False):  # without the padding rows
+      found[i] = output
   return found
+
+
+def until_end(outputs, end_ids):
+  """Returns ids of outputs [new] up to and without the first that ends a text."""
+  ends = [np.flatnonzero(np.isin(output, end_ids)) for output in outputs]
+  return [
+    output[: end[0] if len(end) else None].tolist()
+    for output, end in zip(outputs, ends, strict=True)
+  ]
 
 
 def text(tokenizer, ids):

@@ -17,12 +17,22 @@ from jaxprompt.data import sources
 from jaxprompt.devices import devices
 from jaxprompt.infer import decode
 from jaxprompt.infer import evaluate
+from jaxprompt.infer import labels
 from jaxprompt.prompts import placement
 from jaxprompt.tasks import tasks
 
 _BATCHES_AT_ONCE = 16  # rows of like length are sought among so many batches
 # Padded source lengths: fixed, so that no new row compiles a new program for long.
 _LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
+
+
+class _Settings(NamedTuple):
+  """What all rows of a batch have in common, of the compiled program."""
+
+  labels: tuple[str, ...] = ()  # to be ranked; () = text is generated
+  calibration: str = 'none'  # of labels
+  beams: int = 1
+  max_new_tokens: int = 0
 
 
 class _Request(NamedTuple):
@@ -36,7 +46,8 @@ class _Request(NamedTuple):
 def predict(experiment, prompts, input_path, output, *, sampling, seed):
   """Writes {"id", "prediction"} for every row of the input, in its order.
 
-  A row that cannot be used gets {"id", "error"}.
+  Of a classification it has {"scores": {label: its probability}} too. A row that cannot
+  be used gets {"id", "error"}.
 
   Args:
     experiment: `setup.Experiment`; needs no splits.
@@ -64,9 +75,12 @@ def made_of(experiment, prompts, input_path, *, sampling, seed):
     'dtype': experiment.config.model.dtype,
     'prompt': {
       name: {
-        'content': hashlib.sha256(x.soft_prompt.tobytes()).hexdigest(),
+        'content': _digest(x.arrays),
         'position': x.position,
-        'task': x.task,
+        'task': x.task.name,
+        'source': x.task.source,
+        'labels': list(x.task.labels),
+        'calibration': x.calibration,
         'max_source_tokens': x.max_source_tokens,
         'max_new_tokens': x.max_new_tokens,
         'beams': x.beams,
@@ -76,6 +90,11 @@ def made_of(experiment, prompts, input_path, *, sampling, seed):
     'sampling': sampling and sampling._asdict(),
     'seed': seed,
   }
+
+
+def _digest(arrays):
+  content = b''.join(x.tobytes() for x in jax.tree.leaves(arrays))
+  return hashlib.sha256(content).hexdigest()
 
 
 class _Answerer:
@@ -99,17 +118,26 @@ class _Answerer:
       if request.ids:
         groups.setdefault(self._settings(request), []).append(request)
     for settings, requests in groups.items():
-      found = evaluate.outputs(
+      found = evaluate.in_batches(
         self._experiment.evaluator,
         functools.partial(self._run, settings, requests),
         [request.ids for request in requests],
         self._shapes,
         'predicting',
       )
-      for request, ids in zip(requests, found, strict=True):
-        text = evaluate.text(self._experiment.template.tokenizer, ids)
-        request.answer['prediction'] = text
+      for request, answer in zip(requests, self._answers(settings, found), strict=True):
+        request.answer.update(answer)
     return [request.answer for request in encoded]
+
+  def _answers(self, settings, found):
+    """Returns what is said of each row, by the outputs of its program."""
+    if settings.labels:
+      return [labels.answer(settings.labels, scores) for scores in found]
+    template = self._experiment.template
+    return [
+      {'prediction': evaluate.text(template.tokenizer, ids)}
+      for ids in evaluate.until_end(found, template.end_ids)
+    ]
 
   def _encode(self, index, row):
     """Returns the `_Request` of a row; without ids if its answer is an error."""
@@ -120,9 +148,8 @@ class _Answerer:
     try:
       which = self._choose(row)
       own = self._prompts[which]
-      head, tail = tasks.parse_source(tasks.TASKS[own.task], row)
-      limit = own.max_source_tokens
-      _, ids = self._experiment.template.source(head, tail, limit)
+      source = own.task.parse_source(row)
+      _, ids = self._experiment.template.source(*source, own.max_source_tokens)
     except errors.RowError as e:
       return _Request({**answer, 'error': str(e)}, 0, [])
     return _Request(answer, which, ids)
@@ -143,11 +170,12 @@ class _Answerer:
     return self._names.index(name)
 
   def _settings(self, request):
-    """Returns (beams, most new tokens): what all rows of a batch have in common."""
     own = self._prompts[request.which]
+    if own.task.labels:
+      return _Settings(labels=own.task.labels, calibration=own.calibration)
     if own.beams > 1 and not self._sampling:
-      return own.beams, own.max_new_tokens
-    return 1, max(x.max_new_tokens for x in self._prompts)
+      return _Settings(beams=own.beams, max_new_tokens=own.max_new_tokens)
+    return _Settings(max_new_tokens=max(x.max_new_tokens for x in self._prompts))
 
   def _run(self, settings, requests, indices, tokens):
     """Generates for the requests of some indices; see `evaluate.outputs`."""
@@ -160,25 +188,46 @@ class _Answerer:
       seeds[i] = zlib.crc32(f'{self._seed} {request.answer["id"]}'.encode())
     rows = self._experiment.layout.place_rows((which, limits, seeds, *tokens))
     if settings not in self._programs:
-      self._programs[settings] = self._program(*settings)
+      self._programs[settings] = self._program(settings)
     program = self._programs[settings]
     return program(self._experiment.params, self._placements, rows)
 
-  def _program(self, beams, max_new_tokens):
-    """Returns the compiled (params, `Placement` of K, rows) -> ids [B, new]."""
+  def _program(self, settings):
+    """Returns the compiled (params, `Placement` of K, rows) -> outputs [B, ...]."""
+    if settings.labels:
+      answer = self._classify(settings)
+    else:
+      answer = self._generate(settings)
+
+    def run(params, placements, rows):
+      which, *rows = rows
+      return answer(params, jax.tree.map(lambda x: x[which], placements), *rows)
+
+    return self._experiment.layout.gather(run)
+
+  def _classify(self, settings):
+    template = self._experiment.template
+    score = labels.program(self._experiment.lm, template, settings.calibration)
+    own = labels.tokenise(template, settings.labels)
+
+    def answer(params, placement, limits, seeds, ids, mask):
+      del limits, seeds
+      return score(params, (placement, own.arrays), (ids, mask))
+
+    return answer
+
+  def _generate(self, settings):
     options = decode.Options(
-      max_new_tokens=max_new_tokens,
-      eos_id=self._experiment.template.end_id,
-      beams=beams,
+      max_new_tokens=settings.max_new_tokens,
+      end_ids=self._experiment.template.end_ids,
+      beams=settings.beams,
       sampling=self._sampling,
       axis_name=devices.DATA,
     )
 
-    def generate(params, placements, rows):
-      which, limits, seeds, ids, mask = rows
-      own = jax.tree.map(lambda x: x[which], placements)
+    def answer(params, placement, limits, seeds, ids, mask):
       return decode.generate(
-        self._experiment.lm, params, own, ids, mask, options, limits, seeds
+        self._experiment.lm, params, placement, ids, mask, options, limits, seeds
       )
 
-    return self._experiment.layout.gather(generate)
+    return answer

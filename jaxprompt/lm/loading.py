@@ -98,9 +98,15 @@ def load(path, dtype, placements=None):
     )
   spec = FAMILIES[kind](path, config)
   tokenizer = _read_tokenizer(path)
-  _check_tokenizer(path, tokenizer, spec.vocab_size, _ends(path, config))
+  ends = _ends(path, config)
+  _check_tokenizer(path, tokenizer, spec.vocab_size, ends)
   tokens = 1 + max(tokenizer.get_vocab().values())
-  lm = model_lib.LanguageModel(spec, DTYPES[dtype], min(tokens, spec.vocab_size))
+  lm = model_lib.LanguageModel(
+    spec,
+    DTYPES[dtype],
+    tokens=min(tokens, spec.vocab_size),
+    end_ids=(tokenizer.eos_token_id, *sorted(ends - {tokenizer.eos_token_id})),
+  )
   shapes = model_lib.shapes(lm)
   place = (placements or _on_the_host)(lm, shapes)
   params, digest = weights_lib.read(path, shapes, spec.names.head, DTYPES[dtype], place)

@@ -33,6 +33,7 @@ class LanguageModel:
   spec: spec_lib.Spec
   dtype: Any  # of the computation
   tokens: int | None = None  # of the tokenizer; the table may be padded; None = all
+  end_ids: tuple[int, ...] = ()  # those that end a text, the tokenizer's own first
   dot_general: Callable = jax.lax.dot_general  # of products with the weights
 
   def on(self, platform):

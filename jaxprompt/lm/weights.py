@@ -131,7 +131,7 @@ def _turned(keys, x):
 
 
 def _stored(path):
-  """Returns {PyTorch's name: function that reads the array}, wrappers' names off."""
+  """Returns {PyTorch's name, without wrappers: function that reads the array}."""
   stored = {}
   for name, reader in _files(path).items():
     if stored.setdefault(_WRAPPERS.sub('', name), reader) is not reader:

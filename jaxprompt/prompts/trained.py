@@ -2,41 +2,46 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 
-from jaxprompt.prompts import placement
+from jaxprompt.prompts import kinds
+from jaxprompt.tasks import tasks
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedPrompt:
   """A trained prompt, and how it is used."""
 
-  soft_prompt: np.ndarray  # [P, H] float32
+  arrays: dict  # see `kinds`, float32
   position: str  # 'prefix' or 'suffix'
-  task: str
+  task: tasks.Task
   hard_prompt: str  # the text of its run's hard arm
   max_source_tokens: int
   max_new_tokens: int
   beams: int
+  calibration: str  # of a classification's labels, see `labels.CALIBRATIONS`
 
   @property
   def placement(self):
-    return placement.place(self.soft_prompt, self.position)
+    return kinds.place(self.arrays, self.position)
 
 
-def as_configured(soft_prompt, config):
+def as_configured(arrays, task, config):
   """Returns a `TrainedPrompt` to use as a config says.
 
   Args:
-    soft_prompt: [P, H].
+    arrays: of the prompt, see `kinds`.
+    task: `tasks.Task`.
     config: of a run, an ml_collections.ConfigDict or a nested dict.
   """
   return TrainedPrompt(
-    soft_prompt=np.asarray(soft_prompt),
+    arrays=jax.tree.map(np.asarray, arrays),
     position=config['prompt']['position'],
-    task=config['task'],
+    task=task,
     hard_prompt=config['hard_prompt'],
     max_source_tokens=config['data']['max_source_tokens'],
     max_new_tokens=config['eval']['max_new_tokens'],
     beams=config['eval']['beams'],
+    calibration=config['eval']['calibration'],
   )

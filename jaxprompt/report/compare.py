@@ -3,18 +3,20 @@
 import collections
 import dataclasses
 import json
+import os
 import statistics
+import urllib.parse
 
 from jaxprompt import errors
 from jaxprompt.report import charts
 from jaxprompt.report import page
+from jaxprompt.report import words
 from jaxprompt.runs import records
 from jaxprompt.runs import results as results_lib
 from jaxprompt.runs import workdir as workdir_lib
-from jaxprompt.tasks import tasks
+from jaxprompt.tasks import metrics
 
-_LABELS = ('task', 'model', 'parameters', 'P')
-_OWN_COLUMNS = ('task', 'model.path', 'prompt.length')  # settings that always show
+_OWN = ('task', 'model.path', 'prompt.length', 'arms')  # settings that always show
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Run:
   settings: dict  # the flattened config, without the seed
   seed: int
   rows: int  # a hash of the test rows' texts
+  texts: tuple[str, ...]  # that the soft prompt gives to them
 
   @property
   def content(self):
@@ -57,19 +60,47 @@ class Group:
 
   @property
   def seeds(self):
-    return sorted(run.seed for run in self.runs)
+    return [run.seed for run in self.runs]
 
   @property
-  def main_metric(self):
-    return tasks.TASKS[self.task].metrics[0]
+  def arms(self):
+    return list(self.runs[0].results['test'])
+
+  @property
+  def figures(self):
+    """The loss, and the task's main metric."""
+    return records.figures_of(self.runs[0].results)[:2]
+
+  @property
+  def tuning(self):
+    return self.runs[0].results['tuning']
+
+  def name(self, varying):
+    """Says which runs they are: the task, the model, and what else differs."""
+    size = self.model_parameters
+    model = self.model + (f' ({page.count(size)})' if size else '')
+    own = [f'{field} = {self.settings.get(field, "")}' for field in varying]
+    return ', '.join([self.task, model, f'P = {self.settings["prompt.length"]}', *own])
 
   def values(self, arm, figure):
     return [run.results['test'][arm][figure] for run in self.runs]
 
   def gains(self):
-    """Returns by how much soft's test loss is below hard's, for each seed."""
-    pairs = zip(self.values('hard', 'loss'), self.values('soft', 'loss'), strict=True)
-    return [hard - soft for hard, soft in pairs]
+    """Returns by how much soft's test loss is below the best other, for each seed."""
+    return [
+      -results_lib.difference(run.results, 'loss', 'soft', other)['difference']
+      for run in self.runs
+      if (other := results_lib.best_other(run.results, 'loss'))
+    ]
+
+  def wins(self):
+    """Returns whether the soft prompt has the lowest loss for certain, in all runs."""
+    return all(
+      results_lib.difference(run.results, 'loss', 'soft', other)['better']
+      for run in self.runs
+      for other in run.results['test']
+      if other != 'soft'
+    )
 
   def cell(self, arm, figure):
     """Writes an arm's figure: its interval for one seed, the spread over several."""
@@ -78,6 +109,52 @@ class Group:
       return spread(values)
     low, high = self.runs[0].results['test'][arm]['ci95'][figure]
     return f'{page.number(values[0])} [{page.number(low)}, {page.number(high)}]'
+
+  def lead(self, arm, figure):
+    """Writes soft's figure less another arm's, and the verdicts of that."""
+    if arm == 'soft':
+      return '', ''
+    found = [
+      results_lib.difference(run.results, figure, 'soft', arm) for run in self.runs
+    ]
+    verdicts = {results_lib.VERDICTS[each['better']] for each in found}
+    verdict = verdicts.pop() if len(verdicts) == 1 else results_lib.VERDICTS[None]
+    leads = [each['difference'] for each in found]
+    if len(leads) > 1:
+      sign = '+' if statistics.fmean(leads) > 0 else ''
+      return sign + spread(leads), verdict
+    return f'{words.signed(leads[0])} {words.interval(found[0]["ci95"])}', verdict
+
+  def bars(self, figure):
+    """Returns the arms' bars; of several seeds from the least to the greatest."""
+
+    def ends(arm):
+      values = self.values(arm, figure)
+      if len(values) > 1:
+        return [min(values), max(values)]
+      return self.runs[0].results['test'][arm]['ci95'][figure]
+
+    values = {arm: statistics.fmean(self.values(arm, figure)) for arm in self.arms}
+    return charts.bars(values, {arm: ends(arm) for arm in self.arms})
+
+  def sentence(self):
+    """Says how the soft prompt stands to the best other arm in the loss."""
+    other = results_lib.best_other(self.runs[0].results, 'loss')
+    if other is None:
+      return ''
+    if len(self.runs) == 1:
+      return words.sentence(self.runs[0].results, 'loss', other)
+    return (
+      f'Over {len(self.runs)} seeds the soft prompt has a test loss of '
+      f'{self.cell("soft", "loss")}, and the best other arm is above it by '
+      f'{spread(self.gains())}.'
+    )
+
+  def across_seeds(self):
+    """Returns `results.across_seeds` of two runs or more."""
+    return results_lib.across_seeds(
+      [(run.seed, run.results['test']['soft'], run.texts) for run in self.runs]
+    )
 
 
 def spread(values):
@@ -108,29 +185,71 @@ def write(workdirs, output):
   groups = _group(runs)
   varying = _varying(groups)
   notes += _gaps(groups)
-  header = [*_LABELS, *varying, 'seeds', 'metric']
-  figures = [f'loss {arm}' for arm in results_lib.ARMS] + ['gain of soft']
-  figures += [f'metric {arm}' for arm in results_lib.ARMS]
-  rows = [_row(group, varying) for group in groups]
   workdir_lib.write(
     output,
     page.render(
       'compare.html',
-      header=[*header, *figures],
-      rows=rows,
-      numbers=len(header),  # the column where the figures begin
-      runs=runs,
+      headline=_headline(groups),
+      groups=groups,
+      varying=varying,
+      reports={str(run.workdir): _link(run, output) for run in runs},
+      seeds=[(group, group.across_seeds()) for group in groups if len(group.runs) > 1],
       notes=notes,
-      chart=_gain_by_size(groups, varying),
-      several_seeds=any(len(group.runs) > 1 for group in groups),
+      by_size=_gains_by(
+        groups,
+        [*varying, 'prompt.length'],
+        lambda group: group.model_parameters,
+        'parameters of the frozen model',
+      ),
+      by_length=_gains_by(
+        groups,
+        [*varying, 'model.path'],
+        lambda group: group.settings['prompt.length'],
+        'virtual tokens of the soft prompt',
+      ),
     ),
   )
-  return '\n'.join(
-    [
-      results_lib.aligned([[*header, *figures], *rows]),
-      *(f'note: {note}' for note in notes),
-    ]
-  )
+  notes = [f'note: {note}' for note in notes]
+  return '\n'.join([_headline(groups), *_table(groups, varying), *notes])
+
+
+def _headline(groups):
+  """Says in how many comparisons the soft prompt wins."""
+  won = [group for group in groups if group.wins()]
+  what = 'The soft prompt beats every other arm in test loss'
+  if len(won) == len(groups):
+    return f'{what} on {words.listed(sorted({group.task for group in groups}))}'
+  if not won:
+    return f'In no comparison: {what[0].lower()}{what[1:]} for certain'
+  return f'{what} in {len(won)} of {len(groups)} comparisons'
+
+
+def _table(groups, varying):
+  """Returns the lines of the text table: one arm of a group each."""
+  lines = []
+  for group in groups:
+    seeds = ', '.join(map(str, group.seeds))
+    lines.append(f'{group.name(varying)}; seed{"s" * (len(group.runs) > 1)} {seeds}')
+    columns = [(figure, metrics.of(figure).title) for figure in group.figures]
+    head = ['  arm']
+    for _, title in columns:
+      head += [title, f'soft less it, {title}', 'so soft is']
+    rows = [[*head, 'tokens a query']]
+    for arm in group.arms:
+      cells = [f'  {arm}']
+      for figure, _ in columns:
+        cells += [group.cell(arm, figure), *group.lead(arm, figure)]
+      rows.append([*cells, f'{group.tuning[arm]["tokens"]:+,.0f}'])
+    lines.append(results_lib.aligned(rows))
+  return lines
+
+
+def _link(run, output):
+  """Returns the address of a run's report as seen from the page, '' without one."""
+  report = run.workdir / 'report.html'
+  if not report.exists():
+    return ''
+  return urllib.parse.quote(os.path.relpath(report, output.parent))
 
 
 def _read(workdirs):
@@ -141,14 +260,15 @@ def _read(workdirs):
   for workdir in dict.fromkeys(workdirs):
     stored = records.read_config(workdir)
     results = records.read_results(workdir)
-    rows = records.read_predictions(workdir, 'none')
+    rows = records.read_predictions(workdir, 'soft')
     if results is None or not rows:
       notes.append(f'{workdir} has no results and predictions yet')
       continue
     settings = workdir_lib.flatten(stored['config'])
     seed = settings.pop('seed')
     texts = json.dumps([(row['id'], row['source'], row['target']) for row in rows])
-    run = Run(workdir, results, settings, seed, hash(texts))
+    answers = tuple(row['prediction'] for row in rows)
+    run = Run(workdir, results, settings, seed, hash(texts), answers)
     same = next((x for x in runs if x.content == run.content), None)
     if same:
       notes.append(f'{workdir} is a copy of {same.workdir}, and left out')
@@ -185,7 +305,7 @@ def _group(runs):
   for run in runs:
     groups[json.dumps(run.settings, sort_keys=True)].append(run)
   return sorted(
-    map(Group, groups.values()),
+    (Group(sorted(own, key=lambda run: run.seed)) for own in groups.values()),
     key=lambda group: (
       group.task,
       group.model_parameters or 0,
@@ -200,27 +320,9 @@ def _varying(groups):
   found = set()
   for task in {group.task for group in groups}:
     settings = [group.settings for group in groups if group.task == task]
-    names = set().union(*settings) - set(_OWN_COLUMNS)
+    names = set().union(*settings) - set(_OWN)
     found |= {name for name in names if len({s.get(name) for s in settings}) > 1}
   return sorted(found)
-
-
-def _row(group, varying):
-  """Returns the cells of one line of the table."""
-  size = group.model_parameters
-  metric = group.main_metric
-  return [
-    group.task,
-    group.model,
-    page.count(size) if size else '?',
-    str(group.settings['prompt.length']),
-    *(str(group.settings.get(name, '')) for name in varying),
-    ', '.join(map(str, group.seeds)),
-    page.title(metric),
-    *(group.cell(arm, 'loss') for arm in results_lib.ARMS),
-    spread(group.gains()),
-    *(group.cell(arm, metric) for arm in results_lib.ARMS),
-  ]
 
 
 def _gaps(groups):
@@ -234,28 +336,28 @@ def _gaps(groups):
   ]
 
 
-def _gain_by_size(groups, varying):
-  """Returns the chart of the gain by model size, or None for fewer than two sizes."""
+def _gains_by(groups, others, measure, x_label):
+  """Returns the chart of the gain of soft by a number, or None without two of them.
+
+  Args:
+    groups: of all tasks.
+    others: settings that a line has one value of, besides the task.
+    measure: from a group to the number, or None where it is not known.
+    x_label: what it is.
+  """
   series = collections.defaultdict(list)
   for group in groups:
-    if group.model_parameters:
-      name = ', '.join(
-        [
-          group.task,
-          f'P = {group.settings["prompt.length"]}',
-          *(f'{name} = {group.settings.get(name, "")}' for name in varying),
-        ]
+    x, gains = measure(group), group.gains()
+    if x and gains:
+      own = [f'{name} = {group.settings.get(name, "")}' for name in others]
+      series[', '.join([group.task, *own])].append(
+        charts.Point(x, statistics.fmean(gains), min(gains), max(gains))
       )
-      gains = group.gains()
-      point = charts.Point(
-        group.model_parameters, statistics.fmean(gains), min(gains), max(gains)
-      )
-      series[name].append(point)
   if len({point.x for points in series.values() for point in points}) < 2:
     return None
   return charts.lines(
     [charts.Series(name, points, dots=True) for name, points in series.items()],
-    x_label='parameters of the frozen model',
-    y_label='test loss of hard less that of soft, nats per token',
+    x_label=x_label,
+    y_label='test loss of the best other arm less that of soft, nats per token',
     log_x=True,
   )

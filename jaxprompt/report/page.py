@@ -3,38 +3,10 @@
 import jinja2
 
 from jaxprompt import errors
+from jaxprompt.tasks import metrics
 
 _GENERATOR = '<meta name="generator" content="jaxprompt">'
 _HEAD = 2000  # bytes of a page that hold it
-
-# title, unit, whether lower is better
-FIGURES = {
-  'loss': ('Loss', 'nats per target token; lower is better', True),
-  'rouge1': ('ROUGE-1', '0 to 1; higher is better', False),
-  'rouge2': ('ROUGE-2', '0 to 1; higher is better', False),
-  'rougeL': ('ROUGE-L', '0 to 1; higher is better', False),
-  'squad_f1': ('SQuAD F1', '0 to 100; higher is better', False),
-  'squad_em': ('SQuAD exact match', '0 to 100; higher is better', False),
-  'bleu': ('BLEU', '0 to 100; higher is better', False),
-  'chrf': ('chrF', '0 to 100; higher is better', False),
-  'token_match': (
-    '% Exact Match',
-    'of distinct output tokens; higher is better',
-    False,
-  ),
-}
-
-
-def title(name):
-  return FIGURES[name][0]
-
-
-def unit(name):
-  return FIGURES[name][1]
-
-
-def lower_is_better(name):
-  return FIGURES[name][2]
 
 
 def number(value):
@@ -84,5 +56,5 @@ def render(template, **values):
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  environment.filters.update(number=number, count=count, title=title, unit=unit)
+  environment.filters.update(number=number, count=count, metric=metrics.of)
   return environment.get_template(template).render(**values)

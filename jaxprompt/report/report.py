@@ -1,34 +1,13 @@
 """report.html: what a workdir's files tell of one run, finished or not, on one page."""
 
-import dataclasses
-
 from jaxprompt.report import charts
 from jaxprompt.report import page
+from jaxprompt.report import words
 from jaxprompt.runs import records
 from jaxprompt.runs import results as results_lib
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.tasks import metrics as metrics_lib
-from jaxprompt.tasks import tasks
 from jaxprompt.train import epochs as epochs_lib
-
-ARM_TITLES = {
-  'none': 'no prompt',
-  'hard': 'the hard prompt',
-  'soft': 'the soft prompt',
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-  """How the soft prompt stands to another arm in one figure."""
-
-  figure: str
-  other: str  # the other arm's name
-  better: bool | None  # whether the soft prompt is; None if they are the same
-  soft: float
-  against: float  # the other arm's figure
-  soft_interval: tuple[float, float]  # 95%, over rows
-  other_interval: tuple[float, float]
 
 
 def write(workdir):
@@ -50,17 +29,13 @@ def write(workdir):
 
 
 def _read(workdir):
-  """Returns results (or None), the metrics' lines, and {arm: rows} of those written."""
-  predictions = {}
-  for arm in results_lib.ARMS:
+  """Returns results (or None), the metrics' lines, and {arm: rows} of those tested."""
+  results, predictions = records.read_results(workdir), {}
+  for arm in results['test'] if results else ():
     rows = records.read_predictions(workdir, arm)
     if rows:
       predictions[arm] = rows
-  return (
-    records.read_results(workdir),
-    records.read_metrics(workdir),
-    predictions,
-  )
+  return results, records.read_metrics(workdir), predictions
 
 
 def render(stored, results, metrics, predictions, *, name):
@@ -78,8 +53,10 @@ def render(stored, results, metrics, predictions, *, name):
   if epochs:
     best_epoch = epochs_lib.best(epochs)
     best = next(line for line in epochs if line['epoch'] == best_epoch)
-  task = stored['config']['task']
-  figures = ['loss', *tasks.TASKS[task].metrics]
+  figures = ['loss', *stored['config']['metrics']]
+  if results:
+    figures = records.figures_of(results)
+  names = list(results['test']) if results else stored['config']['arms']
   return page.render(
     'report.html',
     name=name,
@@ -91,14 +68,16 @@ def render(stored, results, metrics, predictions, *, name):
     epochs=epochs,
     validated=_validated(epochs),
     best=best,
-    arms=results_lib.ARMS,
-    arm_titles=ARM_TITLES,
-    headline=results and headline(results['test']),
-    findings=results and findings(results['test'], figures[1]),
+    arms=names,
+    headline=results and words.headline(results),
+    findings=results and words.findings(results, figures[1]),
+    standings=results and _standings(results, figures),
     figures=figures,
+    spreads=results and any('spread' in each for each in results['test'].values()),
     bars=results and _bars(results['test'], figures),
+    costs=results and [(f, _costs(results, f)) for f in ('loss', figures[1])],
     curves=_curves(metrics, epochs, best),
-    rows=_rows(task, predictions),
+    rows=results and _rows(results, predictions),
   )
 
 
@@ -110,73 +89,41 @@ def _validated(epochs):
   ]
 
 
-def verdict(test, figure, other):
-  """Compares the soft prompt with another arm.
+def _standings(results, figures):
+  """Returns [(other arm, [(difference, interval, 'better' or ...) by figure])]."""
 
-  Args:
-    test: as in results.json.
-    figure: `loss` or a metric.
-    other: an arm.
-  """
-  soft, against = test['soft'][figure], test[other][figure]
-  intervals = [tuple(test[arm]['ci95'][figure]) for arm in ('soft', other)]
-  better = (soft < against) == page.lower_is_better(figure)
-  return Verdict(
-    figure,
-    other,
-    None if soft == against else better,
-    soft,
-    against,
-    *intervals,
+  def cell(figure, other):
+    found = results_lib.difference(results, figure, 'soft', other)
+    verdict = results_lib.VERDICTS[found['better']]
+    return words.signed(found['difference']), words.interval(found['ci95']), verdict
+
+  others = [name for name in results['test'] if name != 'soft']
+  return [(other, [cell(figure, other) for figure in figures]) for other in others]
+
+
+def _costs(results, figure):
+  """Returns the chart of an arm's figure by the tokens that it adds to a query."""
+
+  def point(name, entry):
+    tokens = results['tuning'][name]['tokens']
+    return charts.Point(tokens, entry[figure], *entry['ci95'][figure])
+
+  return charts.lines(
+    [
+      charts.Series(name, [point(name, entry)], dots=True)
+      for name, entry in results['test'].items()
+    ],
+    x_label="tokens that a query has beyond the bare source's",
+    y_label=metrics_lib.of(figure).description,
   )
-
-
-def headline(test):
-  """Says in a few words which arm has the lowest loss."""
-  order = sorted(results_lib.ARMS, key=lambda arm: test[arm]['loss'])
-  best, second = order[:2]
-  if test[best]['loss'] == test[second]['loss']:
-    return 'No arm is ahead: the lowest test loss is shared'
-  return f'{ARM_TITLES[best].capitalize()} has the lowest test loss'
-
-
-def findings(test, metric):
-  """Says in sentences how the soft prompt compares, in the loss and a metric."""
-  rows = test['soft']['examples']
-  return [
-    sentence(verdict(test, figure, other), rows)
-    for figure, other in (('loss', 'hard'), ('loss', 'none'), (metric, 'hard'))
-  ]
-
-
-def sentence(found, rows):
-  """Says one `Verdict` over a number of test rows.
-
-  The arms have the same rows, so that nothing follows from whether their intervals
-  overlap, and nothing is concluded from it.
-  """
-  what = 'test loss' if found.figure == 'loss' else page.title(found.figure)
-  unit = ' nats per token' if found.figure == 'loss' else ''
-  soft = f'{page.number(found.soft)} {_interval(found.soft_interval)}{unit}'
-  start, other = f"The soft prompt's {what} is {soft}", ARM_TITLES[found.other]
-  if found.better is None:
-    return f'{start}, the same as with {other}.'
-  by = page.number(abs(found.soft - found.against))
-  side = 'better' if found.better else 'worse'
-  against = f'{page.number(found.against)} {_interval(found.other_interval)}'
-  return f'{start}, {by} {side} than with {other} ({against}), on {rows:,} test rows.'
-
-
-def _interval(ends):
-  return '[' + ', '.join(map(page.number, ends)) + ']'
 
 
 def _bars(test, figures):
   """Returns {figure: the arms' bars}."""
   return {
     figure: charts.bars(
-      {arm: test[arm][figure] for arm in results_lib.ARMS},
-      {arm: test[arm]['ci95'][figure] for arm in results_lib.ARMS},
+      {arm: entry[figure] for arm, entry in test.items()},
+      {arm: entry['ci95'][figure] for arm, entry in test.items()},
     )
     for figure in figures
   }
@@ -208,17 +155,28 @@ def _curves(metrics, epochs, best):
   return [(title, lines) for title, lines in found.items() if lines]
 
 
-def _rows(task, predictions):
-  """Returns what the page's script shows of the test rows, or None without them."""
-  if predictions.keys() != set(results_lib.ARMS):
+def _rows(results, predictions):
+  """Returns what the page's script shows of the test rows, or None without them.
+
+  Args:
+    results: that of results.json.
+    predictions: {arm: the objects of its predictions, in order}.
+  """
+  if predictions.keys() != results['test'].keys():
     return None
-  arms = [predictions[arm] for arm in results_lib.ARMS]
-  scores = [_scores(task, rows) for rows in arms]
-  names = list(scores[0][0])
+  other = results_lib.best_other(results, 'loss')
+  # First what is to be compared: a screen has no room for all.
+  first = [name for name in ('soft', other) if name]
+  names = [*first, *(name for name in results['test'] if name not in first)]
+  by_arm = [predictions[arm] for arm in names]
+  scores = [[row['scores'] for row in rows] for rows in by_arm]
+  figures = list(scores[0][0])
   return {
-    'arms': results_lib.ARMS,
+    'arms': names,
+    'other': other,
     'figures': [
-      {'title': page.title(name), 'lower': page.lower_is_better(name)} for name in names
+      {'title': metric.title, 'lower': metric.lower_is_better}
+      for metric in map(metrics_lib.of, figures)
     ],
     'rows': [
       {
@@ -226,23 +184,10 @@ def _rows(task, predictions):
         'source': row[0]['source'],
         'target': row[0]['target'],
         'predictions': [arm['prediction'] for arm in row],
-        'scores': [[round(arm[name], 4) for name in names] for arm in row_scores],
+        'scores': [[round(arm[name], 4) for name in figures] for arm in row_scores],
       }
       for row, row_scores in zip(
-        zip(*arms, strict=True), zip(*scores, strict=True), strict=True
+        zip(*by_arm, strict=True), zip(*scores, strict=True), strict=True
       )
     ],
   }
-
-
-def _scores(task, rows):
-  """Returns {figure: value} of each row; what the file lacks comes from its texts."""
-  if 'scores' in rows[0]:
-    return [row['scores'] for row in rows]
-  measured = tasks.TASKS[task].score(
-    [row['prediction'] for row in rows], [[row['target']] for row in rows]
-  )
-  columns = [metrics_lib.row_figures(statistics) for statistics in measured.values()]
-  return [
-    dict(zip(measured, values, strict=True)) for values in zip(*columns, strict=True)
-  ]

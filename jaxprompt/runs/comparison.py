@@ -1,37 +1,136 @@
 """The comparison: every arm measured on the test rows, and what a run leaves of it."""
 
 import functools
+import time
 
 import jax
 import numpy as np
 
 from jaxprompt.data import buckets
+from jaxprompt.data import rows as rows_lib
 from jaxprompt.infer import evaluate
+from jaxprompt.prompts import arms
+from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
 from jaxprompt.prompts import prompt
 from jaxprompt.runs import results
 from jaxprompt.runs import setup
 from jaxprompt.runs import workdir as workdir_lib
+from jaxprompt.tasks import metrics
+from jaxprompt.tasks import statistics
 from jaxprompt.train import epochs as epochs_lib
 
 _NEAREST = 5  # vocabulary tokens named for each virtual one
 
 
-def arms(experiment, soft_prompt):
-  """Returns {arm: `placement.Placement`}; a hard text always stands in front."""
-  ids = np.asarray(experiment.template.in_front(experiment.config.hard_prompt))
+def in_front(experiment, ids):
+  """Returns the `placement.Placement` of token ids before every row."""
   embed = experiment.layout.whole(experiment.lm.embed)
-  hard = jax.device_get(embed(experiment.params, ids)).astype(np.float32)
-  none = np.zeros((0, experiment.lm.spec.width), np.float32)
+  ids = np.asarray(ids, np.int32)
+  embeds = jax.device_get(embed(experiment.params, ids)).astype(np.float32)  # [P, H]
+  return placement.place(embeds, 'prefix')
+
+
+def measure_written(experiment):
+  """Measures the written arms on the test rows; returns {arm: `results.Measured`}."""
+  return {name: _measure(experiment, name) for name in experiment.wordings}
+
+
+def _measure(experiment, name):
+  """Returns the `results.Measured` of a written arm."""
+  wordings, rows = experiment.wordings[name], experiment.splits['test'].rows
+  chooses = arms.ARMS[name].chooses
+  tuning = {'texts': len({x.text for x in wordings if x.text != arms.SOURCE})}
+  if chooses:
+    tuning |= _validated(experiment, wordings)
+    losses = [each['validation_loss'] for each in tuning['tried']]
+    wordings = [wordings[int(np.argmin(losses))]]
+  draws, lengths = [], []
+  for i, wording in enumerate(wordings, 1):
+    label = f'test, {name}' + (f' {i}/{len(wordings)}' if len(wordings) > 1 else '')
+    before = arms.in_front(wording, experiment.template)
+    own_rows = rows
+    if wording.after is not None:
+      own_rows = rows.retokenised(*arms.reworded(wording, experiment.template, rows))
+    draws.append(
+      evaluate.evaluate(
+        experiment.evaluator,
+        in_front(experiment, before),
+        own_rows,
+        label,
+        target_lead=wording.target_lead,
+      )
+    )
+    more = own_rows.lengths[:, 0].mean() - rows.lengths[:, 0].mean()
+    lengths.append(len(before) - len(experiment.template.start_ids) + more)
+  shown = [wording.shown for wording in wordings]
+  if any(shown):
+    tuning |= {'texts': 0, 'rows': round(np.mean([len(ids) for ids in shown]))}
+  return results.Measured(
+    draws,
+    {**tuning, 'tokens': float(np.mean(lengths)), 'text': wordings[0].text},
+    shown,
+  )
+
+
+def _validated(experiment, wordings):
+  """Returns what the choice between wordings was made by, for an arm's tuning.
+
+  All are measured at once, spelled out in the rows: a few programs serve them all.
+  """
+  rows, began = experiment.splits['validation'].rows, time.monotonic()
+  source_ids, target_ids = [], []
+  for wording in wordings:
+    before = arms.in_front(wording, experiment.template)
+    sources, targets = arms.reworded(wording, experiment.template, rows)
+    source_ids += [[*before, *ids] for ids in sources]
+    target_ids += targets
+  nats, counts = evaluate.losses(
+    experiment.evaluator,
+    in_front(experiment, []),
+    rows_lib.table(source_ids, target_ids),
+    'validation, best_hard',
+  )
+  each = zip(
+    np.split(nats, len(wordings)), np.split(counts, len(wordings)), strict=True
+  )
+  losses = [statistics.figure(statistics.ratio(*own)) for own in each]
   return {
-    'none': placement.place(none, 'prefix'),
-    'hard': placement.place(hard, 'prefix'),
-    'soft': placement.place(soft_prompt, experiment.config.prompt.position),
+    'validation_rows': len(rows),
+    'seconds': time.monotonic() - began,
+    'tried': [
+      {'text': wording.text, 'validation_loss': loss}
+      for wording, loss in zip(wordings, losses, strict=True)
+    ],
   }
 
 
-def _read_prompt(experiment, soft_prompt, initial_prompt):
+def measure_soft(experiment, trained, epochs):
+  """Returns the `results.Measured` of a trained prompt's arrays."""
+  position, splits = experiment.config.prompt.position, experiment.splits
+  measured = evaluate.evaluate(
+    experiment.evaluator,
+    kinds.place(trained, position),
+    splits['test'].rows,
+    'test, soft',
+  )
+  tuning = {
+    'tokens': float(kinds.length(trained)),
+    'parameters': sum(np.size(x) for x in jax.tree.leaves(trained)),
+  }
+  if epochs:
+    tuning |= {
+      'rows': len(splits['train'].rows),
+      'validation_rows': len(splits['validation'].rows),
+      'steps': epochs[-1]['step'],
+      'seconds': sum(record['seconds'] for record in epochs),
+    }
+  return results.Measured([measured], tuning)
+
+
+def _read_prompt(experiment, trained, initial):
   """Returns for each virtual token what it is near to, as results.json has it."""
+  soft_prompt = trained['embeddings']
   ids, cosines, norms = setup.of_table(
     experiment, lambda table: prompt.nearest_tokens(soft_prompt, table, _NEAREST)
   )
@@ -43,8 +142,8 @@ def _read_prompt(experiment, soft_prompt, initial_prompt):
     }
     for token_ids, token_cosines, norm in zip(ids, cosines, norms, strict=True)
   ]
-  if initial_prompt is not None:
-    change = soft_prompt - initial_prompt
+  if initial is not None:
+    change = soft_prompt - initial['embeddings']
     drifts = setup.of_table(
       experiment, functools.partial(prompt.relative_norms, change)
     )
@@ -65,64 +164,60 @@ def _data_summary(experiment):
       'sources_cut': rows.sources_cut,
       'targets_cut': rows.targets_cut,
       'skipped': rows.skipped,
-      'padding': buckets.padding(rows.rows, apart, batch_size),
+      'padding': buckets.padding(rows.rows.lengths, apart, batch_size),
     }
   return summary
 
 
-def compare(experiment, soft_prompt, epochs, workdir, initial_prompt=None):
-  """Measures the three arms on the test rows; writes predictions and results.json.
+def compare(experiment, trained, epochs, workdir, initial=None):
+  """Measures the arms on the test rows; writes predictions and results.json.
 
   Args:
     experiment: `setup.Experiment`.
-    soft_prompt: the best prompt, [P, H].
+    trained: the best prompt's arrays.
     epochs: the records of the epochs trained.
     workdir: an epath.
-    initial_prompt: what it was before them, [P, H], if that is known.
+    initial: what they were before them, if that is known.
 
   Returns:
     The content of results.json.
   """
-  config = experiment.config
-  rows = experiment.splits['test'].rows
-  test = {}
-  for name, arm in arms(experiment, soft_prompt).items():
-    measured = evaluate.evaluate(experiment.evaluator, arm, rows, f'test, {name}')
-    test[name] = results.arm(measured, config.seed)
-    workdir_lib.write_jsonl(
-      workdir / 'predictions' / f'{name}.jsonl',
-      [
-        {
-          'id': row.id,
-          'source': row.source,
-          'target': row.target,
-          'prediction': prediction,
-          'references': row.references,
-          'scores': scores,
-        }
-        for row, prediction, scores in zip(
-          rows, measured.predictions, measured.row_figures(), strict=True
-        )
-      ],
-    )
+  measured = measure_written(experiment)
+  measured['soft'] = measure_soft(experiment, trained, epochs)
+  return leave(experiment, measured, trained, epochs, workdir, initial)
+
+
+def leave(experiment, measured, trained, epochs, workdir, initial):
+  """Writes what has been measured; arguments and result as of `compare`, and
+
+  Args:
+    measured: {arm: `results.Measured`}.
+  """
+  config, rows = experiment.config, experiment.splits['test'].rows
+  measured = {name: measured[name] for name in config.arms}
+  for name, own in measured.items():
+    lines = results.predictions(own, rows)
+    workdir_lib.write_jsonl(workdir / 'predictions' / f'{name}.jsonl', lines)
   found = {
     'task': config.task,
     'model': config.model.path,
     'model_parameters': sum(x.size for x in jax.tree.leaves(experiment.params)),
     **results.setting(config, experiment.fingerprints),
-    'signatures': experiment.task.signatures(),
+    'signatures': metrics.signatures(
+      experiment.task.metrics, [row.references for row in rows]
+    ),
     'data': _data_summary(experiment),
     'prompt': {
       'name': config.prompt.name,
       'length': config.prompt.length,
       'init': config.prompt.init,
       'position': config.prompt.position,
-      'parameters': int(np.size(soft_prompt)),
+      'parameters': measured['soft'].tuning['parameters'],
     },
-    'nearest_tokens': _read_prompt(experiment, soft_prompt, initial_prompt),
+    'nearest_tokens': _read_prompt(experiment, trained, initial),
     'epochs': epochs,
     'best_epoch': epochs_lib.best(epochs),
-    'test': test,
+    **results.compared(measured, config.seed),
   }
   workdir_lib.write_json(workdir / 'results.json', found)
   return found

@@ -8,14 +8,20 @@ import logging
 
 from jaxprompt import config as config_lib
 from jaxprompt import errors
-from jaxprompt.runs import results as results_lib
+from jaxprompt.data import sources
 from jaxprompt.runs import workdir as workdir_lib
-from jaxprompt.tasks import tasks
 
 log = logging.getLogger(__name__)
 
 _NUMBER = (int, float)
 _CONFIG = {'config': dict, 'versions': dict, 'devices': list}
+_DIFFERENCE = {
+  'figure': str,
+  'arm': str,
+  'other': str,
+  'difference': _NUMBER,
+  'ci95': [_NUMBER],
+}
 _SWEEP = {
   'task': str,
   'model': str,
@@ -26,9 +32,7 @@ _SWEEP = {
 _PLACES = {
   'weights': 'model.path',
   'tokenizer': 'model.path',
-  'train': 'data.path',
-  'validation': 'data.path',
-  'test': 'data.path',
+  **dict.fromkeys(sources.SPLITS, 'data.path'),
 }
 
 
@@ -45,7 +49,7 @@ _REPLACED = (
 def read_config(workdir):
   """Returns the content of config.json, its `config` complete.
 
-  What an older release had no field for has its default.
+  What an older release had no field for has its default, or what that release did.
 
   Raises:
     UserError: if there is none, or it is not one.
@@ -57,10 +61,20 @@ def read_config(workdir):
       f'{str(workdir)!r} has no config.json; expected the workdir of a run'
     )
   _check(path, stored, _CONFIG)
-  config = config_lib.complete(stored['config'], path).to_dict()
+  config = config_lib.complete(_as_it_was(stored['config']), path).to_dict()
   if 'sweep' not in stored['config']:  # the one of a run by itself
     del config['sweep']
   return {**stored, 'config': config}
+
+
+def _as_it_was(values):
+  """Returns a stored config; releases without `data.sample` took the first rows."""
+  data = values.get('data')
+  if not isinstance(data, dict) or 'sample' in data:
+    return values
+  if not any(data.get(f'{split}_size') for split in sources.SPLITS):  # all rows
+    return values
+  return {**values, 'data': {**data, 'sample': 'head'}}
 
 
 def read_results(workdir):
@@ -69,24 +83,41 @@ def read_results(workdir):
   found = workdir_lib.read_json(path)
   if found is None:
     return None
-  _check(path, found, {'task': str})
-  metrics = tasks.TASKS[found['task']].metrics if found['task'] in tasks.TASKS else ()
-  figures = ('loss', *metrics)
-  arm = {
-    'examples': int,
-    'perplexity': _NUMBER,
-    **dict.fromkeys(figures, _NUMBER),
-    'ci95': {figure: [_NUMBER] for figure in figures},
-  }
+  tested = found.get('test') if isinstance(found, dict) else None
+  arms = ['soft', *(tested if isinstance(tested, dict) else ())]
+  arm = {'loss': _NUMBER, 'examples': int, 'perplexity': _NUMBER, 'ci95': dict}
   shape = {
+    'task': str,
     'model': str,
     'epochs': [dict],
     'best_epoch': int,
     'prompt': {'length': int, 'parameters': int},
-    'test': dict.fromkeys(results_lib.ARMS, arm),
+    'test': dict.fromkeys(arms, arm),
   }
   _check(path, found, shape)
+  figures = figures_of(found)
+  arm = {
+    **dict.fromkeys(figures, _NUMBER),
+    'ci95': {figure: [_NUMBER] for figure in figures},
+  }
+  _check(path, found, {'test': dict.fromkeys(arms, arm)})
+  if 'differences' not in found:
+    raise errors.UserError(
+      f'{path} is of a release that did not compare the arms row by row; measure them '
+      'again: --mode=eval'
+    )
+  _check(path, found, {'differences': [_DIFFERENCE], 'tuning': dict, 'config': dict})
   return found
+
+
+def figures_of(found):
+  """Returns the names of what results.json's content has, the loss first."""
+  counts = ('perplexity', 'examples')
+  return [
+    name
+    for name, value in found['test']['soft'].items()
+    if isinstance(value, int | float) and name not in counts
+  ]
 
 
 def read_sweep(workdir):
@@ -111,7 +142,7 @@ def read_predictions(workdir, arm):
   path = workdir / 'predictions' / f'{arm}.jsonl'
   rows = workdir_lib.read_jsonl(path)
   texts = dict.fromkeys(('id', 'source', 'target', 'prediction'), str)
-  _check(path, rows, [texts])
+  _check(path, rows, [{**texts, 'scores': dict}])
   return rows
 
 

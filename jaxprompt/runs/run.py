@@ -1,5 +1,6 @@
 """One run from its config to its results: trained, evaluated, or a prompt measured."""
 
+import json
 import logging
 
 import jax
@@ -19,6 +20,9 @@ from jaxprompt.train import writer
 
 log = logging.getLogger(__name__)
 
+# The fields, or their sections, of what a trained prompt is compared with.
+COMPARED = ('arms', 'hard_prompts', 'few_shot')
+
 
 def train(config, workdir, termination):
   """Trains, or goes on training, and compares the arms; returns results.json's content.
@@ -29,7 +33,7 @@ def train(config, workdir, termination):
     termination: `loop.Termination`.
   """
   finished = records.read_results(workdir)
-  if finished and len(finished['epochs']) == config.train.epochs:
+  if finished and _has_finished(finished, config):
     log.info('this run has finished; these are its results')
     return finished
   with processes.together():
@@ -38,7 +42,7 @@ def train(config, workdir, termination):
     progress = writer.show_progress(termination.check)
     experiment = setup.build(config, layout, progress)
     records.check_content(workdir, experiment.fingerprints)
-  soft_prompt = trained_prompts.initial_prompt(experiment)
+  prompt = trained_prompts.initial_prompt(experiment)
   # Only now is the workdir this run's: one that could not begin leaves no claim.
   workdir_lib.write_json(
     workdir / 'config.json', results.setting(config, experiment.fingerprints)
@@ -46,12 +50,25 @@ def train(config, workdir, termination):
   checkpoints = checkpoint.Checkpoints(
     workdir / 'checkpoints', keep=config.checkpoint.keep
   )
-  trainer = loop.Trainer(experiment, soft_prompt, workdir, checkpoints, termination)
+  trainer = loop.Trainer(experiment, prompt, workdir, checkpoints, termination)
   trainer.run()
   best, initial = jax.device_get(
     (trainer.state.best_prompt, trainer.state.initial_prompt)
   )
   return comparison.compare(experiment, best, trainer.place.epochs, workdir, initial)
+
+
+def _has_finished(found, config):
+  """Returns whether a run is trained, and compared as a config says.
+
+  Args:
+    found: as in results.json.
+    config: of the run.
+  """
+  now = json.loads(json.dumps(config.to_dict()))  # tuples as the file has them
+  return len(found['epochs']) == config.train.epochs and all(
+    found['config'].get(name) == now[name] for name in COMPARED
+  )
 
 
 def evaluate_best(config, workdir, termination):
@@ -60,11 +77,11 @@ def evaluate_best(config, workdir, termination):
   Raises:
     UserError: if no epoch has been trained in the workdir.
   """
-  soft_prompt, epochs = trained_prompts.best_prompt(workdir)
+  best, epochs = trained_prompts.best_prompt(workdir)
   initial = checkpoint.read_initial(workdir / 'checkpoints')
   experiment = _build(config, termination)
   records.check_content(workdir, experiment.fingerprints)
-  return comparison.compare(experiment, soft_prompt, epochs, workdir, initial)
+  return comparison.compare(experiment, best, epochs, workdir, initial)
 
 
 def evaluate_given(config, workdir, termination):
@@ -87,7 +104,7 @@ def evaluate_given(config, workdir, termination):
   workdir_lib.write_json(
     workdir / 'config.json', results.setting(config, experiment.fingerprints)
   )
-  return comparison.compare(experiment, given.soft_prompt, [], workdir)
+  return comparison.compare(experiment, given.arrays, [], workdir)
 
 
 def _build(config, termination):

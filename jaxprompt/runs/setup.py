@@ -6,6 +6,7 @@ import logging
 
 import jax
 
+from jaxprompt import config as config_lib
 from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt.data import rows as rows_lib
@@ -13,8 +14,10 @@ from jaxprompt.data import sources
 from jaxprompt.devices import devices
 from jaxprompt.infer import decode
 from jaxprompt.infer import evaluate
+from jaxprompt.infer import labels as labels_lib
 from jaxprompt.lm import loading
 from jaxprompt.lm import model as lm_model
+from jaxprompt.prompts import arms
 from jaxprompt.tasks import tasks
 from jaxprompt.tasks import template as template_lib
 from jaxprompt.train import steps
@@ -35,6 +38,7 @@ class Experiment:
   evaluator: evaluate.Evaluator
   fingerprints: dict[str, str]  # of the model, see `loading.Model`, and of the splits
   splits: dict[str, rows_lib.Rows] = dataclasses.field(default_factory=dict)
+  wordings: dict[str, list[arms.Wording]] = dataclasses.field(default_factory=dict)
 
 
 def build(config, layout, progress):
@@ -50,19 +54,10 @@ def build(config, layout, progress):
   """
   # The data first: its mistakes show at once, a large model takes a while to load.
   path = embedded.data_path(config.data.path, config.task)
-  raw = sources.read(path, config.data.subset)
+  raw = sources.read(path, config.data.subset, seed=config.data.seed)
   experiment = build_model(config, layout, progress)
   splits = {
-    split: rows_lib.load(
-      experiment.template,
-      experiment.task,
-      raw[split],
-      size=config.data[f'{split}_size'],
-      max_source_tokens=config.data.max_source_tokens,
-      max_target_tokens=config.data.max_target_tokens,
-      skip=config.data.bad_rows == 'skip',
-    )
-    for split in sources.SPLITS
+    split: _load_rows(experiment, split, raw.pop(split)) for split in sources.SPLITS
   }
   for split, rows in splits.items():
     log.info(
@@ -75,24 +70,87 @@ def build(config, layout, progress):
     )
   fingerprints = {split: rows.fingerprint for split, rows in splits.items()}
   return dataclasses.replace(
-    experiment, splits=splits, fingerprints=experiment.fingerprints | fingerprints
+    experiment,
+    splits=splits,
+    fingerprints=experiment.fingerprints | fingerprints,
+    wordings=_wordings(experiment, splits),
   )
+
+
+def _load_rows(experiment, name, split):
+  """Returns the `rows_lib.Rows` that the config takes of a split of that name."""
+  data, progress = experiment.config.data, experiment.evaluator.progress
+  size = data[f'{name}_size']
+  if data.sample == 'random':
+    split = sources.sample(split, size, data.seed)
+  return rows_lib.load(
+    experiment.template,
+    experiment.task,
+    split,
+    size=size,
+    max_source_tokens=data.max_source_tokens,
+    max_target_tokens=data.max_target_tokens,
+    skip=data.bad_rows == 'skip',
+    progress=lambda parts: progress(parts, f'{name} tokens'),
+  )
+
+
+def _wordings(experiment, splits):
+  """Returns the `arms.Wording`s of each written arm.
+
+  Raises:
+    UserError: for an arm that the model cannot have, or has no positions for.
+  """
+  config, template = experiment.config, experiment.template
+  positions = experiment.lm.spec.max_positions
+  rows = [*splits['validation'].rows, *splits['test'].rows]
+
+  def longest(source_ids, target_ids):
+    answers = (max(len(ids), config.eval.max_new_tokens) for ids in target_ids)
+    pairs = zip(source_ids, answers, strict=True)
+    return len(template.start_ids) + max(len(ids) + answer for ids, answer in pairs)
+
+  bare = arms.reworded(arms.Wording(arms.SOURCE), template, rows)
+  given = arms.Given(
+    template=template,
+    examples=splits['train'].rows,
+    hard_prompt=config.hard_prompt,
+    hard_prompts=config.hard_prompts,
+    shots=config.few_shot.examples,
+    draws=config.few_shot.draws,
+    room=positions - longest(*bare),
+  )
+  found = {
+    name: arms.ARMS[name].wordings(given)
+    for name in config.arms
+    if arms.ARMS[name].wordings
+  }
+  for name, wordings in found.items():
+    for wording in wordings:
+      own = bare if wording.after is None else arms.reworded(wording, template, rows)
+      total = len(wording.before) + longest(*own)
+      if total > positions:
+        raise errors.UserError(
+          f'the arm {name} with {wording.text!r:.80} makes a row of {total} tokens, '
+          f'answer and all; model.path {config.model.path!r} has {positions} '
+          'positions: shorten the text, or lower data.max_source_tokens'
+        )
+  return found
 
 
 def build_model(config, layout, progress):
   """Loads the model alone; the arguments and errors are those of `build`."""
-  task = tasks.TASKS[config.task]
+  task = config_lib.task_of(config)
   lm, params, tokenizer, fingerprint = loading.load(
     config.model.path, config.model.dtype, layout.placements
   )
-  template_lib.check_tokenizer(tokenizer, config.model.path)
-  template = template_lib.Template(tokenizer)
+  template = template_lib.Template(tokenizer, lm.end_ids)
   check_positions(config, lm, template)
   lm = lm.on(layout.platform)
 
   options = decode.Options(
     max_new_tokens=config.eval.max_new_tokens,
-    eos_id=tokenizer.eos_token_id,
+    end_ids=lm.end_ids,
     beams=config.eval.beams,
     axis_name=devices.DATA,
   )
@@ -102,11 +160,12 @@ def build_model(config, layout, progress):
 
   evaluator = evaluate.Evaluator(
     task=task,
-    tokenizer=tokenizer,
+    template=template,
     layout=layout,
     params=params,
     row_losses=layout.gather(functools.partial(steps.row_losses, lm)),
     generate=layout.gather(generate),
+    score=layout.gather(labels_lib.program(lm, template, config.eval.calibration)),
     batch_size=layout.round_up(config.eval.batch_size),
     progress=progress,
   )

@@ -9,6 +9,7 @@ A sweep is saved at the end of every epoch, and goes on from there; the steps of
 epoch that was interrupted are taken again.
 """
 
+import collections
 import dataclasses
 import itertools
 import logging
@@ -40,7 +41,7 @@ def grid(config):
   Raises:
     UserError: if there is nothing to sweep, or a value cannot be used.
   """
-  if not any(config.sweep.values()):
+  if not any(config.sweep[name] for name in config_lib.SWEPT):
     fields = ', '.join(f'--config.sweep.{name}' for name in config_lib.SWEPT)
     raise errors.UserError(
       f'--mode=sweep has nothing to sweep; give values to one or more of {fields}'
@@ -95,16 +96,60 @@ def sweep(config, workdir, termination):
     if not run.diverged:
       _write_run(run, workdir / 'runs' / str(i), experiment.fingerprints)
   _write_run(best, workdir / BEST, experiment.fingerprints)
-  comparison.compare(
-    dataclasses.replace(experiment, config=best.config),
-    best.state.best_prompt,
-    best.epochs,
-    workdir / BEST,
-    best.state.initial_prompt,
-  )
+  tested = _test(experiment, outcomes, best, config.sweep.test == 'all', workdir)
   found = _summary(config, outcomes, experiment.fingerprints)
+  if config.sweep.test == 'all':
+    found['test'] = _across_seeds(found['runs'], tested)
   workdir_lib.write_json(workdir / FILE, found)
   return found
+
+
+def _test(experiment, outcomes, best, all_runs, workdir):
+  """Compares the arms with the prompt of the best run, or of all.
+
+  The written arms, which are the same for all runs, are measured once.
+
+  Returns:
+    Of each run that was tested, by its number, soft's entry of `test` and its texts.
+  """
+  written, tested = comparison.measure_written(experiment), {}
+  for i, run in enumerate(outcomes):
+    if run.diverged or not (all_runs or run is best):
+      continue
+    own, prompt = dataclasses.replace(experiment, config=run.config), run.state
+    soft = comparison.measure_soft(own, prompt.best_prompt, run.epochs)
+    places = [workdir / BEST] if run is best else []
+    if all_runs:
+      places.append(workdir / 'runs' / str(i))
+    for place in places:
+      found = comparison.leave(
+        own,
+        {**written, 'soft': soft},
+        prompt.best_prompt,
+        run.epochs,
+        place,
+        prompt.initial_prompt,
+      )
+    tested[i] = found['test']['soft'], soft.evaluation.predictions
+  return tested
+
+
+def _across_seeds(runs, tested):
+  """Returns `results.across_seeds` of the runs that differ in their seed alone.
+
+  Args:
+    runs: as in sweep.json.
+    tested: from `_test`.
+  """
+  groups = collections.defaultdict(list)
+  for i, own in tested.items():
+    rest = {name: runs[i][name] for name in config_lib.SWEPT.values() if name != 'seed'}
+    groups[tuple(rest.items())].append((runs[i]['seed'], *own))
+  return [
+    {**dict(rest), **results.across_seeds(own)}
+    for rest, own in groups.items()
+    if len(own) > 1
+  ]
 
 
 def _train(experiment, configs, prompts, directory, termination):
@@ -171,7 +216,22 @@ def table(found):
     epoch = '' if run['diverged'] else str(run['best_epoch'])
     rows.append([str(run['run']), *(str(run[field]) for field in fields), epoch, loss])
   head = f'{found["task"]}, {found["model"]}: {len(found["runs"])} runs, the best first'
-  return f'{head}\n{results.aligned(rows)}'
+  return '\n'.join(
+    [head, results.aligned(rows), *map(_seeds_line, found.get('test', []))]
+  )
+
+
+def _seeds_line(found):
+  """Says how the seeds of one setting compare, as in `test` of sweep.json."""
+  fields = [name for name in config_lib.SWEPT.values() if name in found]
+  loss, *_ = found['figures'].values()
+  setting = ', '.join(f'{name} {found[name]}' for name in fields)
+  return (
+    f'{setting}: test loss {loss["mean"]:.4f} ± {loss["deviation"]:.4f} over '
+    f'{len(found["seeds"])} seeds, at worst {loss["worst"]:.4f} (seed '
+    f'{loss["worst_seed"]}); two seeds give {found["agreement"]:.0%} of the rows the '
+    'same text'
+  )
 
 
 def _rank(run):

@@ -3,9 +3,9 @@
 import functools
 
 import jax
-import numpy as np
 from ml_collections import config_dict
 
+from jaxprompt import config as config_lib
 from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt.lm import loading
@@ -15,13 +15,12 @@ from jaxprompt.prompts import trained
 from jaxprompt.runs import records
 from jaxprompt.runs import setup
 from jaxprompt.runs import workdir as workdir_lib
-from jaxprompt.tasks import tasks
 from jaxprompt.tasks import template as template_lib
 from jaxprompt.train import checkpoint
 
 
 def best_prompt(workdir):
-  """Returns the best prompt of a workdir, [P, H], and the epochs' records.
+  """Returns the best prompt of a workdir, see `kinds`, and the epochs' records.
 
   Raises:
     UserError: if no epoch has been trained there.
@@ -32,11 +31,11 @@ def best_prompt(workdir):
       f'--workdir {str(workdir)!r} has no checkpoint of a finished epoch; train there '
       'first (--mode=train)'
     )
-  return np.asarray(best[0]), best[1]['epochs']
+  return best[0], best[1]['epochs']
 
 
 def initial_prompt(experiment):
-  """Returns the soft prompt before training, [P, H] float32."""
+  """Returns the prompt before training, see `kinds`."""
   config = experiment.config.prompt
   rng = jax.random.key(experiment.config.seed)
   if config.init == 'text':
@@ -49,7 +48,8 @@ def initial_prompt(experiment):
     initialise = functools.partial(prompt.from_normal, rng=rng)
   else:
     return _other_prompt(experiment)
-  return setup.of_table(experiment, functools.partial(initialise, length=config.length))
+  initialise = functools.partial(initialise, length=config.length)
+  return {'embeddings': setup.of_table(experiment, initialise)}
 
 
 def _other_prompt(experiment):
@@ -57,7 +57,7 @@ def _other_prompt(experiment):
   config, width = experiment.config.prompt, experiment.lm.spec.width
   directory = workdir_lib.resolve(config.init)
   if _is_adapter(directory):
-    trained = _read_adapter(experiment, directory)
+    found = _read_adapter(experiment, directory)
   else:
     best = checkpoint.read_best(directory / 'checkpoints')
     if best is None:
@@ -66,14 +66,15 @@ def _other_prompt(experiment):
         'random, the workdir of a run, or a PEFT adapter directory'
       )
     records.check_content(directory, _of_model(experiment), 'prompt.init')
-    trained, _ = best
-  if trained.shape != (config.length, width):
+    found, _ = best
+  shape = found['embeddings'].shape
+  if shape != (config.length, width):
     raise errors.UserError(
-      f'prompt.init {config.init!r} is a prompt of {trained.shape[0]} tokens of width '
-      f'{trained.shape[1]}, expected {config.length} of width {width}; use the same '
+      f'prompt.init {config.init!r} is a prompt of {shape[0]} tokens of width '
+      f'{shape[1]}, expected {config.length} of width {width}; use the same '
       'model, and its prompt.length'
     )
-  return trained
+  return found
 
 
 def load_prompt(experiment, directory, *, task, eval_config):
@@ -83,7 +84,8 @@ def load_prompt(experiment, directory, *, task, eval_config):
     experiment: `setup.Experiment`.
     directory: an epath: the workdir of a run, used as that run used it; or a PEFT
       adapter, which says nothing of its use, so that the experiment's config does.
-    task: of an adapter, if it is another than the config's; or None.
+    task: the name of a built-in task that an adapter is of, if it is another than the
+      config's; or None.
     eval_config: the section `eval` to use instead of a workdir's own, or None.
 
   Returns:
@@ -94,8 +96,14 @@ def load_prompt(experiment, directory, *, task, eval_config):
   """
   if _is_adapter(directory):
     config = adopt(experiment.config, directory)
-    config.task = task or config.task
-    soft_prompt = _read_adapter(experiment, directory)
+    if task and task != config.task:
+      config.update(
+        {
+          name: config_lib.default(task)[name]
+          for name in ('task', 'example', 'metrics')
+        }
+      )
+    arrays = _read_adapter(experiment, directory)
   else:
     config = _run_config(directory)
     theirs, ours = config.model.dtype, experiment.config.model.dtype
@@ -107,9 +115,9 @@ def load_prompt(experiment, directory, *, task, eval_config):
     records.check_content(directory, _of_model(experiment), '--prompt')
     if eval_config is not None:
       config.eval = eval_config
-    soft_prompt, _ = best_prompt(directory)
+    arrays, _ = best_prompt(directory)
   setup.check_positions(config, experiment.lm, experiment.template)
-  return trained.as_configured(soft_prompt, config)
+  return trained.as_configured(arrays, config_lib.task_of(config), config)
 
 
 def adopt(config, directory):
@@ -143,7 +151,7 @@ def _is_adapter(directory):
 
 def _read_adapter(experiment, directory):
   lm = experiment.lm
-  return peft.read(
+  soft_prompt = peft.read(
     directory,
     base=embedded.model_path(experiment.config.model.path),
     weights=experiment.fingerprints['weights'],
@@ -151,6 +159,7 @@ def _read_adapter(experiment, directory):
     blocks=lm.spec.blocks,
     heads=lm.spec.heads,
   )
+  return {'embeddings': soft_prompt}
 
 
 def adapter(config, workdir):
@@ -160,16 +169,16 @@ def adapter(config, workdir):
     config: of the run.
     workdir: its epath.
   """
-  soft_prompt, _ = best_prompt(workdir)
+  best, _ = best_prompt(workdir)
   lm, _, tokenizer, fingerprint = loading.load(config.model.path, config.model.dtype)
   records.check_content(workdir, fingerprint)
   return peft.files_of(
-    soft_prompt,
+    best['embeddings'],
     base=embedded.model_path(config.model.path),
     weights=fingerprint['weights'],
     blocks=lm.spec.blocks,
     heads=lm.spec.heads,
     name=config.prompt.name,
     task=config.task,
-    template=tasks.TASKS[config.task].template + tokenizer.eos_token,
+    template=config_lib.task_of(config).template + tokenizer.eos_token,
   )

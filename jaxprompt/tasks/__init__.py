@@ -1,1 +1,1 @@
-"""Tasks: the template of every arm, the three built-ins, metrics."""
+"""Tasks: templates over columns, the three built-ins, metrics."""

@@ -1,133 +1,79 @@
-"""Metrics: strings (or token ids) in, floats out, with bootstrap intervals.
-
-Every metric here, the corpus-level ones included, is a function of statistics that
-are summed over examples. So each is returned as `Statistics`: a figure is its value
-at the sum, and a bootstrap sample is its value at a resampled sum.
-"""
+"""The registry of metrics: their titles, which way is better, how they are measured."""
 
 import collections
-import importlib.metadata
+import functools
+import importlib
 import re
 import string
-import unicodedata
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from sacrebleu import metrics as sacrebleu_metrics
 
-BOOTSTRAP_SAMPLES = 1000
-ROUGE_TYPES = ('rouge1', 'rouge2', 'rougeL')
+from jaxprompt import errors
+from jaxprompt.tasks import rouge
+from jaxprompt.tasks import statistics
+
 _PUNCTUATION = frozenset(string.punctuation)
-# Thai and Lao, Burmese, Khmer, kana, Chinese characters: written without spaces.
-_SPACELESS = re.compile(
-  '[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]'
-)
 
 
-class Statistics(NamedTuple):
-  """A metric over E examples."""
+class Outputs(NamedTuple):
+  """What is measured: the outputs for E rows, and what they should have been.
 
-  rows: np.ndarray  # [E, K] float64: what is summed over the examples
-  value: Callable[[np.ndarray], float]  # from the sum [K] to the figure
-
-
-def figure(statistics):
-  """Returns the metric over all examples."""
-  return float(statistics.value(statistics.rows.sum(axis=0)))
-
-
-def row_figures(statistics):
-  """Returns the metric over each example alone, E floats."""
-  return [float(statistics.value(row)) for row in statistics.rows]
-
-
-def interval(statistics, seed):
-  """Returns the 95% percentile bootstrap interval over examples, [low, high].
-
-  Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13. The
-  same seed resamples the same rows for every metric and arm.
+  Attributes:
+    predictions: texts.
+    references: of each row, all texts that count as right.
+    output_ids, target_ids: token ids, without the end of text.
+    labels: of a classification, the texts that a prediction may be; () of others.
   """
-  rng = np.random.default_rng(seed)
-  size = len(statistics.rows)
-  samples = [
-    statistics.value(statistics.rows[rng.integers(0, size, size)].sum(axis=0))
-    for _ in range(BOOTSTRAP_SAMPLES)
-  ]
-  low, high = np.percentile(samples, [2.5, 97.5])
-  return [float(low), float(high)]
+
+  predictions: Sequence[str]
+  references: Sequence[Sequence[str]]
+  output_ids: Sequence[Sequence[int]] = ()
+  target_ids: Sequence[Sequence[int]] = ()
+  labels: tuple[str, ...] = ()
+
+  def mean(self, score, scale=100):
+    """Returns the mean of `scale` times a function of (prediction, references)."""
+    pairs = zip(self.predictions, self.references, strict=True)
+    return statistics.mean([scale * score(*pair) for pair in pairs], top=scale)
 
 
-def ratio(numerators, denominators):
-  """Returns sum over sum, e.g. nats per token, from two sequences of E numbers."""
-  rows = np.stack([numerators, denominators], axis=1).astype(np.float64)
-  return Statistics(rows, lambda total: total[0] / total[1])
+class Metric(NamedTuple):
+  """A metric.
+
+  Attributes:
+    title: for people.
+    unit: its unit or range.
+    measure: from `Outputs` to `statistics.Statistics`.
+    lower_is_better: whether it is, as with a loss.
+    signature: from all rows' references to the version and the settings that it is
+      computed with.
+  """
+
+  title: str
+  unit: str
+  measure: Callable[[Outputs], statistics.Statistics] | None = None
+  lower_is_better: bool = False
+  signature: Callable[[Sequence], str] | None = None
+
+  @property
+  def description(self):
+    """The unit, and which way is better."""
+    return f'{self.unit}; {"lower" if self.lower_is_better else "higher"} is better'
 
 
-def mean(scores):
-  """Returns the mean of E scores."""
-  return ratio(scores, np.ones(len(scores)))
-
-
-def token_match(outputs: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]):
+def token_match(outputs):
   """Shares of the distinct output tokens that are also target tokens, in percent.
 
-  An empty output scores 0. Token ids are the model's, without the end of text.
+  An empty output scores 0.
   """
   scores = []
-  for output, target in zip(outputs, targets, strict=True):
+  for output, target in zip(outputs.output_ids, outputs.target_ids, strict=True):
     distinct = set(output)
     scores.append(100 * len(distinct & set(target)) / max(len(distinct), 1))
-  return {'token_match': mean(scores)}
-
-
-def rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]):
-  """ROUGE-1, -2 and -L F-measures with stemming, 0 to 1, by `rouge-score`.
-
-  Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries". The first
-  reference counts. `rouge-score` keeps a-z and 0-9 alone, so that a text in other
-  letters would score 0: where these are most of a reference's, its tokens and the
-  prediction's are Unicode words, and single characters where words have no spaces
-  between them, as in Chinese, Japanese and Thai.
-  """
-  from rouge_score import rouge_scorer  # here: a quarter of the start, for one task
-
-  stemmed = rouge_scorer.RougeScorer(ROUGE_TYPES, use_stemmer=True)
-  unicode = rouge_scorer.RougeScorer(ROUGE_TYPES, tokenizer=_UnicodeWords())
-  scores = [
-    (stemmed if _is_latin(refs[0]) else unicode).score(refs[0], prediction)
-    for prediction, refs in zip(predictions, references, strict=True)
-  ]
-  return {t: mean([s[t].fmeasure for s in scores]) for t in ROUGE_TYPES}
-
-
-def rouge_signature():
-  """Returns what ROUGE was computed with, {'rouge': text}."""
-  version = importlib.metadata.version('rouge-score')
-  return {'rouge': f'rouge-score {version}, stemmed; of other letters: Unicode words'}
-
-
-def _is_latin(text):
-  """Returns whether most of a text's letters are those that `rouge-score` keeps."""
-  letters = [c for c in text.lower() if c.isalnum()]
-  return 2 * sum(c.isascii() for c in letters) >= len(letters)
-
-
-class _UnicodeWords:
-  """A tokenizer as `rouge-score` takes one."""
-
-  def tokenize(self, text):
-    words, before = [], ''  # the character before, '' if it ends a word
-    for c in unicodedata.normalize('NFC', text.lower()):
-      kind = unicodedata.category(c)[0]
-      alone = _SPACELESS.match(c) or _SPACELESS.match(before)
-      if before and (kind == 'M' or (kind in 'LN' and not alone)):
-        words[-1] += c  # a mark is of its letter, such as a vowel sign in Hindi
-      elif kind in 'LN':
-        words.append(c)
-      before = c if kind in 'LN' else before if kind == 'M' else ''
-    return words
+  return statistics.mean(scores, top=100)
 
 
 def normalize_answer(text):
@@ -136,20 +82,13 @@ def normalize_answer(text):
   return ' '.join(re.sub(r'\b(a|an|the)\b', ' ', text).split())
 
 
-def squad(predictions: Sequence[str], references: Sequence[Sequence[str]]):
-  """SQuAD exact match and F1, 0 to 100, each the best over all gold answers.
-
-  Rajpurkar et al. 2016 (arXiv:1606.05250), as in their evaluate-v1.1.py.
-  """
-  pairs = list(zip(predictions, references, strict=True))
-  return {
-    name: mean([100 * max(score(p, ref) for ref in refs) for p, refs in pairs])
-    for name, score in (('squad_em', _exact_match), ('squad_f1', _token_f1))
-  }
+def _squad_em(prediction, references):
+  found = normalize_answer(prediction)
+  return float(any(found == normalize_answer(each) for each in references))
 
 
-def _exact_match(prediction, reference):
-  return float(normalize_answer(prediction) == normalize_answer(reference))
+def _squad_f1(prediction, references):
+  return max(_token_f1(prediction, each) for each in references)
 
 
 def _token_f1(prediction, reference):
@@ -164,36 +103,220 @@ def _token_f1(prediction, reference):
   return 2 * precision * recall / (precision + recall)
 
 
-def _corpus_metrics():
-  return {'bleu': sacrebleu_metrics.BLEU(), 'chrf': sacrebleu_metrics.CHRF()}
+def _exact_match(prediction, references):
+  return float(prediction.strip() in {each.strip() for each in references})
 
 
-def translation(predictions: Sequence[str], references: Sequence[Sequence[str]]):
-  """Corpus BLEU and chrF, 0 to 100, by `sacrebleu` with its defaults.
+def _confusion(outputs):
+  """Returns the labels, and for each row its cell (gold, predicted), [E, L * L]."""
+  golds = [references[0] for references in outputs.references]
+  labels = outputs.labels or tuple(sorted({*golds, *outputs.predictions}))
+  place = {label: i for i, label in enumerate(labels)}
+  cells = [
+    place[gold] * len(labels) + place[predicted]
+    for gold, predicted in zip(golds, outputs.predictions, strict=True)
+  ]
+  return labels, np.eye(len(labels) ** 2)[cells]
 
-  Post 2018, "A Call for Clarity in Reporting BLEU Scores" (arXiv:1804.08771). The
-  first reference counts.
+
+def confusion(outputs):
+  """Returns how often each label was predicted for each gold one: labels, [L, L]."""
+  labels, rows = _confusion(outputs)
+  return labels, rows.sum(axis=0).astype(int).reshape(len(labels), -1)
+
+
+def macro_f1(outputs):
+  """The mean F1 over the labels that occur in gold or predictions, 0 to 100."""
+  labels, rows = _confusion(outputs)
+
+  def value(sums):
+    right, gold, predicted = _by_label(sums, len(labels))  # [..., L]
+    occurs = gold + predicted > 0
+    f1 = 2 * right / np.where(occurs, gold + predicted, 1)
+    return 100 * f1.sum(axis=-1) / occurs.sum(axis=-1)
+
+  return statistics.Statistics(rows, value, top=100)
+
+
+def _by_label(sums, labels):
+  """Returns how often each label was right, gold and predicted, each [..., L]."""
+  counts = sums.reshape(*sums.shape[:-1], labels, labels)
+  right = np.diagonal(counts, axis1=-2, axis2=-1)
+  return right, counts.sum(axis=-1), counts.sum(axis=-2)
+
+
+def matthews(outputs):
+  """Matthews' correlation of several labels, -1 to 1; 0 where all are one label.
+
+  Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation
+  coefficient".
   """
-  firsts = [[refs[0] for refs in references]]
-  return {
-    name: _corpus_statistics(metric, predictions, firsts)
-    for name, metric in _corpus_metrics().items()
-  }
+  labels, rows = _confusion(outputs)
+
+  def value(sums):
+    right, gold, predicted = _by_label(sums, len(labels))  # [..., L]
+    size = gold.sum(axis=-1)
+    spread = (size**2 - (gold**2).sum(-1)) * (size**2 - (predicted**2).sum(-1))
+    above = right.sum(-1) * size - (gold * predicted).sum(-1)
+    return np.where(spread > 0, above / np.sqrt(np.where(spread > 0, spread, 1)), 0)
+
+  return statistics.Statistics(rows, value)
 
 
-def _corpus_statistics(metric, predictions, references):
-  # sacrebleu's own bootstrap sums the same rows; they have no public name.
-  rows = metric._extract_corpus_statistics(predictions, references)
-  return Statistics(
-    np.asarray(rows, np.float64),
-    lambda total: metric._compute_score_from_stats([int(x) for x in total]).score,
-  )
+def _rouge(kind):
+  score = functools.partial(rouge.score, kind)
+  measure = functools.partial(Outputs.mean, score=score, scale=1)
+  title = kind.replace('rouge', 'ROUGE-')
+  return Metric(title, '0 to 1', measure, signature=lambda _: rouge.signature())
 
 
-def sacrebleu_signatures():
-  """Returns {metric: sacrebleu's signature}, which names every setting of a score."""
-  out = {}
-  for name, metric in _corpus_metrics().items():
-    metric.corpus_score(['a'], [['a']])  # a signature needs a score with references
-    out[name] = str(metric.get_signature())
-  return out
+def _corpus(title, scorer, **settings):
+  """Returns a `Metric` of sacrebleu's, over the corpus and all references of a row.
+
+  Post 2018, "A Call for Clarity in Reporting BLEU Scores" (arXiv:1804.08771).
+  """
+
+  def made():
+    from sacrebleu import metrics
+
+    try:
+      return getattr(metrics, scorer)(**settings)
+    except (ImportError, RuntimeError) as e:  # a tokenizer that is a package of its own
+      raise errors.UserError(
+        f'the metric {title} cannot be computed: {errors.reason(e)}'
+      ) from e
+
+  def measure(outputs):
+    metric = made()
+    # sacrebleu's own bootstrap sums the same rows; they have no public name.
+    rows = metric._extract_corpus_statistics(
+      outputs.predictions, _streams(outputs.references)
+    )
+
+    def score(sums):
+      return metric._compute_score_from_stats([int(x) for x in sums]).score
+
+    return statistics.Statistics(
+      np.asarray(rows, np.float64),
+      lambda sums: np.apply_along_axis(score, -1, sums),
+      top=100,
+    )
+
+  def signature(references):
+    metric = made()
+    # A signature needs a score; of rows it tells how many references they have.
+    rows = [['a'] * count for count in {len(each) for each in references}]
+    metric.corpus_score(['a'] * len(rows), _streams(rows))
+    return str(metric.get_signature())
+
+  return Metric(title, '0 to 100', measure, signature=signature)
+
+
+def _streams(references):
+  """Returns every row's first reference, its second, ...; None where it has fewer."""
+  most = max(map(len, references))
+  return [
+    [each[i] if i < len(each) else None for each in references] for i in range(most)
+  ]
+
+
+def _bleus():
+  """Returns BLEU by each of sacrebleu's tokenizers, of cased text and of lowercased."""
+  found = {}
+  for tokenizer in ('13a', 'zh', 'ja-mecab', 'ko-mecab', 'intl', 'char', 'none'):
+    for lowercase in (False, True):
+      own = [tokenizer] * (tokenizer != '13a') + ['lowercase'] * lowercase
+      title = ' '.join(['BLEU', f'({", ".join(own)})']) if own else 'BLEU'
+      found['-'.join(['bleu', *own])] = _corpus(
+        title, 'BLEU', tokenize=tokenizer, lowercase=lowercase
+      )
+  return found
+
+
+LOSS = 'loss'
+METRICS = {
+  'token_match': Metric('% Exact Match', 'of distinct output tokens', token_match),
+  'exact_match': Metric(
+    'Exact match',
+    '0 to 100',
+    functools.partial(Outputs.mean, score=_exact_match),
+  ),
+  'squad_f1': Metric(
+    'SQuAD F1', '0 to 100', functools.partial(Outputs.mean, score=_squad_f1)
+  ),
+  'squad_em': Metric(
+    'SQuAD exact match', '0 to 100', functools.partial(Outputs.mean, score=_squad_em)
+  ),
+  **{kind: _rouge(kind) for kind in ('rouge1', 'rouge2', 'rougeL', 'rougeLsum')},
+  **_bleus(),
+  'chrf': _corpus('chrF', 'CHRF'),
+  'accuracy': Metric(
+    'Accuracy', '0 to 100', functools.partial(Outputs.mean, score=_exact_match)
+  ),
+  'macro_f1': Metric('Macro F1', '0 to 100', macro_f1),
+  'matthews': Metric("Matthews' correlation", '-1 to 1', matthews),
+}
+_LOSS = Metric('Loss', 'nats per target token', lower_is_better=True)
+# Of whole classes of rows: only a classification has them.
+OF_LABELS = ('macro_f1', 'matthews')
+
+
+def of(name):
+  """Returns the `Metric` of a figure's name, for titles; one's own is not imported."""
+  if name == LOSS:
+    return _LOSS
+  return METRICS.get(name) or Metric(name.rpartition(':')[2], 'of its own')
+
+
+def resolve(name):
+  """Returns the `Metric` of a name, ready to measure.
+
+  Args:
+    name: of `METRICS`; or 'package.module:function', of (predictions, references) as in
+      `Outputs` that returns a number for each row, of which the mean is the figure.
+
+  Raises:
+    UserError: if there is none.
+  """
+  if name in METRICS:
+    return METRICS[name]
+  module, colon, function = name.partition(':')
+  if not colon:
+    raise errors.UserError(
+      f'metrics has {name!r:.60}; expected of {", ".join(METRICS)}, or '
+      'package.module:function'
+    )
+  try:
+    score = getattr(importlib.import_module(module), function)
+  except Exception as e:  # whatever the user's own module raises
+    raise errors.UserError(
+      f'metrics has {name!r:.60}, which cannot be imported: {errors.reason(e)}'
+    ) from e
+  return of(name)._replace(measure=functools.partial(_measure_own, name, score))
+
+
+def _measure_own(name, function, outputs):
+  expected = f'{len(outputs.predictions)} numbers, one a row'
+  try:
+    scores = function(outputs.predictions, outputs.references)
+    scores = np.asarray(list(scores), np.float64)
+  except Exception as e:  # whatever the user's own function raises
+    raise errors.UserError(
+      f'the metric {name} fails: {errors.reason(e)}; expected {expected}'
+    ) from e
+  if scores.shape != (len(outputs.predictions),) or not np.isfinite(scores).all():
+    raise errors.UserError(
+      f'the metric {name} gives {scores.tolist()!s:.60}; expected {expected}'
+    )
+  return statistics.mean(scores)
+
+
+def signatures(names, references):
+  """Returns {metric: the settings that it is computed with} of those that say them.
+
+  Args:
+    names: of metrics.
+    references: of every row, as in `Outputs`.
+  """
+  found = {name: METRICS[name].signature for name in names if name in METRICS}
+  return {name: signature(references) for name, signature in found.items() if signature}

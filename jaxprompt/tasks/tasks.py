@@ -1,196 +1,268 @@
-"""The three tasks: what a row means, how it is prompted, how its output is scored.
-
-A new task is one `Task` in `TASKS` and one file in `configs/`.
-"""
+"""Tasks: what is made of a row, and how outputs are judged; three are built in."""
 
 import dataclasses
-import json
+import functools
 import re
-import reprlib
-from collections.abc import Callable
-from collections.abc import Sequence
 
 from jaxprompt import errors
+from jaxprompt.tasks import columns
 from jaxprompt.tasks import metrics
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """One row as text. The source is `head + tail`."""
+  """One row as text. The source is `before + text + after`."""
 
   id: str
-  head: str  # cut at its end when the source is too long
-  tail: str  # never cut
+  before: str
+  text: str  # cut at its end when the source is too long
+  after: str
   target: str
   references: tuple[str, ...]  # all the gold targets, for the metrics
+
+  @property
+  def source(self):
+    return self.before + self.text + self.after
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """A task's fixed parts.
+  """A task: templates over a row's columns (see `columns`), and its metrics.
 
   Attributes:
-    prompt_name: the soft prompt's name.
+    source: what the model is to work on.
+    target: what it is to answer.
+    cut: the column of `source` that gives way when it is too long; '' = its first.
+    references: the place of all gold targets; '' = the target alone.
+    empty_target: what a row without a target is to be answered; '' = such a row cannot
+      be used.
+    labels: of a classification, the texts that a target may be, which a row may also
+      number from 0; they are ranked by their likelihood. () = text is generated.
+    metrics: names in the registry of `metrics`, the main one first.
+    name: for people.
+    prompt_name: what the soft prompt is called.
     hard_prompt: the text of the hard arm.
-    template: what a prompted text looks like before its end, for people.
-    source: from a row in the hub's columns to the source's head and tail; raises
-      `RowError` with what is wrong with the row.
-    targets: from such a row to its gold targets, likewise.
-    score: from predictions and their gold targets to named `metrics.Statistics`.
-    metrics: the names that `score` gives, and `token_match`, the main one first.
-    signatures: gives {metric: the settings that it was computed with}.
-    keeps_last_line: whether a source's last line, a question, is never cut.
+    hard_prompts: those of which the arm best_hard takes the best: texts, or templates
+      that hold {source}.
   """
 
-  prompt_name: str
-  hard_prompt: str
-  template: str
-  source: Callable[[dict], tuple[str, str]]
-  targets: Callable[[dict], Sequence[str]]
-  score: Callable[..., dict[str, metrics.Statistics]]
-  metrics: tuple[str, ...]
-  signatures: Callable[[], dict[str, str]] = dict
-  keeps_last_line: bool = False
+  source: str
+  target: str
+  cut: str = ''
+  references: str = ''
+  empty_target: str = ''
+  labels: tuple[str, ...] = ()
+  metrics: tuple[str, ...] = ('token_match',)
+  name: str = 'text'
+  prompt_name: str = ''
+  hard_prompt: str = ''
+  hard_prompts: tuple[str, ...] = ()
 
+  def __post_init__(self):
+    """Raises `UserError` for what cannot be used."""
+    target = self._target
+    assert self._cut_at >= 0  # read here, so that a mistake in a template shows
+    if self.references:
+      columns.place(self.references, 'example.references')
+    if len(self.labels) == 1 or len(set(self.labels)) < len(self.labels):
+      raise errors.UserError(
+        f'example.labels is {list(self.labels)!r:.80}; expected several texts, all '
+        'different'
+      )
+    if self.labels and (len(target) > 1 or isinstance(target[0], str)):
+      raise errors.UserError(
+        f'example.target is {self.target!r:.60} of a task with labels; expected one '
+        "column that holds them, such as '{label}'"
+      )
+    if not self.metrics:
+      raise errors.UserError('metrics is empty; expected at least one')
+    for name in self.metrics:
+      metrics.resolve(name)
+      if name in metrics.OF_LABELS and not self.labels:
+        raise errors.UserError(
+          f'metrics has {name!r}, which is of labels; set example.labels'
+        )
 
-def _text(value, name):
-  if not isinstance(value, str):
-    raise errors.RowError(f'{name} is {reprlib.repr(value)}, expected a string')
-  if not value.strip():
-    raise errors.RowError(f'{name} is blank')
-  return value
+  @functools.cached_property
+  def _source(self):
+    return columns.parse(self.source, 'example.source')
 
+  @functools.cached_property
+  def _target(self):
+    parts = columns.parse(self.target, 'example.target')
+    if not any(isinstance(part, columns.Place) for part in parts):
+      raise errors.UserError(
+        f'example.target is {self.target!r:.80}; expected a template that names a '
+        "column, such as '{label}'"
+      )
+    return parts
 
-def _column(row, name):
-  if name not in row:
-    raise errors.RowError(
-      f'column {name!r} is missing; found {", ".join(map(repr, row)):.200}'
-    )
-  return row[name]
+  @functools.cached_property
+  def _cut_at(self):
+    """The number of the part of the source that gives way."""
+    places = [
+      i for i, part in enumerate(self._source) if isinstance(part, columns.Place)
+    ]
+    chosen = [i for i in places if self.cut in ('', self._source[i].path)]
+    if not chosen:
+      named = ', '.join(self._source[i].path for i in places)
+      raise errors.UserError(
+        f'example.cut is {self.cut!r:.60}; expected one of the places that '
+        f'example.source names: {named}'
+        if places
+        else f'example.source is {self.source!r:.80}; expected a template that names a '
+        "column, such as 'Review: {text}'"
+      )
+    return chosen[0]
 
+  @property
+  def template(self):
+    """What a prompted row looks like before its end, for people, in one line."""
+    return f'{self.source}\n {self.target}'.replace('\n', '\\n')
 
-def _nested(row, name, key):
-  """Returns `row[name][key]`; in CSV, the cell holds it as JSON."""
-  value = _column(row, name)
-  if isinstance(value, str):
+  def parse(self, row, index):
+    """Returns the `Example` of one row, its text made safe and stripped at the ends.
+
+    Args:
+      row: a dict by columns.
+      index: the row's number, its id if the row has none.
+
+    Raises:
+      RowError: says what is wrong with the row.
+    """
+    source = self.parse_source(row)
     try:
-      value = json.loads(value)
-    except (ValueError, RecursionError) as e:
-      raise errors.RowError(f'{name} is not JSON: {e}') from e
-  if not isinstance(value, dict) or key not in value:
-    raise errors.RowError(
-      f'{name} is {reprlib.repr(value)}, expected an object with {key!r}'
+      target = self._label(row) if self.labels else _rendered(row, self._target)
+      found = [target]
+      if self.references:
+        place = columns.place(self.references, 'example.references')
+        found = columns.texts(row, place)
+    except columns.EmptyError:
+      if not self.empty_target:
+        raise
+      target, found = self.empty_target, [self.empty_target]
+    return Example(row_id(row, index), *source, target, tuple(found))
+
+  def parse_source(self, row):
+    """Returns what is before the text that may be cut, the text, and what is after."""
+    before, text, after = (
+      self._source[: self._cut_at],
+      self._source[self._cut_at],
+      self._source[self._cut_at + 1 :],
     )
-  return value[key]
+    return _rendered(row, before), columns.text(row, text), _rendered(row, after)
 
+  def split(self, source):
+    """Returns the same three of a source that is typed as one text.
 
-def _summarization_source(row):
-  return _text(_column(row, 'article'), 'article'), ''
+    What is after the text that may be cut begins at the last of what divides them.
+    """
+    after = self._source[self._cut_at + 1 :]
+    if len(after) > 1 and isinstance(after[0], str):
+      text, divider, rest = source.rpartition(after[0])
+      return '', text, divider + rest
+    return '', source, ''
 
-
-def _summarization_targets(row):
-  return [_text(_column(row, 'highlights'), 'highlights')]
-
-
-def _qa_source(row):
-  context = _text(_column(row, 'context'), 'context')
-  question = _text(_column(row, 'question'), 'question')
-  return context, '\n' + question.strip()
-
-
-def _qa_targets(row):
-  answers = _nested(row, 'answers', 'text')
-  if not isinstance(answers, list | tuple):
+  def _label(self, row):
+    """Returns the label of a row, which may be given by its number."""
+    found = columns.value(row, self._target[0])
+    if isinstance(found, str) and found.strip() in self.labels:
+      return found.strip()
+    number = str(found).strip()
+    is_number = not isinstance(found, bool) and re.fullmatch(r'\d{1,9}', number)
+    if is_number and int(number) < len(self.labels):
+      return self.labels[int(number)]
+    if found is None or not number:
+      raise columns.EmptyError(f'{self._target[0].path} is {found!r}, expected a label')
     raise errors.RowError(
-      f'answers.text is {reprlib.repr(answers)}, expected a list of strings'
+      f'{self._target[0].path} is {number!r:.60}, expected one of '
+      f'{", ".join(self.labels):.200}, or its number from 0 to {len(self.labels) - 1}'
     )
-  if not answers:
-    raise errors.RowError('answers.text is empty: the question has no answer')
-  return [_text(answer, 'answers.text') for answer in answers]
 
-
-def _translation_source(row):
-  return _text(_nested(row, 'translation', 'en'), 'translation.en'), ''
-
-
-def _translation_targets(row):
-  return [_text(_nested(row, 'translation', 'de'), 'translation.de')]
+  def measure(self, outputs):
+    """Returns {metric: `statistics.Statistics`} of `metrics.Outputs`."""
+    return {name: metrics.resolve(name).measure(outputs) for name in self.metrics}
 
 
 TASKS = {
   'summarization': Task(
+    name='summarization',
+    source='{article}',
+    target='{highlights}',
+    metrics=('rougeL', 'rouge1', 'rouge2', 'rougeLsum', 'token_match'),
     prompt_name='[SUMMARIZE]',
     hard_prompt='Summarize the following content :',
-    template='{article}\\n {highlights}',
-    source=_summarization_source,
-    targets=_summarization_targets,
-    score=metrics.rouge,
-    metrics=('rougeL', 'rouge1', 'rouge2', 'token_match'),
-    signatures=metrics.rouge_signature,
+    hard_prompts=(
+      'Summarize the following content :',
+      '{source}\nTL;DR:',  # Radford et al. 2019, of GPT-2
+      '{source}\n\nTL;DR:',
+      '{source}\nIn summary,',
+      'Article: {source}\nSummary:',
+      '{source}\n\nSummarize the above article in one sentence:',  # of P3 and FLAN
+      'Write a short summary of this text.\n\n{source}\n\nSummary:',
+      'Document:\n{source}\n\nThe main point of the document is that',
+    ),
   ),
   'qa': Task(
+    name='qa',
+    source='{context}\n{question}',
+    target='{answers.text[0]}',
+    cut='context',
+    references='answers.text',
+    metrics=('squad_f1', 'squad_em', 'token_match'),
     prompt_name='[QUESTIONANSWERING]',
     hard_prompt='Answer the Following Question',
-    template='{context}\\n{question}\\n {answer}',
-    source=_qa_source,
-    targets=_qa_targets,
-    score=metrics.squad,
-    keeps_last_line=True,
-    metrics=('squad_f1', 'squad_em', 'token_match'),
+    hard_prompts=(
+      'Answer the Following Question',
+      '{source}\nAnswer:',
+      '{source}\nA:',  # Radford et al. 2019, of GPT-2
+      'Passage: {source}\nAnswer:',
+      'Read the passage and answer the question with a few of its words.\n\n{source}'
+      '\nAnswer:',
+      'Context: {source}\nThe answer, in a few words, is:',
+      '{source}\nThe answer to the question is',
+      'Extract the answer to the question from the text.\n\n{source}\n\nAnswer:',
+    ),
   ),
   'translation': Task(
+    name='translation',
+    source='{translation.en}',
+    target='{translation.de}',
+    metrics=('bleu', 'chrf', 'token_match'),
     prompt_name='[TRANSLATION]',
     hard_prompt='Translate the following sentence from english to german :',
-    template='{english}\\n {german}',
-    source=_translation_source,
-    targets=_translation_targets,
-    score=metrics.translation,
-    metrics=('bleu', 'chrf', 'token_match'),
-    signatures=metrics.sacrebleu_signatures,
+    hard_prompts=(
+      'Translate the following sentence from english to german :',
+      'English: {source}\nGerman:',  # Brown et al. 2020, Vilar et al. 2022
+      '{source} =',  # Radford et al. 2019, of GPT-2
+      'English: {source}\nDeutsch:',
+      'Translate English to German: {source}\nGerman:',  # Raffel et al. 2020
+      'Translate this from English to German:\nEnglish: {source}\nGerman:',
+      'Q: What is the German translation of "{source}"?\nA:',  # of GPT-3's examples
+      'The English sentence "{source}" in German is:',
+    ),
   ),
 }
 
 
-def parse(task, row, index):
-  """Returns the `Example` of one row, its text made safe and stripped at the ends.
-
-  Args:
-    task: a `Task`.
-    row: a dict in the hub's columns.
-    index: the row's number, its id if the row has none.
-
-  Raises:
-    RowError: says what is wrong with the row.
-  """
-  head, tail = parse_source(task, row)
-  targets = tuple(clean(target).strip() for target in task.targets(row))
-  return Example(row_id(row, index), head, tail, targets[0], targets)
+def hard_prompt(labels):
+  """Returns an instruction for a task that has none of its own."""
+  if not labels:
+    return 'Write the answer to the following :'
+  *others, last = labels
+  return f'Classify the following text as {", ".join(others)} or {last} :'
 
 
-def parse_source(task, row):
-  """Returns the head and the tail of a row's source alone; raises as `parse`."""
-  head, tail = task.source(row)
-  return clean(head).strip(), clean(tail)
-
-
-def head_and_tail(task, source):
-  """Returns the head and the tail of a source that is typed as one text."""
-  if not task.keeps_last_line:
-    return source, ''
-  head, newline, tail = source.rpartition('\n')
-  return head, newline + tail
+def _rendered(row, parts):
+  return ''.join(
+    part if isinstance(part, str) else columns.text(row, part) for part in parts
+  )
 
 
 def row_id(row, index):
   """Returns the row's own id, or its number if it has none."""
   identity = row.get('id')
   try:
-    return clean(str(index if identity is None else identity))
+    return columns.clean(str(index if identity is None else identity))
   except RecursionError:  # nested as deep as JSON could just be read
     return str(index)
-
-
-def clean(text):
-  """Returns a text that can be tokenised and written."""
-  # A lone surrogate is no character: no tokenizer or UTF-8 file takes one.
-  return re.sub('[\ud800-\udfff]', '\ufffd', text)

@@ -1,15 +1,20 @@
 """The template that all arms share: source, newline, one space and the target, the end.
 
-Source and target are tokenised apart, so that they are the same tokens in every arm. A
-text that is too long is cut in the string, between tokens and never inside a character:
-what is left can be read and tokenised again.
+Tokens are those of the text as a user of the model would give it: source and newline as
+one text, the target as what goes on after a newline. So they are the same in every arm,
+also where a tokenizer puts a piece for a space in front of every text. A text that is
+too long is cut in the string, between tokens and never inside a character: what is left
+can be read and tokenised again.
 """
 
 import functools
+import hashlib
+import pathlib
 
 from jaxprompt import errors
 
-_NEWLINE, _SPACE = '\n', ' '
+SPACE = ' '  # between newline and target, and after a text in front
+_NEWLINE = '\n'
 
 
 def encode(tokenizer, text):
@@ -27,77 +32,170 @@ def encode(tokenizer, text):
   return encoding['input_ids'], [end for _, end in encoding['offset_mapping']]
 
 
-def check_tokenizer(tokenizer, path):
-  """Refuses the tokenizer of `path` if the template's newline is nothing to it."""
-  if not encode(tokenizer, _NEWLINE)[0]:
-    raise errors.UserError(
-      f'model.path {path!r} has a tokenizer that makes no token of a newline, which '
-      'stands between source and target; use another model'
-    )
+def encode_many(tokenizer, texts):
+  """Returns the token ids of each text alone, the same as `encode`'s, in less time."""
+  backend = tokenizer.backend_tokenizer
+  backend.no_truncation()  # which its file may ask for, as for padding
+  backend.no_padding()
+  backend.encode_special_tokens = True
+  return [x.ids for x in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 class Template:
   """Renders, cuts and tokenises texts for one tokenizer."""
 
-  def __init__(self, tokenizer):
+  def __init__(self, tokenizer, end_ids=None):
+    """Takes a fast tokenizer, and all ids that end a text if there are several."""
     self.tokenizer = tokenizer
-    self.end_id = tokenizer.eos_token_id
+    self.end_id = tokenizer.eos_token_id  # of a target
+    self.end_ids = end_ids or (self.end_id,)
+
+  @functools.cached_property
+  def start_ids(self):
+    """The ids that the tokenizer puts in front of every text, such as a BOS."""
+    whole, bare = self.tokenizer('a')['input_ids'], self._letter
+    starts = [i for i in range(len(whole)) if whole[i : i + len(bare)] == bare]
+    return tuple(whole[: starts[0]]) if starts else ()
 
   @functools.cached_property
   def _newline(self):
     return encode(self.tokenizer, _NEWLINE)[0]
 
-  @property
-  def newline_tokens(self):
-    return len(self._newline)
+  @functools.cached_property
+  def _letter(self):
+    return encode(self.tokenizer, 'a')[0]
 
-  def source(self, head, tail, limit):
+  @property
+  def empty_source(self):
+    """The ids of a source without content: the newline alone."""
+    return self._newline or [self.end_id]
+
+  @functools.cached_property
+  def newline_tokens(self):
+    """How many tokens the newline after a source is; 0 to some tokenizers."""
+    return len(encode(self.tokenizer, 'a\n')[0]) - len(self._letter)
+
+  @functools.cached_property
+  def fingerprint(self):
+    """A hash of what decides, limits apart, which tokens a text becomes."""
+    digest = hashlib.sha256(pathlib.Path(__file__).read_bytes())  # also these functions
+    digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+    digest.update(repr(self.end_id).encode())
+    return digest.hexdigest()
+
+  def sources(self, parts, limit):
+    """Tokenises many sources, each (before, text, after).
+
+    Returns:
+      For each what `source` returns, or the `RowError` that it raises.
+    """
+    known = encode_many(self.tokenizer, [''.join(part) + _NEWLINE for part in parts])
+    return [
+      _or_error(self.source, *part, limit, ids)
+      for part, ids in zip(parts, known, strict=True)
+    ]
+
+  def inside(self, text):
+    """Returns the ids of a text that goes on after another one, whatever that is."""
+    whole = encode(self.tokenizer, 'a' + text)[0]
+    if whole[: len(self._letter)] == self._letter:
+      return whole[len(self._letter) :]
+    return encode(self.tokenizer, text)[0]
+
+  def targets(self, texts, limit):
+    """Tokenises many targets; as `sources`."""
+    known = encode_many(self.tokenizer, [_NEWLINE + SPACE + text for text in texts])
+    return [
+      _or_error(self.target, text, limit, ids)
+      for text, ids in zip(texts, known, strict=True)
+    ]
+
+  def source(self, before, text, after, limit, ids=None):
     """Tokenises a source, its newline included.
 
     Args:
-      head: is cut at its end until source and tail are at most `limit` tokens.
-      tail: is never cut.
+      before, after: what stands around the text and is never cut.
+      text: is cut at its end until the source is at most `limit` tokens.
       limit: tokens, without the newline.
+      ids: of the whole source and its newline, if they are known.
 
     Returns:
-      The head, cut or not, and the ids.
+      The text, cut or not, and the ids.
 
     Raises:
-      RowError: if the tail, or without one the first character, is longer, or if the
-        source is no token.
+      RowError: if what is never cut, or without it the first character, is longer, or
+        if the source is no token.
     """
-    head, ids = self._fit(head, tail, limit)
-    return head, [*ids, *self._newline]
+    extra = self.newline_tokens
+    text, ids = self._fit((before, text, after + _NEWLINE), limit, extra, ids)
+    if len(ids) <= extra:
+      raise errors.RowError(f'{(text + after)!r:.60} is no token to the tokenizer')
+    return text, ids
 
-  def target(self, text, limit):
-    """Tokenises a space and a target, the end of text included; cut as a source."""
-    text, ids = self._fit(text, '', limit, lead=_SPACE)
+  def target(self, text, limit, ids=None, lead=SPACE):
+    """Tokenises a space and a target, the end of text included; cut as a source.
+
+    Args:
+      text: the target.
+      limit: tokens, without the end of text; None = it is not cut.
+      ids: of the target after a newline and a space, if they are known.
+      lead: what it begins with, if it is not a space.
+    """
+    extra = len(self._newline)
+    cut, ids = self._fit((_NEWLINE + lead, text, ''), limit, extra, ids)
+    if ids[:extra] == self._newline:
+      text, ids = cut, ids[extra:]
+    else:  # the newline is one token with what follows
+      text, ids = self._fit((lead, text, ''), limit, 0)
+    if not ids:
+      raise errors.RowError(f'{text!r:.60} is no token to the tokenizer')
     return text, [*ids, self.end_id]
 
   def in_front(self, text):
     """Returns the ids of a text that stands in front of sources, and of the space."""
-    return encode(self.tokenizer, text + _SPACE)[0]
+    whole, alone = encode(self.tokenizer, f'{text} a')[0], self._letter
+    if whole[-len(alone) :] == alone:  # a source brings the space as its own piece
+      return whole[: -len(alone)]
+    return encode(self.tokenizer, text + SPACE)[0]
 
-  def _fit(self, text, tail, limit, lead=''):
-    """Cuts `text` at its end until lead + text + tail is at most `limit` tokens."""
-    ids, _ = encode(self.tokenizer, lead + text + tail)
-    if not ids:
-      raise errors.RowError(f'{(text + tail)!r:.60} is no token to the tokenizer')
-    if len(ids) <= limit:
+  def _fit(self, parts, limit, extra, ids=None):
+    """Cuts a text at its end until all is at most `limit + extra` tokens.
+
+    Args:
+      parts: what stands before the text, the text, and what stands after it.
+      limit: tokens that count; None = no limit.
+      extra: tokens that do not count, of a newline.
+      ids: of all, if they are known.
+
+    Returns:
+      The text, and the ids of all.
+    """
+    before, text, after = parts
+    if ids is None:
+      ids, _ = encode(self.tokenizer, before + text + after)
+    if limit is None or len(ids) <= limit + extra:
       return text, ids
-    over = len(ids) - limit
-    _, ends = encode(self.tokenizer, lead + text)
+    over = len(ids) - limit - extra
+    _, ends = encode(self.tokenizer, before + text)
+    uncut = (before + after).strip()
     for keep in range(len(ends) - over, -1, -1):
-      cut = (lead + text)[len(lead) : ends[keep - 1]].rstrip() if keep else ''
-      ids, _ = encode(self.tokenizer, lead + cut + tail)
-      if len(ids) <= limit and (cut or tail):
+      cut = (before + text)[len(before) : ends[keep - 1]].rstrip() if keep else ''
+      ids, _ = encode(self.tokenizer, before + cut + after)
+      if len(ids) <= limit + extra and (cut or uncut):
         return cut, ids
-    if not tail:
+    if not uncut:
       raise errors.RowError(
         f'{text!r:.60} cannot be cut to {limit} tokens; raise data.max_source_tokens, '
         'or data.max_target_tokens of a target'
       )
     raise errors.RowError(
-      f'{tail.strip()!r:.60} alone is {len(ids)} tokens and is never cut; raise '
+      f'{uncut!r:.60} alone is {len(ids) - extra} tokens and is never cut; raise '
       f'data.max_source_tokens ({limit}) to at least that'
     )
+
+
+def _or_error(function, *arguments):
+  try:
+    return function(*arguments)
+  except errors.RowError as e:
+    return e

@@ -123,7 +123,7 @@ class Checkpoints:
 
 
 def read_best(directory):
-  """Returns (best prompt [P, H], progress) of the newest whole checkpoint, or None.
+  """Returns (best prompt, progress) of the newest whole checkpoint, or None.
 
   Args:
     directory: the checkpoints of a run, an epath; it is only read.
@@ -136,7 +136,7 @@ def read_best(directory):
 
 
 def read_initial(directory):
-  """Returns the prompt [P, H] that a run began with, or None; see `read_best`."""
+  """Returns the prompt that a run began with, or None; see `read_best`."""
   found = _newest(directory)
   return found and found[0]['initial_prompt']
 
@@ -154,8 +154,10 @@ def _newest(directory):
   for step in steps:
     path = directory / str(step)
     found = _read(path)
-    if found and not {'best_prompt', 'initial_prompt'} <= found[0].keys():
-      raise _other_structure(path, found[0])
+    if found:
+      for name in ('best_prompt', 'initial_prompt'):
+        if not isinstance(found[0].get(name), dict):
+          raise _other_structure(path, [name])
     if found and found[1].get('epochs'):
       return found
   return None

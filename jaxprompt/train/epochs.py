@@ -45,6 +45,6 @@ def end(state, records, found):
   """
   records.append(found)
   if best(records) == found['epoch']:
-    state = dataclasses.replace(state, best_prompt=state.soft_prompt)
+    state = dataclasses.replace(state, best_prompt=state.prompt)
   zero = np.zeros_like(state.loss_sum)
   return dataclasses.replace(state, loss_sum=zero, loss_count=zero)

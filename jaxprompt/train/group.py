@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxprompt.devices import devices
 from jaxprompt.infer import evaluate
-from jaxprompt.prompts import placement
-from jaxprompt.tasks import metrics
+from jaxprompt.prompts import kinds
+from jaxprompt.tasks import statistics
 from jaxprompt.train import checkpoint
 from jaxprompt.train import epochs
 from jaxprompt.train import loop
@@ -78,7 +78,7 @@ class Group:
     Args:
       experiment: `experiment.Experiment`; its config is not looked at.
       configs: of the runs, those of one seed in a row.
-      prompts: the runs' prompts before training, each [P, H].
+      prompts: the runs' prompts before training, see `kinds`.
       directory: of the group's checkpoints, an epath.
       termination: `loop.Termination`.
     """
@@ -172,7 +172,7 @@ class Group:
       if len(own) < epoch - 1:
         continue  # it has diverged
       state = jax.tree.map(lambda x, at=at: x[at], states)
-      loss = self._validation_loss(state.soft_prompt)
+      loss = self._validation_loss(state.prompt)
       record = epochs.record(
         epoch,
         state,
@@ -181,7 +181,9 @@ class Group:
         tokens=tokens[at],
       )
       if epochs.is_finite(record) and is_finite[at]:
-        states.best_prompt[at] = epochs.end(state, own, record).best_prompt
+        best = epochs.end(state, own, record).best_prompt
+        for name, array in states.best_prompt.items():
+          array[at] = best[name]
     zeros = np.zeros_like(states.loss_sum)
     states = dataclasses.replace(states, loss_sum=zeros, loss_count=zeros)
     self._states = self._experiment.layout.replicate(states)
@@ -199,8 +201,8 @@ class Group:
       ', '.join(losses),
     )
 
-  def _validation_loss(self, soft_prompt):
-    arm = placement.place(soft_prompt, self._config.prompt.position)
+  def _validation_loss(self, prompt):
+    arm = kinds.place(prompt, self._config.prompt.position)
     rows = self._experiment.splits['validation'].rows
     found = evaluate.losses(self._experiment.evaluator, arm, rows, 'validation')
-    return metrics.figure(metrics.ratio(*found))
+    return statistics.figure(statistics.ratio(*found))

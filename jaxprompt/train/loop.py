@@ -15,7 +15,7 @@ from jaxprompt.data import loader
 from jaxprompt.devices import devices
 from jaxprompt.devices import processes
 from jaxprompt.infer import evaluate
-from jaxprompt.prompts import placement
+from jaxprompt.prompts import kinds
 from jaxprompt.train import epochs
 from jaxprompt.train import optim
 from jaxprompt.train import steps
@@ -111,8 +111,8 @@ def train_loader(experiment, config, keeps_contexts=True):
 class Trainer:
   """One run's training: its state, its place, and the files that follow it."""
 
-  def __init__(self, experiment, soft_prompt, workdir, checkpoints, termination):
-    """Builds the step; restores the newest checkpoint, or begins at `soft_prompt`."""
+  def __init__(self, experiment, prompt, workdir, checkpoints, termination):
+    """Builds the step; restores the newest checkpoint, or begins at `prompt`."""
     config = experiment.config
     self._experiment, self._config = experiment, config
     self._layout = experiment.layout
@@ -135,7 +135,7 @@ class Trainer:
       return steps.train_step(experiment.lm, tx, options, state, params, *rows)
 
     self._train_step = self._layout.spread(step, donate_argnums=0)
-    state = steps.init_state(soft_prompt, experiment.params, tx)
+    state = steps.init_state(prompt, experiment.params, tx)
     state, self.place = jax.device_get(state), Place()
     restored = checkpoints.restore(state, dataclasses.asdict(self.place))
     if restored:
@@ -263,7 +263,7 @@ class Trainer:
     place, state = self.place, jax.device_get(self.state)
     measured = evaluate.evaluate(
       self._experiment.evaluator,
-      placement.place(state.soft_prompt, self._config.prompt.position),
+      kinds.place(state.prompt, self._config.prompt.position),
       self._experiment.splits['validation'].rows,
       'validation',
     )

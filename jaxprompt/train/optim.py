@@ -38,7 +38,7 @@ def schedule(kind, *, peak, warmup, steps):
 
 
 def prompt_only(learning_rate, *, clip_norm):
-  """Returns AdamW for `{'frozen': weights, 'soft_prompt': [P, H]}`.
+  """Returns AdamW for `{'frozen': weights, 'prompt': arrays}`.
 
   Only the prompt is trained: moments exist for it alone, its gradient alone is
   clipped to the global norm `clip_norm`, and the weights' updates are zero whatever
@@ -54,5 +54,5 @@ def prompt_only(learning_rate, *, clip_norm):
   trained = optax.chain(clip, optax.adamw(learning_rate, weight_decay=0.0))
   return optax.partition(
     {'trained': trained, 'frozen': optax.set_to_zero()},
-    {'frozen': 'frozen', 'soft_prompt': 'trained'},
+    {'frozen': 'frozen', 'prompt': 'trained'},
   )

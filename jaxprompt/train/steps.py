@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxprompt.prompts import kinds
 from jaxprompt.prompts import model
-from jaxprompt.prompts import placement as placement_lib
 
 
 @jax.tree_util.register_dataclass
@@ -21,24 +21,26 @@ class TrainState:
   """All that training changes, and where it began; small, and saved as it is."""
 
   step: jax.Array  # [] int32: optimiser steps done
-  soft_prompt: jax.Array  # [P, H] float32
-  initial_prompt: jax.Array  # [P, H] float32
-  best_prompt: jax.Array  # [P, H] float32: of the epoch with the best validation loss
+  prompt: dict  # arrays, see `kinds`, float32
+  initial_prompt: dict
+  best_prompt: dict  # of the epoch with the best validation loss
   opt_state: optax.OptState
   loss_sum: jax.Array  # [] float32: nats over this epoch's target tokens so far
   loss_count: jax.Array  # [] float32: target tokens of this epoch so far
 
 
-def init_state(soft_prompt, params, tx):
+def init_state(prompt, params, tx):
   """Returns the state before the first step; `params` are only looked at for shape."""
-  # Three buffers: one array may not be donated three times.
-  fresh = [jnp.array(soft_prompt, jnp.float32, copy=True) for _ in range(3)]
+
+  def fresh():  # one array may not be donated several times
+    return jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), prompt)
+
   return TrainState(
     step=jnp.zeros((), jnp.int32),
-    soft_prompt=fresh[0],
-    initial_prompt=fresh[1],
-    best_prompt=fresh[2],
-    opt_state=tx.init({'frozen': params, 'soft_prompt': soft_prompt}),
+    prompt=fresh(),
+    initial_prompt=fresh(),
+    best_prompt=fresh(),
+    opt_state=tx.init({'frozen': params, 'prompt': prompt}),
     loss_sum=jnp.zeros((), jnp.float32),
     loss_count=jnp.zeros((), jnp.float32),
   )
@@ -59,9 +61,9 @@ def row_losses(lm, params, placement, batch, context=None):
   return jnp.sum(losses * mask, axis=-1), jnp.sum(mask, axis=-1)
 
 
-def _sums(lm, params, soft_prompt, batch, context):
+def _sums(lm, params, prompt, batch, context):
   position = 'prefix' if batch.source_ids is None else 'suffix'
-  placed = placement_lib.place(soft_prompt, position)
+  placed = kinds.place(prompt, position)
   losses, counts = row_losses(lm, params, placed, batch, context)
   return jnp.sum(losses), jnp.sum(counts)
 
@@ -90,7 +92,7 @@ def _parts(batch, prompt_length, accumulate, tokens_at_a_time):
 
 
 def prompt_gradient(
-  lm, params, soft_prompt, batch, accumulate, context=None, tokens_at_a_time=None
+  lm, params, prompt, batch, accumulate, context=None, tokens_at_a_time=None
 ):
   """Sums loss and gradient over `accumulate` micro-batches, cut from the batch's rows.
 
@@ -100,22 +102,22 @@ def prompt_gradient(
   Args: see `train_step`.
 
   Returns:
-    (nats [], target tokens []), gradient of the nats [P, H].
+    (nats [], target tokens []), gradient of the nats, a tree like the prompt.
   """
   value_and_grad = jax.value_and_grad(
     lambda prompt, rows: _sums(lm, params, prompt, *rows), has_aux=True
   )
-  parts = _parts(batch, len(soft_prompt), accumulate, tokens_at_a_time)
+  parts = _parts(batch, kinds.length(prompt), accumulate, tokens_at_a_time)
   if parts == 1:
-    return value_and_grad(soft_prompt, (batch, context))
+    return value_and_grad(prompt, (batch, context))
   micros = jax.tree.map(
     lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), (batch, context)
   )
 
   def add(total, micro):
-    return jax.tree.map(jnp.add, total, value_and_grad(soft_prompt, micro)), None
+    return jax.tree.map(jnp.add, total, value_and_grad(prompt, micro)), None
 
-  zeros = ((jnp.zeros(()), jnp.zeros(())), jnp.zeros_like(soft_prompt))
+  zeros = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, prompt))
   total, _ = jax.lax.scan(add, zeros, micros)
   return total
 
@@ -168,35 +170,36 @@ def train_step(lm, tx, options, state, params, batch, context=None):
   sums = prompt_gradient(
     lm,
     params,
-    state.soft_prompt,
+    state.prompt,
     batch,
     options.accumulate,
     context,
     options.tokens_at_a_time,
   )
-  sums = (*sums, _tokens(batch, len(state.soft_prompt)))
+  sums = (*sums, _tokens(batch, kinds.length(state.prompt)))
   if options.axis_name is not None:
     sums = jax.lax.psum(sums, options.axis_name)
   (loss, count), grads, tokens = sums
-  grads = grads / count
+  grads = jax.tree.map(lambda x: x / count, grads)
   # The weights' zero gradients are dropped by the compiler, with their zero updates.
   updates, opt_state = tx.update(
-    {'frozen': jax.tree.map(jnp.zeros_like, params), 'soft_prompt': grads},
+    {'frozen': jax.tree.map(jnp.zeros_like, params), 'prompt': grads},
     state.opt_state,
-    {'frozen': params, 'soft_prompt': state.soft_prompt},
+    {'frozen': params, 'prompt': state.prompt},
   )
-  soft_prompt = optax.apply_updates(state.soft_prompt, updates['soft_prompt'])
+  prompt = optax.apply_updates(state.prompt, updates['prompt'])
+  drift = jax.tree.map(jnp.subtract, prompt, state.initial_prompt)
   scalars = {
     'loss': loss / count,
-    'grad_norm': jnp.linalg.norm(grads),
-    'prompt_drift': jnp.linalg.norm(soft_prompt - state.initial_prompt),
+    'grad_norm': optax.tree.norm(grads),
+    'prompt_drift': optax.tree.norm(drift),
   }
-  is_finite = _all_finite((scalars, soft_prompt, opt_state))
+  is_finite = _all_finite((scalars, prompt, opt_state))
   scalars = {**scalars, 'is_finite': is_finite, 'tokens': tokens}
   state = dataclasses.replace(
     state,
     step=state.step + 1,
-    soft_prompt=soft_prompt,
+    prompt=prompt,
     opt_state=opt_state,
     loss_sum=state.loss_sum + loss,
     loss_count=state.loss_count + count,

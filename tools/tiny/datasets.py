@@ -1,4 +1,4 @@
-"""The rows of the three tasks, with the columns of the hub's data sets."""
+"""The rows of the four tasks; three have the columns of the hub's data sets."""
 
 import random
 from collections.abc import Callable
@@ -40,10 +40,24 @@ def translation(rng: random.Random, held_out: bool) -> Row:
   return {'translation': {'en': told.english, 'de': told.german}}
 
 
+def text(rng: random.Random, held_out: bool) -> Row:
+  """What is told of a person by name, and which pronoun is theirs: a classification."""
+  passage = passages.draw_passage(
+    rng,
+    people=1,
+    facts_each=rng.randint(2, 3),
+    style=passages.RICH._replace(pronouns=0),
+    held_out=held_out,
+  )
+  (article,) = {person.article for person, _ in passage.tellings}
+  return {'text': passage.english, 'label': 'she' if article == 'die' else 'he'}
+
+
 TASKS: dict[str, Callable[[random.Random, bool], Row]] = {
   'qa': qa,
   'summarization': summarization,
   'translation': translation,
+  'text': text,
 }
 
 

@@ -4,10 +4,10 @@
   const PAGE = 10;
   const HEAD = 350, TAIL = 150;  // characters that show of a longer text; a question ends it
   const data = JSON.parse(document.getElementById('data').textContent);
-  const [search, sort, figure, place, back, next] =
-    ['search', 'sort', 'figure', 'place', 'back', 'next'].map((id) => document.getElementById(id));
+  const [search, sort, figure, other, place, back, next] =
+    ['search', 'sort', 'figure', 'other', 'place', 'back', 'next'].map((id) => document.getElementById(id));
   const body = document.querySelector('#rows tbody');
-  const [none, hard, soft] = data.arms.keys();
+  const soft = data.arms.indexOf('soft');
   let found = data.rows;
   let first = 0;
 
@@ -37,9 +37,10 @@
     return made;
   }
 
-  // How far soft is ahead of hard in a row: positive is better, whatever the figure.
+  // How far soft is ahead of the other in a row: positive is better, whatever the figure.
   function lead(row, i) {
-    const gain = row.scores[soft][i] - row.scores[hard][i];
+    if (!other.value) return 0;  // soft is the only arm
+    const gain = row.scores[soft][i] - row.scores[Number(other.value)][i];
     return data.figures[i].lower ? -gain : gain;
   }
 
@@ -52,12 +53,12 @@
 
   function line(row) {
     const made = element('tr');
-    const ahead = lead(row, Number(figure.value));
-    if (ahead) made.className = ahead > 0 ? 'best-soft' : 'best-hard';
+    const gain = lead(row, Number(figure.value));
+    const ahead = gain > 0 ? soft : gain < 0 ? Number(other.value) : null;
     made.append(
       cell('source', '', [...text(row.source), element('div', 'id', row.id)]),
       cell('target', '', text(row.target)),
-      ...[none, hard, soft].map((arm) => cell(data.arms[arm], `${data.arms[arm]}-cell`,
+      ...data.arms.map((name, arm) => cell(name, `${name}-cell${arm === ahead ? ' ahead' : ''}`,
         [...text(row.predictions[arm]), scores(row, arm)])),
     );
     return made;
@@ -76,7 +77,7 @@
     const words = search.value.toLowerCase();
     found = data.rows.filter((row) => row.searched.includes(words));
     const by = Number(figure.value);
-    const keys = {differ: (row) => Math.abs(lead(row, by)), soft: (row) => lead(row, by), hard: (row) => -lead(row, by)};
+    const keys = {differ: (row) => Math.abs(lead(row, by)), soft: (row) => lead(row, by), other: (row) => -lead(row, by)};
     const key = keys[sort.value];
     if (key) found.sort((a, b) => key(b) - key(a));
     first = 0;
@@ -84,9 +85,11 @@
   }
 
   data.figures.forEach((f, i) => figure.append(new Option(f.title, i)));
+  data.arms.forEach((name, i) => { if (i !== soft) other.append(new Option(name, i)); });
+  if (data.other) other.value = data.arms.indexOf(data.other);
   let typed;
   search.oninput = () => { clearTimeout(typed); typed = setTimeout(select, 120); };
-  sort.onchange = figure.onchange = select;
+  sort.onchange = figure.onchange = other.onchange = select;
   back.onclick = () => { first -= PAGE; show(); };
   next.onclick = () => { first += PAGE; show(); };
   document.getElementById('needs-script').remove();

@@ -1,0 +1,126 @@
+"""Classification: every label of a task by its likelihood after a source.
+
+The source is run once; each label's tokens follow it over the KV cache, so that no text
+is generated and no answer is outside of the labels.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxprompt.data import collate
+from jaxprompt.prompts import model
+from jaxprompt.tasks import template as template_lib
+
+
+class Labels(NamedTuple):
+  """The labels of a task as they are tokenised: L labels of at most N tokens.
+
+  A label's tokens are those of a target, with the space in front and the end of text:
+  the sum of their log-likelihoods is the probability of exactly this answer, whatever
+  its length, so that it ranks labels of different lengths. A mean would favour long
+  labels, whose last tokens follow from the first.
+  """
+
+  texts: tuple[str, ...]
+  input_ids: np.ndarray  # [L, N] int32
+  mask: np.ndarray  # [L, N] bool
+
+  @property
+  def arrays(self):
+    return self.input_ids, self.mask
+
+  def tokens(self, i):
+    """Returns the ids of label i without the end of text."""
+    return self.input_ids[i][self.mask[i]][:-1].tolist()
+
+
+def tokenise(template, texts, lead=template_lib.SPACE):
+  """Returns the `Labels` of texts, by a `template.Template`; `lead` begins a target."""
+  ids = [template.target(text, None, lead=lead)[1] for text in texts]
+  padded = collate.pad(ids, max(map(len, ids)), len(ids), template.end_id)
+  return Labels(tuple(texts), *padded)
+
+
+CALIBRATIONS = ('none', 'content_free')
+
+
+def program(lm, template, calibration):
+  """Returns a function that scores every label after every row's source.
+
+  The labels' log-likelihoods are calibrated by those that they have after a source
+  without content: Zhao et al. 2021, "Calibrate Before Use" (arXiv:2102.09690).
+
+  Args:
+    lm: `lm.model.LanguageModel`.
+    template: `template.Template`.
+    calibration: one of `CALIBRATIONS`.
+
+  Returns:
+    (params, (`placement.Placement`, `Labels.arrays`), (ids [B, T], mask [B, T])) ->
+    sums over the labels' tokens in nats, [B, L] float32. Sources may be padded on
+    either side.
+  """
+  empty = jnp.asarray(template.empty_source)
+
+  def run(params, asked, rows):
+    placement, labels = asked
+    found = _sums(lm, params, placement, labels, *rows)
+    if calibration == 'none':
+      return found
+    ids = jnp.broadcast_to(empty, (len(found), len(empty)))
+    return found - _sums(lm, params, placement, labels, ids, jnp.ones(ids.shape, bool))
+
+  return run
+
+
+def _sums(lm, params, placement, labels, input_ids, attention_mask):
+  last, context = model.prompted_source(
+    lm, params, placement, input_ids, attention_mask
+  )
+
+  def one(label):
+    ids, mask = (jnp.broadcast_to(x, (len(input_ids), len(x))) for x in label)  # [B, N]
+    embeds = lm.embed(params, ids[:, :-1])
+    hidden, _ = model.hidden_states(
+      lm, params, embeds, mask[:, :-1], context=context
+    )  # [B, N - 1, H]
+    hidden = jnp.concatenate([last[:, None], hidden], axis=1)  # [B, N, H]
+    nats = model.token_losses(lm, params, hidden, ids)
+    return -jnp.sum(nats * mask, axis=1)
+
+  # One after the other: the cache of the sources is not copied for each.
+  return jax.lax.map(one, tuple(map(jnp.asarray, labels))).T  # [B, L]
+
+
+def probabilities(scores):
+  """Returns each label's share of the likelihood of all of them, [..., L]."""
+  scores = np.asarray(scores, np.float64)
+  shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+  return shares / shares.sum(axis=-1, keepdims=True)
+
+
+def answer(texts, scores):
+  """Returns what is said of a row: the likeliest label, and all probabilities."""
+  shares = probabilities(scores).tolist()
+  return {
+    'prediction': texts[int(np.argmax(scores))],
+    'scores': dict(zip(texts, shares, strict=True)),
+  }
+
+
+def described(labels, scores):
+  """Returns the scores [L] of one row in words, {label: {what: number}}."""
+  tokens = labels.mask.sum(axis=1)
+  return {
+    text: {
+      'log_likelihood': float(score),
+      'per_token': float(score / count),
+      'probability': float(share),
+    }
+    for text, score, count, share in zip(
+      labels.texts, scores, tokens, probabilities(scores), strict=True
+    )
+  }

@@ -1,0 +1,220 @@
+"""Arms: the ways to ask the frozen model that a comparison measures on the same rows.
+
+A written arm is a function from what it may use to `Wording`s, the tokens around every
+row's source. A new one is such a function and its line in `ARMS`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import jinja2
+import numpy as np
+
+from jaxprompt import errors
+from jaxprompt.tasks import template as template_lib
+
+SOURCE = '{source}'  # in a text: where the source stands
+_MARK = '\ue000'  # stands for the source in a chat template; of no text's own letters
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+  """What a written arm may use.
+
+  Attributes:
+    template: `template.Template`.
+    examples: training rows, `rows.Row`s.
+    hard_prompt, hard_prompts: texts, or templates that hold `SOURCE`.
+    shots, draws: how many examples to show, and how many times to draw them.
+    room: the tokens that can stand before the longest row.
+  """
+
+  template: template_lib.Template
+  examples: Sequence
+  hard_prompt: str
+  hard_prompts: Sequence[str]
+  shots: int
+  draws: int
+  room: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Wording:
+  """What stands around every source.
+
+  Attributes:
+    text: what it is, for people.
+    before: ids in front of all sources.
+    lead: the text between them and the source, tokenised with it: a word's tokens
+      have the space before it.
+    after: the text after the source, tokenised with it; None = the template's newline.
+    closing: ids after that.
+    target_lead: what a target begins with.
+    shown: the ids of the training rows that it shows.
+  """
+
+  text: str
+  before: Sequence[int] = ()
+  lead: str = ''
+  after: str | None = None
+  closing: Sequence[int] = ()
+  target_lead: str = template_lib.SPACE
+  shown: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """An arm.
+
+  Attributes:
+    title: what it asks with, for a sentence.
+    wordings: from `Given` to a list of `Wording`s; None for the trained prompt.
+    chooses: whether the wording that is best on the validation rows is tested. If not,
+      all are, and their figures averaged.
+  """
+
+  title: str
+  wordings: Callable[[Given], list[Wording]] | None
+  chooses: bool = False
+
+
+def written(template, text):
+  """Returns the `Wording` of a text in front, or around `SOURCE` if it holds that."""
+  before, source, after = text.partition(SOURCE)
+  if not source:
+    return Wording(text, template.in_front(text))
+  if SOURCE in after:
+    raise errors.UserError(f'{text!r:.80} holds {SOURCE} twice; expected it once')
+  front, after = before.rstrip(), after.rstrip(' ')
+  return Wording(
+    text,
+    template_lib.encode(template.tokenizer, front)[0],
+    lead=before[len(front) :],
+    after=after,
+    target_lead=_target_lead(after),
+  )
+
+
+def _target_lead(after):
+  """Returns what a target begins with after a text: a space, unless one is there."""
+  return '' if after[-1:].isspace() else template_lib.SPACE
+
+
+def _none(given):
+  del given
+  return [Wording(SOURCE)]
+
+
+def _hard(given):
+  return [written(given.template, given.hard_prompt)]
+
+
+def _best_hard(given):
+  return [written(given.template, text) for text in given.hard_prompts]
+
+
+def _few_shot(given):
+  return [_shots(given, draw) for draw in range(given.draws)]
+
+
+def _shots(given, draw):
+  """Returns training rows in the template, end of text included, as a `Wording`."""
+  ids, shown = [], []
+  for i in np.random.default_rng(draw).permutation(len(given.examples)):
+    row = given.examples[i]
+    if len(ids) + row.length <= given.room:
+      ids += [*row.source_ids.tolist(), *row.target_ids.tolist()]
+      shown.append(row.id)
+    if len(shown) == given.shots:
+      break
+  if not shown:
+    raise errors.UserError(
+      f"arms has few_shot, but before the longest row the model's positions leave "
+      f'{max(given.room, 0)} tokens, too few for any training row; lower '
+      'data.max_source_tokens or eval.max_new_tokens, or leave few_shot out'
+    )
+  return Wording(f'{len(shown)} training rows', ids, shown=tuple(shown))
+
+
+def _chat(given):
+  tokenizer = given.template.tokenizer
+  if not tokenizer.chat_template:
+    raise errors.UserError(
+      'arms has chat, but the tokenizer has no chat template; use an instruction-tuned '
+      'model, or leave chat out'
+    )
+  content = f'{given.hard_prompt}\n\n{_MARK}'
+  try:
+    text = tokenizer.apply_chat_template(
+      [{'role': 'user', 'content': content}],
+      tokenize=False,
+      add_generation_prompt=True,
+    )
+  except jinja2.TemplateError as e:
+    raise errors.UserError(
+      f"arms has chat, but the tokenizer's chat template fails: {e}; leave chat out"
+    ) from e
+  before, mark, after = text.partition(_MARK)
+  if not mark:
+    raise errors.UserError(
+      "arms has chat, but the tokenizer's chat template leaves out what the user says; "
+      'leave chat out'
+    )
+  front = before.rstrip()
+  return [
+    Wording(
+      before + SOURCE + after,
+      _with_special_tokens(tokenizer, front),
+      lead=before[len(front) :],
+      after='',
+      closing=_with_special_tokens(tokenizer, after),
+      target_lead=_target_lead(after),
+    )
+  ]
+
+
+def _with_special_tokens(tokenizer, text):
+  """Returns the ids of a text of our own: what spells a special token is that token."""
+  return tokenizer(text, add_special_tokens=False)['input_ids']
+
+
+ARMS = {
+  'none': Arm('no prompt', _none),
+  'hard': Arm('the hard prompt', _hard),
+  'best_hard': Arm('the best hard prompt', _best_hard, chooses=True),
+  'few_shot': Arm('examples', _few_shot),
+  'chat': Arm('the chat template', _chat),
+  'soft': Arm('the soft prompt', None),
+}
+
+
+def reworded(wording, template, rows):
+  """Returns the ids of every row's source, and those of its target, under a `Wording`.
+
+  Args:
+    wording: `Wording`.
+    template: `template.Template`.
+    rows: `rows.Row`s.
+  """
+  if wording.after is None:
+    return [row.source_ids for row in rows], [row.target_ids for row in rows]
+
+  def source(row):
+    text = wording.lead + row.source + wording.after
+    if len(wording.before):
+      ids = template.inside(text)
+    else:
+      ids, _ = template_lib.encode(template.tokenizer, text)
+    return [*ids, *wording.closing]
+
+  def target(row):
+    return template.target(row.target, None, lead=wording.target_lead)[1]
+
+  return [source(row) for row in rows], [target(row) for row in rows]
+
+
+def in_front(wording, template):
+  """Returns the ids in front of all sources, with what the tokenizer begins with."""
+  start, before = template.start_ids, tuple(wording.before)
+  return before if before[: len(start)] == start else (*start, *before)

@@ -102,7 +102,8 @@ def _measure(function, values, config):
     found = function(config, workdir, termination)
     if processes.is_first():
       print(results.table(found, records.figures_of(found)))
-      print(results.nearest_table(found))
+      if found['nearest_tokens']:
+        print(results.nearest_table(found))
       _print_paths(workdir)
   return 0
 

@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 
+import jax
 import jax.numpy as jnp
 import kills
 import numpy as np
@@ -12,6 +13,8 @@ from etils import epath
 
 from jaxprompt import errors
 from jaxprompt.train import checkpoint
+from jaxprompt.train import optim
+from jaxprompt.train import steps
 
 
 @pytest.fixture
@@ -42,6 +45,20 @@ def test_the_newest_comes_back_and_only_so_many_are_kept(directory):
   _save(directory, 2, 10, 7, 11, keep=2)
   assert _restored_step(directory) == 11
   assert len([path for path in directory.iterdir() if path.name.isdigit()]) == 2
+
+
+def test_a_state_of_any_tree_comes_back_bit_for_bit(directory):
+  rng = np.random.default_rng(0)
+  mlp = {'down': rng.normal(size=(4, 2)), 'up': rng.normal(size=(2, 4))}
+  prompt = {'embeddings': rng.normal(size=(3, 4)), 'mlp': mlp}
+  prompt = jax.tree.map(np.float32, prompt)
+  tx = optim.prompt_only(0.1, clip_norm=1.0)
+  state = jax.device_get(steps.init_state(prompt, {'w': jnp.ones(2)}, tx))
+  checkpoints = checkpoint.Checkpoints(directory, keep=3)
+  checkpoints.save(1, state, {'epochs': []})
+  found, _ = checkpoints.restore(jax.tree.map(np.zeros_like, state), {'epochs': []})
+  checkpoints.close()
+  jax.tree.map(np.testing.assert_array_equal, found, state)
 
 
 def test_there_may_be_none(directory):
@@ -207,6 +224,8 @@ import gc
 from etils import epath
 from jaxprompt import modes
 from jaxprompt.train import checkpoint
+from jaxprompt.train import optim
+from jaxprompt.train import steps
 modes._set_up_process()
 assert checkpoint.read_best(epath.Path(sys.argv[1])) is None
 gc.collect()

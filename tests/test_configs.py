@@ -14,6 +14,7 @@ from jaxprompt.data import contexts
 from jaxprompt.devices import devices
 from jaxprompt.lm import loading
 from jaxprompt.prompts import arms
+from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
 from jaxprompt.runs import workdir
 from jaxprompt.tasks import tasks
@@ -27,6 +28,8 @@ FIELDS = {
   'prompt.text', 'prompt.position', 'hard_prompt', 'example.source', 'example.target',
   'example.cut', 'example.references', 'example.empty_target', 'example.labels',
   'metrics', 'eval.calibration', 'train.batch_size', 'train.epochs',
+  'prompt.kind', 'train.steps', 'train.patience', 'eval.every_steps',
+  'eval.validation_text',
   'train.accumulate', 'train.clip_norm', 'train.learning_rate', 'train.schedule',
   'train.warmup', 'train.context_cache_gb', 'train.context_dtype', 'eval.batch_size',
   'eval.max_new_tokens', 'eval.beams',
@@ -96,6 +99,7 @@ def test_the_fields_are_those_of_the_contract():
 def test_a_choice_is_a_key_of_what_it_chooses_from():
   chooses = {
     'model.dtype': loading.DTYPES,
+    'prompt.kind': kinds.KINDS,
     'prompt.position': placement.POSITIONS,
     'arms': arms.ARMS,
     'train.schedule': optim.SCHEDULES,

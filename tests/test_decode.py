@@ -12,6 +12,7 @@ import pytest
 from jaxprompt.data import collate
 from jaxprompt.infer import decode
 from jaxprompt.infer import evaluate
+from jaxprompt.prompts import kinds
 from jaxprompt.prompts import model
 from jaxprompt.prompts import placement
 
@@ -191,27 +192,32 @@ def test_cached_beams_equal_uncached_beams(frozen):
 def _each(lm, params, prompts, ids, mask, *, limits=None, seeds=None, **options):
   """Generates with a prompt of each row's own."""
   seeds = np.arange(len(ids), dtype=np.uint32) if seeds is None else seeds
-  stacked = placement.stack([placement.place(*each) for each in prompts])
+  stacked = placement.stack(prompts)
   options = OPTIONS._replace(**options)
   return _generate(lm, params, stacked, ids, mask, options, limits, seeds)
 
 
 def _check_many_prompts(lm, params, beams):
-  keys = jax.random.split(jax.random.key(5), 3)
-  prompts = [
-    (jax.random.normal(key, (length, lm.spec.width)), position)
-    for key, length, position in zip(
-      keys, (5, 3, 2), ('prefix', 'suffix', 'prefix'), strict=True
-    )
+  settings = [
+    ('embedding', 5, 'prefix'),
+    ('embedding', 3, 'suffix'),
+    ('deep', 4, 'suffix'),
+    ('deep', 2, 'prefix'),
+    ('embedding', 2, 'prefix'),
   ]
-  rows = [[7, 81, 300, 12, 45], [9, 200], [33, 4, 150, 6]]
-  ids, mask = collate.pad(rows, 7, 3, pad_id=11)
+  prompts = []
+  for i, (kind, length, position) in enumerate(settings):
+    embeddings = jax.random.normal(jax.random.key(i), (length, lm.spec.width))
+    prompt = jax.jit(kinds.KINDS[kind], static_argnums=0)(lm, params, embeddings, None)
+    prompts.append(kinds.place(prompt, position))
+  rows = [[7, 81, 300, 12, 45], [9, 200], [33, 4, 150, 6], [5, 81, 12], [8, 4]]
+  ids, mask = collate.pad(rows, 7, 5, pad_id=11)
   found = _each(lm, params, prompts, ids, mask, beams=beams)
-  for i, (soft_prompt, position) in enumerate(prompts):
+  for i, prompt in enumerate(prompts):
     alone = _generate(
       lm,
       params,
-      placement.place(soft_prompt, position),
+      prompt,
       ids[i : i + 1],
       mask[i : i + 1],
       OPTIONS._replace(beams=beams),
@@ -232,10 +238,9 @@ def test_beams_of_many_prompts_are_each_as_under_their_prompt_alone(gpt2):
 def test_a_row_stops_at_its_own_limit(gpt2):
   lm, params, _ = gpt2
   ids, mask = collate.pad([[7, 81, 300, 12, 45]] * 3, 5, 3, pad_id=11)
-  none = [(np.zeros((0, lm.spec.width)), 'prefix')] * 3
-  limited = _each(
-    lm, params, none, ids, mask, limits=np.asarray([2, 6, 1]), end_ids=(319,)
-  )
+  none = [placement.place(np.zeros((0, lm.spec.width)), 'prefix')] * 3
+  limits = np.asarray([2, 6, 1])
+  limited = _each(lm, params, none, ids, mask, limits=limits, end_ids=(319,))
   assert [row.index(319) for row in limited.tolist() if 319 in row] == [2, 1]
   np.testing.assert_array_equal(limited[0, :2], limited[1, :2])
 
@@ -259,7 +264,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(sampling, expected):
   lm = _markov_model(np.log(np.tile(SHARES, (4, 1))))
   rows = 500
   ids, mask = np.ones((rows, 1), np.int32), np.ones((rows, 1), bool)
-  none = [(np.zeros((0, 4)), 'prefix')] * rows
+  none = [placement.place(np.zeros((0, 4)), 'prefix')] * rows
   drawn = _each(lm, {}, none, ids, mask, sampling=sampling, end_ids=(9,))
   found = np.bincount(np.ravel(drawn), minlength=4) / drawn.size
   expected = np.asarray(expected) / np.sum(expected)
@@ -271,7 +276,7 @@ def test_what_is_drawn_for_a_row_depends_on_its_seed_alone(gpt2):
   lm, params, _ = gpt2
   rows = [[7, 81, 300, 12, 45], [9, 200], [9, 200], [9, 200]]
   ids, mask = collate.pad(rows, 5, 4, pad_id=11)
-  prompts = [(np.full((2, lm.spec.width), 0.5), 'prefix')] * 4
+  prompts = [placement.place(np.full((2, lm.spec.width), 0.5), 'prefix')] * 4
   sampling = decode.Sampling(1.0)
   seeds = np.asarray([3, 8, 8, 4], np.uint32)
   drawn = _each(lm, params, prompts, ids, mask, sampling=sampling, seeds=seeds)

@@ -26,6 +26,7 @@ from jaxprompt.infer import evaluate
 from jaxprompt.lm import model as lm_model
 from jaxprompt.lm.families import gpt2 as gpt2_family
 from jaxprompt.lm.families import llama as llama_family
+from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
 from jaxprompt.train import optim
 from jaxprompt.train import steps
@@ -91,18 +92,18 @@ def rows():
   )
 
 
-def _train(layout, model, rows, accumulate=1, position='prefix'):
+def _train(layout, model, rows, kind, position, accumulate):
   """Takes 20 steps as a run does; returns the prompt and each step's scalars."""
   lm, params = model
   tx = optim.prompt_only(0.01, clip_norm=1.0)
-  prompt = np.random.default_rng(1).normal(size=(3, lm.spec.width)).astype(np.float32)
+  embeddings = np.random.default_rng(1).normal(size=(3, lm.spec.width))
+  begin = jax.jit(kinds.KINDS[kind], static_argnums=0)
+  prompt = begin(lm, params, embeddings.astype(np.float32), jax.random.key(0))
   options = steps.Options(accumulate, devices.DATA)
   step = functools.partial(steps.train_step, lm, tx, options)
   step = layout.spread(step, donate_argnums=0)
   placed = layout.place_params(lm, params)
-  state = layout.replicate(
-    jax.device_get(steps.init_state({'embeddings': prompt}, params, tx))
-  )
+  state = layout.replicate(jax.device_get(steps.init_state(prompt, params, tx)))
   batches = loader.Loader(
     rows, layout, batch_size=16, pad_id=1, apart=position == 'suffix'
   )
@@ -112,19 +113,28 @@ def _train(layout, model, rows, accumulate=1, position='prefix'):
       batch, _ = batches.load(indices, shape)
       state, found = step(state, placed, batch)
       scalars.append(jax.device_get(found))
-  return np.asarray(state.prompt['embeddings']), scalars
+  return jax.device_get(kinds.fold(state.prompt)), scalars
 
 
 @pytest.mark.parametrize(
-  'family, accumulate, position', [('gpt2', 1, 'prefix'), ('llama', 2, 'suffix')]
+  'family, kind, position, accumulate',
+  [
+    ('gpt2', 'embedding', 'prefix', 1),
+    ('llama', 'embedding', 'suffix', 2),
+    ('gpt2', 'deep', 'suffix', 2),
+    ('llama', 'deep', 'prefix', 1),
+    ('gpt2', 'residual', 'prefix', 1),
+  ],
 )
-def test_training_is_one_devices(rows, family, accumulate, position):
-  model = _model(family)
-  prompt, scalars = _train(_one_device(), model, rows, accumulate, position)
+def test_training_is_one_devices(rows, family, kind, position, accumulate):
+  model, setting = _model(family), (kind, position, accumulate)
+  prompt, scalars = _train(_one_device(), model, rows, *setting)
   for each in LAYOUTS + SHARED:
     layout = devices.layout(*each)
-    found, found_scalars = _train(layout, model, rows, accumulate, position)
-    np.testing.assert_allclose(found, prompt, rtol=0, atol=1e-6, err_msg=str(each))
+    found, found_scalars = _train(layout, model, rows, *setting)
+    for name, array in found.items():
+      expected, said = prompt[name], str(each)
+      np.testing.assert_allclose(array, expected, rtol=0, atol=1e-6, err_msg=said)
     for expected, got in zip(scalars, found_scalars, strict=True):
       assert got['tokens'] == expected['tokens']
       np.testing.assert_allclose(got['loss'], expected['loss'], rtol=1e-6)

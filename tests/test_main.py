@@ -62,6 +62,7 @@ def test_results_hold_what_the_contract_says(finished, task):
   assert (found['task'], found['model']) == (task, str(CHECKPOINT))
   assert found['prompt'] == {
     'name': tasks.TASKS[task].prompt_name,
+    'kind': 'embedding',
     'length': 3,
     'init': 'text',
     'position': 'prefix',
@@ -304,6 +305,32 @@ def test_a_prompt_that_is_the_hard_text_and_does_not_train_scores_as_the_hard_ar
   assert test['soft'] != test['none']
 
 
+def test_a_run_ends_after_its_steps_and_validates_between_epochs(
+  finished, tmp_path, capsys
+):
+  _, data = finished['qa']
+  settings = ('train.steps=4', 'eval.every_steps=2', 'eval.validation_text=on')
+  _run('qa', tmp_path, data, *settings)
+  found = json.loads((tmp_path / 'results.json').read_text())
+  steps = [(record['epoch'], record['step']) for record in found['epochs']]
+  assert steps == [(0.667, 2), (1, 3), (1.333, 4)]
+  best = min(found['epochs'], key=lambda record: record['validation_loss'])
+  assert found['best_epoch'] == best['epoch'] and 'validation_squad_f1' in best
+  assert (tmp_path / 'report.html').exists()
+  written = (tmp_path / 'results.json').stat()
+  _run('qa', tmp_path, data, *settings)
+  assert (tmp_path / 'results.json').stat() == written
+
+
+def test_a_run_ends_when_its_patience_does(finished, tmp_path):
+  _, data = finished['qa']
+  settings = ('train.learning_rate=0.0', 'train.epochs=5', 'train.patience=1')
+  _run('qa', tmp_path, data, *settings)
+  found = json.loads((tmp_path / 'results.json').read_text())
+  assert [record['step'] for record in found['epochs']] == [3, 6]
+  assert found['best_epoch'] == 1
+
+
 def test_a_trained_prompt_starts_another_run(finished, tmp_path, capsys):
   workdir, data = finished['qa']
   again = ('prompt.init=' + str(workdir), 'train.learning_rate=0.0', 'train.epochs=1')
@@ -326,16 +353,42 @@ def test_a_run_goes_on_with_other_devices_and_another_budget(finished, capsys):
   assert "train.context_dtype is 'bfloat16', was 'float32'" in _error(capsys, argv)
 
 
-@pytest.mark.parametrize('init', ['vocab', 'random'])
-def test_other_initialisers_train_too(finished, tmp_path, init):
+@pytest.mark.parametrize('init, kind', [('vocab', 'residual'), ('random', 'deep')])
+def test_other_initialisers_and_kinds_train_too(finished, tmp_path, init, kind):
   _, data = finished['qa']
-  _run('qa', tmp_path, data, f'prompt.init={init}', 'train.epochs=1', 'eval.beams=2')
-  assert (tmp_path / 'results.json').exists()
+  settings = (f'prompt.init={init}', f'prompt.kind={kind}', 'train.epochs=1')
+  _run('qa', tmp_path, data, *settings, 'eval.beams=2')
+  found = json.loads((tmp_path / 'results.json').read_text())
+  assert len(found['nearest_tokens']) == (0 if kind == 'deep' else 3)
+  numbers = 2 * 2 * 3 * 3 * 8 if kind == 'deep' else 3 * 24  # blocks, 2, heads, P, D
+  assert (found['prompt']['kind'], found['prompt']['parameters']) == (kind, numbers)
 
 
-def test_a_suffix_prompt_trains_and_is_measured_again_the_same(finished, tmp_path):
+def test_a_deep_prompt_starts_as_the_embedding_prompt_of_another_run(
+  finished, tmp_path, capsys
+):
+  workdir, data = finished['qa']
+  settings = ('prompt.kind=deep', 'train.learning_rate=0.0', 'train.epochs=1')
+  run = tmp_path / 'run'
+  _run('qa', run, data, f'prompt.init={workdir}', *settings)
+  test, other = (
+    json.loads((each / 'results.json').read_text())['test'] for each in (run, workdir)
+  )
+  assert test['soft']['loss'] == pytest.approx(other['soft']['loss'], rel=1e-5)
+  back = arguments('qa', tmp_path / 'back', data, f'prompt.init={run}')
+  assert 'holds keys and values, which prompt.kind' in _error(capsys, back)
+  back = arguments('qa', tmp_path / 'back', data, f'prompt.init={run},{workdir}')
+  assert 'names prompts of different kinds' in _error(capsys, back)
+
+
+@pytest.mark.parametrize('kind', ['embedding', 'deep'])
+def test_a_suffix_prompt_trains_and_is_measured_again_the_same(
+  finished, tmp_path, kind
+):
   _, data = finished['qa']
-  settings = ('prompt.position=suffix', 'train.accumulate=2')
+  rate = {'embedding': 0.05, 'deep': 0.01}[kind]
+  settings = ('prompt.position=suffix', 'train.accumulate=2', f'prompt.kind={kind}')
+  settings += (f'train.learning_rate={rate}',)
   _run('qa', tmp_path, data, *settings)
   found = json.loads((tmp_path / 'results.json').read_text())
   assert found['epochs'][1]['train_loss'] < found['epochs'][0]['train_loss']

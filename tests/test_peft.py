@@ -1,5 +1,6 @@
 """PEFT's adapters: the files as PEFT writes them, and those it would refuse."""
 
+import dataclasses
 import functools
 import json
 
@@ -17,22 +18,29 @@ from jaxprompt import main
 from jaxprompt.infer import decode
 from jaxprompt.lm import loading
 from jaxprompt.prompts import batch as batch_lib
+from jaxprompt.prompts import kinds
 from jaxprompt.prompts import peft
-from jaxprompt.prompts import placement
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.train import checkpoint
 from jaxprompt.train import steps
 
+SPEC = loading.load(str(FIXTURES / 'gpt2'), 'float32').lm.spec
 PROMPT = np.random.default_rng(0).normal(size=(3, 24)).astype(np.float32)
+# What PEFT has saved, and what it is here.
+FOLDERS = {
+  'peft': 'embedding',
+  'ptuning': 'embedding',
+  'prefix': 'deep',
+  'projected': 'deep',
+}
 
 
 def _write(directory):
   files = peft.files_of(
-    PROMPT,
+    {'embeddings': PROMPT},
     base='gpt2',
     weights='w',
-    blocks=2,
-    heads=3,
+    spec=SPEC,
     name='[QUESTIONANSWERING]',
     task='qa',
     template='{context}',
@@ -42,31 +50,32 @@ def _write(directory):
 
 
 def _read(directory, **changes):
-  model = {'base': 'hub/gpt2', 'weights': 'w', 'width': 24, 'blocks': 2, 'heads': 3}
-  return peft.read(directory, **model | changes)
+  model = {'base': 'hub/gpt2', 'weights': 'w'}
+  spec = {name: changes.pop(name) for name in [*changes] if name not in model}
+  spec = dataclasses.replace(SPEC, **spec)
+  return peft.read(directory, **model | changes, spec=spec)
 
 
 def test_an_adapter_comes_back_as_it_was_written(tmp_path):
-  np.testing.assert_array_equal(_read(_write(tmp_path / 'a')), PROMPT)
+  found = _read(_write(tmp_path / 'a'))
+  np.testing.assert_array_equal(found['embeddings'], PROMPT)
 
 
-def _by_peft(family, lm):
-  """The soft prompt of the adapter that PEFT saved, and what PEFT computed with it."""
-  folder = FIXTURES / f'peft_{family}'
-  spec = lm.spec
-  sizes = {'width': spec.width, 'blocks': spec.blocks, 'heads': spec.heads}
-  soft_prompt = peft.read(folder, base=family, weights='w', **sizes)
-  return soft_prompt, np.load(folder / 'outputs.npz')
+def _by_peft(folder, family, lm):
+  """The prompt of the adapter that PEFT saved, and what PEFT computed with it."""
+  folder = FIXTURES / f'{folder}_{family}'
+  prompt = peft.read(folder, base=family, weights='w', spec=lm.spec)
+  return prompt, np.load(folder / 'outputs.npz')
 
 
 @pytest.mark.parametrize('family', FAMILIES[:2])
-def test_the_files_are_those_that_peft_writes(family):
+@pytest.mark.parametrize('folder', ['peft', 'prefix'])
+def test_the_files_are_those_that_peft_writes(folder, family):
   lm = loading.load(str(FIXTURES / family), 'float32').lm
-  soft_prompt, _ = _by_peft(family, lm)
-  sizes = {'blocks': lm.spec.blocks, 'heads': lm.spec.heads}
+  prompt, _ = _by_peft(folder, family, lm)
   texts = {'base': family, 'weights': 'w', 'name': '', 'task': '', 'template': ''}
-  files = peft.files_of(soft_prompt, **sizes, **texts)
-  expected = FIXTURES / f'peft_{family}'
+  files = peft.files_of(prompt, spec=lm.spec, **texts)
+  expected = FIXTURES / f'{folder}_{family}'
   assert files[peft.CONFIG] == (expected / peft.CONFIG).read_bytes()
   theirs = safetensors.numpy.load_file(expected / peft.WEIGHTS)
   own = safetensors.numpy.load(files[peft.WEIGHTS])
@@ -76,14 +85,17 @@ def test_the_files_are_those_that_peft_writes(family):
 
 
 @pytest.mark.parametrize('family', FAMILIES[:2])
-def test_pefts_adapter_has_pefts_loss_and_greedy_text(family):
+@pytest.mark.parametrize('folder', FOLDERS)
+def test_pefts_adapter_has_pefts_loss_and_greedy_text(folder, family):
   lm, params, tokenizer, _ = loading.load(str(FIXTURES / family), 'float32')
   params = jax.device_put(params)
-  soft_prompt, by_peft = _by_peft(family, lm)
+  prompt, by_peft = _by_peft(folder, family, lm)
+  found = peft.kind_and_length(FIXTURES / f'{folder}_{family}')
+  assert found == (FOLDERS[folder], 4)
   ids, start = by_peft['input_ids'], int(by_peft['source_length'])
   real, positions = np.ones(ids.shape, bool), np.arange(start, ids.shape[1])[None]
   rows = batch_lib.Batch(ids, real, positions, np.ones(positions.shape, bool))
-  placed = placement.place(soft_prompt, 'prefix')
+  placed = kinds.place(prompt, 'prefix')
   nats, count = jax.jit(steps.row_losses, static_argnums=0)(lm, params, placed, rows)
   np.testing.assert_allclose(nats[0] / count[0], by_peft['loss'], rtol=1e-5)
   options = decode.Options(by_peft['generated'].shape[1], (tokenizer.eos_token_id,))
@@ -106,7 +118,7 @@ def _edit(directory, **fields):
   [
     (lambda d: (d / peft.CONFIG).write_text('{'), 'cannot be read'),
     (lambda d: (d / peft.CONFIG).write_text('[1]'), 'cannot be read'),
-    (lambda d: _edit(d, peft_type='LORA'), "'LORA'; expected PROMPT_TUNING"),
+    (lambda d: _edit(d, peft_type='LORA'), "'LORA'; expected PROMPT_TUNING or P_"),
     (lambda d: _edit(d, task_type='SEQ_2_SEQ_LM'), "'SEQ_2_SEQ_LM'; expected CAUSAL"),
     (lambda d: (d / peft.WEIGHTS).unlink(), 'cannot be read'),
     (lambda d: (d / peft.WEIGHTS).write_bytes(b'torn'), 'cannot be read'),
@@ -137,7 +149,8 @@ def test_an_adapter_of_another_model_is_refused(tmp_path, model, message):
 
 
 def test_an_adapter_is_of_its_weights_whatever_they_are_called(tmp_path):
-  np.testing.assert_array_equal(_read(_write(tmp_path), base='/moved/to'), PROMPT)
+  found = _read(_write(tmp_path), base='/moved/to')
+  np.testing.assert_array_equal(found['embeddings'], PROMPT)
 
 
 def test_an_adapter_without_a_fingerprint_is_judged_by_sizes_and_name(
@@ -145,7 +158,7 @@ def test_an_adapter_without_a_fingerprint_is_judged_by_sizes_and_name(
 ):
   _rewrite(_write(tmp_path), prompt_embeddings=PROMPT)
   monkeypatch.setattr(peft.log, 'handlers', [caplog.handler])
-  np.testing.assert_array_equal(_read(tmp_path), PROMPT)
+  np.testing.assert_array_equal(_read(tmp_path)['embeddings'], PROMPT)
   assert 'keeps no fingerprint' in caplog.text
   with pytest.raises(errors.UserError, match="of the model 'gpt2', not 'hub/other'"):
     _read(tmp_path, base='hub/other')
@@ -160,7 +173,8 @@ def test_the_card_names_no_path_of_this_machine(tmp_path):
       'task': 't',
       'template': 'x</s>',
     }
-    card = peft.files_of(PROMPT, blocks=2, heads=3, **texts)['README.md'].decode()
+    files = peft.files_of({'embeddings': PROMPT}, spec=SPEC, **texts)
+    card = files['README.md'].decode()
     assert f'for `{shown}`' in card and '/home' not in card and 'x</s>' in card
 
 

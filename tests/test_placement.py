@@ -22,7 +22,7 @@ def test_a_shared_prefix_is_left_to_be_run_once():
 def test_a_shared_suffix_comes_after_every_source_and_before_every_target():
   placed = placement.place(PROMPT, 'suffix')
   prefix, embeds, mask = placement.around(placed, EMBEDS, MASK)
-  assert len(prefix) == 0
+  assert prefix is None
   assert embeds.shape == (3, 6, 7) and embeds.dtype == jnp.bfloat16
   for row in embeds:
     np.testing.assert_array_equal(row[4:], PROMPT.astype(jnp.bfloat16))

@@ -25,11 +25,12 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def other(tmp_path_factory):
-  """The same of another task, position, prompt length and output length."""
+  """The same of another task, kind, position, prompt length and output length."""
   workdir = tmp_path_factory.mktemp('other')
   data = write_data(workdir / 'data', 'translation')
-  settings = ('prompt.position=suffix', 'prompt.length=5', 'eval.max_new_tokens=6')
-  given = arguments('translation', workdir, data, *settings, 'train.epochs=1')
+  settings = ('prompt.kind=deep', 'prompt.position=suffix', 'prompt.length=5')
+  settings += ('eval.max_new_tokens=6', 'train.epochs=1')
+  given = arguments('translation', workdir, data, *settings)
   assert main.main(given) == 0
   lines = (workdir / 'data' / 'test.jsonl').read_text().splitlines()
   return workdir, [json.loads(line) for line in lines]

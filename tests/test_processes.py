@@ -83,7 +83,7 @@ def _found(workdir):
   lines = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
   losses = [(line['step'], line.get('train_loss')) for line in lines]
   return (
-    checkpoint.read_best(path)[0]['embeddings'],
+    np.concatenate([x.ravel() for x in checkpoint.read_best(path)[0].values()]),
     losses,
     json.loads((workdir / 'results.json').read_text())['test'],
   )
@@ -120,6 +120,18 @@ def test_two_processes_find_what_one_finds(two, tmp_path):
   data, workdir = two
   assert main.main(arguments('qa', tmp_path, data, *SETTINGS)) == 0
   _assert_close(workdir, tmp_path)
+
+
+@pytest.mark.parametrize('kind', ['deep', 'residual'])
+def test_two_processes_find_what_one_finds_with_a_suffix_of_any_kind(
+  two, tmp_path, kind
+):
+  data, _ = two
+  settings = (f'prompt.kind={kind}', 'prompt.position=suffix', 'train.epochs=2')
+  _finish(_start([_command(data, tmp_path / 'two', *settings)] * 2))
+  one = tmp_path / 'one'
+  assert main.main(arguments('qa', one, data, *SETTINGS, *settings)) == 0
+  _assert_close(tmp_path / 'two', one)
 
 
 def test_sigterm_to_one_saves_one_checkpoint_and_ends_all(two, tmp_path):

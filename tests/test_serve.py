@@ -28,7 +28,8 @@ def workdir(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('qa')
   data = write_data(workdir / 'data', 'qa')
   overrides = ('eval.max_new_tokens=12', 'train.learning_rate=0.5')
-  argv = arguments('qa', workdir, data, *overrides, 'prompt.position=suffix')
+  overrides += ('prompt.kind=deep', 'prompt.position=suffix')
+  argv = arguments('qa', workdir, data, *overrides)
   assert main.main(argv) == 0
   return epath.Path(workdir)
 

@@ -17,6 +17,7 @@ from jaxprompt import flags as flags_lib
 from jaxprompt import main
 from jaxprompt.data import contexts
 from jaxprompt.devices import devices
+from jaxprompt.prompts import kinds
 from jaxprompt.runs import comparison
 from jaxprompt.runs import records
 from jaxprompt.runs import setup
@@ -142,12 +143,14 @@ def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch):
     np.testing.assert_allclose(scalars['loss'][at], expected_scalars['loss'], rtol=1e-6)
 
 
+@pytest.mark.parametrize('kind', kinds.KINDS)
 def test_sources_before_suffixes_are_run_once_for_all_runs_and_epochs(
-  tmp_path, monkeypatch
+  tmp_path, monkeypatch, kind
 ):
   root = epath.Path(tmp_path)
   data = write_data(root / 'data', 'summarization', sizes=(35, 5, 7))
-  overrides = {'prompt.position': 'suffix'}
+  overrides = {'prompt.kind': kind, 'prompt.position': 'suffix', 'train.steps': 14}
+  overrides['eval.every_steps'] = 5
   config = _config(root, data, **overrides)
   experiment = _experiment(config)
   alone = _train_alone(experiment, root / 'alone')
@@ -163,7 +166,12 @@ def test_sources_before_suffixes_are_run_once_for_all_runs_and_epochs(
   compute = kept._compute
   monkeypatch.setattr(kept, '_compute', lambda *args: run.append(1) or compute(*args))
   outcome, _ = runs.run()
-  assert len(outcome.epochs) == 2 and len(run) == outcome.state.step / 2
+  assert [found['step'] for found in outcome.epochs] == [5, 9, 10, 14]
+  assert len(run) == 9  # steps an epoch
+  for found, expected in zip(outcome.epochs, alone.place.epochs, strict=True):
+    assert found['step'] == expected['step']
+    loss = pytest.approx(expected['validation_loss'], abs=1e-6)
+    assert found['validation_loss'] == loss
   close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
   jax.tree.map(close, outcome.state.prompt, jax.device_get(alone.state.prompt))
 

@@ -1,9 +1,9 @@
-"""Makes tests/fixtures/peft_NAME: an adapter that PEFT saves, and what PEFT computes.
+"""Makes tests/fixtures/KIND_NAME: an adapter that PEFT saves, and what PEFT computes.
 
 The tests compare with the stored values, so that they need neither torch nor PEFT. To
 make them anew, in an environment with both (benchmarks/peer-requirements.txt):
 
-  python tools/make_peft_fixture.py gpt2
+  python tools/make_peft_fixture.py gpt2 peft
 """
 
 import os
@@ -17,18 +17,25 @@ import transformers
 
 FIXTURES = pathlib.Path(__file__).parent.parent / 'tests' / 'fixtures'
 PROMPT, SOURCE, LENGTH, NEW = 4, 6, 11, 5
+KINDS = {
+  'peft': lambda **sizes: peft.PromptTuningConfig(prompt_tuning_init='RANDOM', **sizes),
+  'prefix': peft.PrefixTuningConfig,
+  'projected': lambda **sizes: peft.PrefixTuningConfig(
+    prefix_projection=True, encoder_hidden_size=7, **sizes
+  ),
+  'ptuning': lambda **sizes: peft.PromptEncoderConfig(encoder_hidden_size=7, **sizes),
+}
 
 
-def main(name):
+def main(name, kind):
   os.chdir(FIXTURES)  # so that the adapter names its base by its folder's name alone
   torch.manual_seed(0)
   base = transformers.AutoModelForCausalLM.from_pretrained(name)
-  config = peft.PromptTuningConfig(
-    task_type='CAUSAL_LM', num_virtual_tokens=PROMPT, prompt_tuning_init='RANDOM'
-  )
+  config = KINDS[kind](task_type='CAUSAL_LM', num_virtual_tokens=PROMPT)
   model = peft.get_peft_model(base, config).eval()
-  model.save_pretrained(f'peft_{name}')
-  (FIXTURES / f'peft_{name}' / 'README.md').unlink()
+  folder = FIXTURES / f'{kind}_{name}'
+  model.save_pretrained(folder)
+  (folder / 'README.md').unlink()
   ids = torch.randint(1, base.config.vocab_size, (1, LENGTH))
   labels = ids.clone()
   labels[:, :SOURCE] = -100
@@ -39,7 +46,7 @@ def main(name):
       input_ids=source, max_new_tokens=NEW, do_sample=False, pad_token_id=0
     )
   np.savez(
-    FIXTURES / f'peft_{name}' / 'outputs.npz',
+    folder / 'outputs.npz',
     input_ids=ids.numpy().astype(np.int32),
     source_length=np.int32(SOURCE),
     loss=loss.numpy(),
@@ -48,6 +55,6 @@ def main(name):
 
 
 if __name__ == '__main__':
-  if len(sys.argv) != 2:
+  if len(sys.argv) != 3 or sys.argv[2] not in KINDS:
     sys.exit(__doc__)
-  main(sys.argv[1])
+  main(*sys.argv[1:])

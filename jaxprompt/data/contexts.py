@@ -72,7 +72,7 @@ def compute(lm, dtype, params, rows):
     rows: source ids and mask, each [B, S].
 
   Returns:
-    `model.Context`.
+    `placement.Context`.
   """
   context = model.source_context(lm, params, *rows)
   keys_values = jax.tree.map(lambda x: x.astype(DTYPES[dtype]), context.keys_values)

@@ -114,12 +114,7 @@ def evaluate(evaluator, arm, rows, label, target_lead=template_lib.SPACE):
   Returns:
     `Evaluation`.
   """
-  nats, counts = losses(evaluator, arm, rows, label)
-  if not np.isfinite(nats).all():
-    raise errors.UserError(
-      f'the loss of {label} is {np.sum(nats)}: the model computes numbers that are not '
-      'finite; lower train.learning_rate if it is trained, or use model.dtype float32'
-    )
+  measured = loss(evaluator, arm, rows, label)
   labels, scores, confusion = None, None, None
   if evaluator.task.labels:
     labels = labels_lib.tokenise(evaluator.template, evaluator.task.labels, target_lead)
@@ -141,7 +136,7 @@ def evaluate(evaluator, arm, rows, label, target_lead=template_lib.SPACE):
     _, confusion = metrics.confusion(outputs)
   return Evaluation(
     {
-      metrics.LOSS: statistics_lib.ratio(nats, counts),
+      metrics.LOSS: measured,
       **evaluator.task.measure(outputs),
     },
     predictions,
@@ -149,6 +144,21 @@ def evaluate(evaluator, arm, rows, label, target_lead=template_lib.SPACE):
     scores,
     confusion,
   )
+
+
+def loss(evaluator, arm, rows, label):
+  """Measures an arm's loss alone, `statistics.Statistics`; arguments as of `evaluate`.
+
+  Raises:
+    UserError: if it is not finite.
+  """
+  nats, counts = losses(evaluator, arm, rows, label)
+  if not np.isfinite(nats).all():
+    raise errors.UserError(
+      f'the loss of {label} is {np.sum(nats)}: the model computes numbers that are not '
+      'finite; lower train.learning_rate if it is trained, or use model.dtype float32'
+    )
+  return statistics_lib.ratio(nats, counts)
 
 
 def losses(evaluator, arm, rows, label):

@@ -4,19 +4,10 @@ All arms of the comparison are this one model: `none` has a prompt of no tokens,
 the embeddings of its text, `soft` the trained ones.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
 from jaxprompt.prompts import placement as placement_lib
-
-
-class Context(NamedTuple):
-  """The KV cache of a sequence that has been run, and its mask."""
-
-  keys_values: tuple  # of every block, each [B, G, S, D]
-  mask: jax.Array  # [B, S] bool
 
 
 def position_ids(attention_mask):
@@ -39,20 +30,21 @@ def hidden_states(
     embeds: [B, T, H].
     attention_mask: [B, T] bool.
     prefix: [P, H], which stands before every row and is run once for all; or None.
-    context: the `Context` of S tokens that come before these instead, or None.
+    context: the `placement.Context` of S tokens before these instead, or None.
     outputs: positions of T whose hidden states are wanted, [B, N]; or None for all.
 
   Returns:
-    Hidden states [B, N, H] or [B, T, H], and the `Context` of all P + T or S + T
-    tokens.
+    Hidden states [B, N, H] or [B, T, H], and the `placement.Context` of all P + T or
+    S + T tokens.
   """
   positions, mask = position_ids(attention_mask), attention_mask
   if context is not None:
-    mask = jnp.concatenate([context.mask, mask], axis=1)  # [B, S + T]
+    before = jnp.broadcast_to(context.mask, (len(mask), context.mask.shape[1]))
+    mask = jnp.concatenate([before, mask], axis=1)  # [B, S + T]
     positions += jnp.sum(context.mask, axis=1, keepdims=True)
     cache = jax.tree.map(lambda x: x.astype(embeds.dtype), context.keys_values)
     hidden, keys_values = lm.after(params, embeds, positions, mask, cache, outputs)
-    return hidden, Context(keys_values, mask)
+    return hidden, placement_lib.Context(keys_values, mask)
   if prefix is not None and len(prefix):
     mask = jnp.pad(mask, [(0, 0), (len(prefix), 0)], constant_values=True)  # [B, P + T]
     positions += len(prefix)
@@ -60,11 +52,11 @@ def hidden_states(
   else:
     prefix = None
   hidden, keys_values = lm.sequence(params, embeds, positions, mask, prefix, outputs)
-  return hidden, Context(keys_values, mask)
+  return hidden, placement_lib.Context(keys_values, mask)
 
 
 def source_context(lm, params, source_ids, source_mask):
-  """Runs sources that stand before a suffix, [B, S]; returns their `Context`.
+  """Runs sources that stand before a suffix, [B, S]; returns their `placement.Context`.
 
   It depends on the frozen weights alone: it is not differentiated, and can be kept
   from epoch to epoch.
@@ -82,15 +74,33 @@ def prompted_source(lm, params, placement, source_ids, source_mask):
     source_mask: [B, T] bool.
 
   Returns:
-    The hidden state of each row's last real token, [B, H], and the `Context`.
+    The hidden state of each row's last real token, [B, H], and the
+    `placement.Context`.
   """
   embeds = lm.embed(params, source_ids)
   prefix, embeds, mask = placement_lib.around(placement, embeds, source_mask)
-  last = mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=-1)  # [B]
+  last = _last(mask)
   hidden, context = hidden_states(
-    lm, params, embeds, mask, prefix=prefix, outputs=last[:, None]
+    lm,
+    params,
+    embeds,
+    mask,
+    prefix=prefix,
+    context=placement.before,
+    outputs=last[:, None],
   )
+  if placement.after is not None:
+    first = context.mask.shape[1] - mask.shape[1]  # slot of the rows' own tokens
+    context = placement_lib.before_last(context, placement.after, first + last)
+    embeds = jnp.take_along_axis(embeds, last[:, None, None], axis=1)
+    real = jnp.any(mask, axis=1, keepdims=True)
+    hidden, context = hidden_states(lm, params, embeds, real, context=context)
   return hidden[:, 0], context
+
+
+def _last(mask):
+  """Returns where each row's last real token is, [B]."""
+  return mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=-1)
 
 
 def target_hidden(lm, params, placement, batch, context=None):
@@ -109,11 +119,25 @@ def target_hidden(lm, params, placement, batch, context=None):
   outputs = batch.target_positions - 1
   if batch.source_ids is None:
     return hidden_states(
-      lm, params, embeds, mask, prefix=placement.prefix, outputs=outputs
+      lm,
+      params,
+      embeds,
+      mask,
+      prefix=placement.prefix,
+      context=placement.before,
+      outputs=outputs,
     )[0]
   context = context or source_context(lm, params, batch.source_ids, batch.source_mask)
-  embeds, mask = placement_lib.before_targets(placement, embeds, mask)  # [B, Q + T, H]
-  outputs += len(placement.suffix)
+  if placement.after is not None:
+    last = _last(batch.source_mask)
+    context = placement_lib.before_last(context, placement.after, last)
+    ids = jnp.take_along_axis(batch.source_ids, last[:, None], axis=1)
+    real = jnp.any(batch.source_mask, axis=1, keepdims=True)
+    embeds = jnp.concatenate([lm.embed(params, ids), embeds], axis=1)  # [B, 1 + T, H]
+    mask = jnp.concatenate([real, mask], axis=1)
+  else:
+    embeds, mask = placement_lib.before_targets(placement, embeds, mask)
+  outputs += embeds.shape[1] - batch.input_ids.shape[1]  # [B, Q + T, H]
   return hidden_states(lm, params, embeds, mask, context=context, outputs=outputs)[0]
 
 

@@ -1,12 +1,18 @@
-"""Hugging Face PEFT's adapter directories for prompt tuning: write one, read one.
+"""Hugging Face PEFT's adapter directories for prompts: write one, read one.
 
-The format is PEFT 0.21's for `PROMPT_TUNING` of a causal model: adapter_config.json,
-and adapter_model.safetensors with the one array `prompt_embeddings`, [P, H] float32.
-Never pickle.
+The format is PEFT 0.21's for a causal model: adapter_config.json, and
+adapter_model.safetensors with the one array `prompt_embeddings`, float32. Never pickle.
+
+  `PROMPT_TUNING`, and `P_TUNING`, which is read alone: virtual tokens, [P, H].
+  `PREFIX_TUNING`: keys and values, [P, blocks * 2 * G * D].
+
+What PEFT trains through a network (`P_TUNING`, `prefix_projection`) it saves as the
+network's output.
 """
 
 import json
 import logging
+import math
 import os
 import pathlib
 import shutil
@@ -16,6 +22,7 @@ import safetensors
 import safetensors.numpy
 
 from jaxprompt import errors
+from jaxprompt.prompts import kinds
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +37,7 @@ _CARD = """---
 base_model: {base}
 library_name: peft
 tags:
-- prompt-tuning
+- {tuning}
 {tag}---
 
 # {name}
@@ -43,41 +50,40 @@ then the model writes the target after one space:
 """
 
 
-def files_of(soft_prompt, *, base, weights, blocks, heads, name, task, template):
+# What PEFT calls the array of each kind.
+_EMBEDDINGS, _KEYS_VALUES = 'PROMPT_TUNING', 'PREFIX_TUNING'
+_READ = {_EMBEDDINGS: 'embedding', 'P_TUNING': 'embedding', _KEYS_VALUES: 'deep'}
+
+
+def files_of(prompt, *, base, weights, spec, name, task, template):
   """Returns the files of an adapter that `peft.PeftModel.from_pretrained` loads.
 
   Args:
-    soft_prompt: [P, H].
+    prompt: its arrays, see `kinds`, folded.
     base: the frozen model's hub id or path.
     weights: the fingerprint of its weights.
-    blocks, heads: of the frozen model.
+    spec: `lm.spec.Spec` of the model.
     name, task, template: for the model card.
 
   Returns:
     {name: bytes}.
   """
-  length, width = soft_prompt.shape
+  length = kinds.length(prompt)
+  array, own = _stored(prompt, spec)
   config = {
     'auto_mapping': None,
     'base_model_name_or_path': base,
     'inference_mode': True,
     'modules_to_save': None,
-    'num_attention_heads': heads,
-    'num_layers': blocks,
     'num_transformer_submodules': 1,
     'num_virtual_tokens': length,
-    'peft_type': 'PROMPT_TUNING',
     'peft_version': _VERSION,
-    # Whatever it began as: the other kinds would ask for a tokenizer when loaded.
-    'prompt_tuning_init': 'RANDOM',
-    'prompt_tuning_init_text': None,
     'revision': None,
     'task_type': 'CAUSAL_LM',
-    'token_dim': width,
-    'tokenizer_kwargs': None,
-    'tokenizer_name_or_path': None,
+    **_sizes(own['peft_type'], spec),
+    **own,
   }
-  array = np.ascontiguousarray(soft_prompt, np.float32)
+  array = np.ascontiguousarray(array, np.float32)
   card = _CARD.format(
     # No path of this machine in what is published; config.json has what loads it.
     base=pathlib.PurePath(base).name if pathlib.PurePath(base).is_absolute() else base,
@@ -85,6 +91,7 @@ def files_of(soft_prompt, *, base, weights, blocks, heads, name, task, template)
     length=length,
     task=task,
     template=template,
+    tuning=own['peft_type'].lower().replace('_', '-'),
     tag=_TAG,
   )
   return {
@@ -94,6 +101,35 @@ def files_of(soft_prompt, *, base, weights, blocks, heads, name, task, template)
     _README: card.encode(),
     CONFIG: json.dumps(config, indent=2, sort_keys=True).encode(),
   }
+
+
+def _stored(prompt, spec):
+  """Returns the array of a prompt as PEFT has it, and the config of its kind."""
+  if 'keys_values' not in prompt:
+    return prompt['embeddings'], {
+      'peft_type': _EMBEDDINGS,
+      # Whatever it began as: the other kinds would ask for a tokenizer when loaded.
+      'prompt_tuning_init': 'RANDOM',
+      'prompt_tuning_init_text': None,
+      'tokenizer_kwargs': None,
+      'tokenizer_name_or_path': None,
+    }
+  by_token = np.moveaxis(prompt['keys_values'], 3, 0)  # [P, blocks, 2, G, D]
+  return by_token.reshape(len(by_token), -1), {
+    'peft_type': _KEYS_VALUES,
+    'encoder_hidden_size': spec.kv_heads * spec.head_dim,
+    'init_weights': None,
+    'prefix_projection': False,
+  }
+
+
+def _sizes(peft_type, spec):
+  """Returns the sizes of a model as an adapter's config names them."""
+  if peft_type == _KEYS_VALUES:
+    heads, width = spec.kv_heads, spec.kv_heads * spec.head_dim
+  else:
+    heads, width = spec.heads, spec.width
+  return {'num_attention_heads': heads, 'num_layers': spec.blocks, 'token_dim': width}
 
 
 def check_output(directory, overwrite):
@@ -148,19 +184,18 @@ def write(directory, files):
     shutil.rmtree(old, ignore_errors=True)
 
 
-def read(directory, *, base, weights, width, blocks, heads):
-  """Returns the soft prompt of an adapter, [P, H] float32.
+def read(directory, *, base, weights, spec):
+  """Returns the prompt of an adapter, float32 arrays as of `kinds`.
 
   Args:
     directory: a path.
     base: the hub id or path of the frozen model that it is for.
     weights: the fingerprint of that model's weights. An adapter that keeps none is
       judged by the model's sizes and name.
-    width, blocks, heads: of that model.
+    spec: `lm.spec.Spec` of that model.
 
   Raises:
-    UserError: if it is of another kind than prompt tuning, of another model, or
-      damaged.
+    UserError: if it is no prompt, of another model, or damaged.
   """
   directory = pathlib.Path(directory)
   with _readable(directory):
@@ -170,7 +205,7 @@ def read(directory, *, base, weights, width, blocks, heads):
       names = f.keys()
       arrays = {name: f.get_tensor(name) for name in names}
       theirs = (f.metadata() or {}).get(_WEIGHTS_KEY)
-  _check(directory, config, width=width, blocks=blocks, heads=heads)
+  _check(directory, config, spec)
   if theirs is None:
     _check_name(directory, config.get('base_model_name_or_path'), base)
   elif theirs != weights:
@@ -178,29 +213,35 @@ def read(directory, *, base, weights, width, blocks, heads):
       f'the adapter {str(directory)!r} was trained with other weights than those of '
       f'{base!r}; use the model that it was trained with'
     )
-  shape = (config.get('num_virtual_tokens'), width)
+  is_deep = _READ[config['peft_type']] == 'deep'
+  inner = (spec.blocks, 2, spec.kv_heads, spec.head_dim) if is_deep else (spec.width,)
+  shape = (config.get('num_virtual_tokens'), math.prod(inner))
   if list(arrays) != [_KEY] or arrays[_KEY].shape != shape:
     found = ', '.join(f'{name} {array.shape}' for name, array in arrays.items())
     raise errors.UserError(
       f'the adapter {str(directory)!r} holds {found or "nothing"}; expected {_KEY} '
       f'{shape}, virtual tokens by width'
     )
-  soft_prompt = arrays[_KEY].astype(np.float32)
-  if not np.isfinite(soft_prompt).all():
+  array = arrays[_KEY].astype(np.float32)
+  if not np.isfinite(array).all():
     raise errors.UserError(
       f'the adapter {str(directory)!r} holds numbers that are not finite; train it anew'
     )
-  return soft_prompt
+  if is_deep:
+    return {'keys_values': np.moveaxis(array.reshape(-1, *inner), 0, 3)}
+  return {'embeddings': array}
 
 
-def length(directory):
-  """Returns P, the virtual tokens that an adapter's config tells of.
+def kind_and_length(directory):
+  """Returns the kind of an adapter's prompt, and P, by its config.
 
   Raises:
     UserError: if it cannot be read.
   """
   with _readable(directory):
-    return int(json.loads((directory / CONFIG).read_text())['num_virtual_tokens'])
+    config = json.loads((directory / CONFIG).read_text())
+    # Of another kind, it is refused when it is read.
+    return _READ.get(config.get('peft_type'), 'embedding'), config['num_virtual_tokens']
 
 
 def _readable(directory):
@@ -210,16 +251,15 @@ def _readable(directory):
   )
 
 
-def _check(directory, config, *, width, blocks, heads):
+def _check(directory, config, spec):
   """Raises `UserError` if an adapter's config is not of a prompt for this model."""
-  for key, expected in {'peft_type': 'PROMPT_TUNING', 'task_type': 'CAUSAL_LM'}.items():
-    if config.get(key) != expected:
+  for key, expected in {'peft_type': [*_READ], 'task_type': ['CAUSAL_LM']}.items():
+    if config.get(key) not in expected:
       raise errors.UserError(
         f'the adapter {str(directory)!r} has {key} {config.get(key)!r}; expected '
-        f'{expected}'
+        f'{" or ".join(expected)}'
       )
-  sizes = {'token_dim': width, 'num_layers': blocks, 'num_attention_heads': heads}
-  for key, expected in sizes.items():
+  for key, expected in _sizes(config['peft_type'], spec).items():
     if config.get(key) not in (None, expected):
       raise errors.UserError(
         f'the adapter {str(directory)!r} has {key} {config[key]}, the model has '

@@ -1,6 +1,13 @@
-"""Where a prompt stands: its virtual tokens before and after every row's source."""
+"""Where a prompt stands: what comes before and after every row's source.
+
+A row has, in this order: keys and values (`before`), virtual tokens (`prefix`), the
+source, virtual tokens (`suffix`), keys and values (`after`), the target. Position ids
+count through all of them. A begin-of-text token is the source's first one.
+"""
 
 import dataclasses
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,57 +16,101 @@ import numpy as np
 POSITIONS = ('prefix', 'suffix')  # in front of the source, or between it and the target
 
 
+class Context(NamedTuple):
+  """The KV cache of S tokens, and its mask; of all rows alike, B is 1."""
+
+  keys_values: tuple  # (keys, values) of every block, each [B, G, S, D]
+  mask: jax.Array  # [B, S] bool
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Placement:
-  """Virtual tokens around the sources: the same for all rows, or each row's own.
+  """What stands around the sources: the same for all rows, or each row's own.
 
-  The same are [P, H] and [Q, H], all real, with no masks. Each row's own are [B, P, H]
-  and [B, Q, H], padded, and the masks are True at the row's real ones. P or Q may be 0.
+  Virtual tokens for all rows are [P, H] and [Q, H], all real, with no masks. Each row's
+  own are [B, P, H] and [B, Q, H], padded, and the masks are True at its real ones. P or
+  Q may be 0. What no row has is None.
   """
 
-  prefix: jax.Array  # before the source
-  suffix: jax.Array  # after it
+  prefix: jax.Array | None = None  # before the source
+  suffix: jax.Array | None = None  # after it
   prefix_mask: jax.Array | None = None  # [B, P] bool
   suffix_mask: jax.Array | None = None  # [B, Q] bool
-
-  @property
-  def is_shared(self):
-    return self.prefix_mask is None
+  before: Context | None = None  # before the source; nothing of it is run
+  after: Context | None = None  # after it, and before its last token, see `before_last`
 
   @property
   def splits_rows(self):
     """Whether the prompt stands between source and target, which are padded apart."""
-    return self.suffix.shape[-2] > 0
+    return self.suffix is not None or self.after is not None
 
 
 def place(soft_prompt, position):
-  """Returns the `Placement` of one prompt for all rows.
+  """Returns the `Placement` of virtual tokens for all rows.
 
   Args:
     soft_prompt: [P, H]; P may be 0.
     position: one of `POSITIONS`.
   """
-  none = soft_prompt[:0]
-  if position == 'suffix':
-    return Placement(none, soft_prompt)
-  return Placement(soft_prompt, none)
+  return Placement(**{position: soft_prompt})
+
+
+def place_cache(keys_values, position):
+  """Returns the `Placement` of keys and values for all rows.
+
+  Args:
+    keys_values: [blocks, 2, G, P, D]: of every block, keys and values.
+    position: one of `POSITIONS`.
+  """
+  mask = np.ones((1, keys_values.shape[-2]), bool)
+  cache = tuple((block[0][None], block[1][None]) for block in keys_values)
+  where = {'prefix': 'before', 'suffix': 'after'}[position]
+  return Placement(**{where: Context(cache, mask)})
 
 
 def stack(placements):
-  """Pads K shared placements to one of arrays [K, P, H], of which a row takes one."""
+  """Pads K placements to one with arrays [K, ...], of which each row takes its own."""
 
-  def pad(arrays):
-    lengths = [len(x) for x in arrays]
-    width = arrays[0].shape[1]
-    stacked = np.zeros((len(arrays), max(lengths), width), np.float32)
-    for row, array in zip(stacked, arrays, strict=True):
-      row[: len(array)] = array
-    return stacked, np.arange(max(lengths)) < np.asarray(lengths)[:, None]
+  def pad(arrays, axis):
+    """Stacks arrays that differ along an axis; None has nothing there."""
+    like = next(x for x in arrays if x is not None)
+    empty = np.take(like, [], axis)
+    arrays = [np.asarray(empty if x is None else x, np.float32) for x in arrays]
+    lengths = [x.shape[axis] for x in arrays]
+    room = [(0, 0)] * like.ndim
+    padded = []
+    for array, length in zip(arrays, lengths, strict=True):
+      room[axis] = (0, max(lengths) - length)
+      padded.append(np.pad(array, room))
+    return np.stack(padded), np.arange(max(lengths)) < np.asarray(lengths)[:, None]
 
-  prefix, prefix_mask = pad([x.prefix for x in placements])
-  suffix, suffix_mask = pad([x.suffix for x in placements])
-  return Placement(prefix, suffix, prefix_mask, suffix_mask)
+  def pad_tokens(arrays):
+    if all(x is None for x in arrays):
+      return None, None
+    return pad(arrays, axis=0)
+
+  def pad_contexts(contexts):
+    blocks = max((len(x.keys_values) for x in contexts if x), default=0)
+    if not blocks:
+      return None
+    both = [
+      [pad([x and x.keys_values[i][j][0] for x in contexts], axis=1) for j in range(2)]
+      for i in range(blocks)
+    ]
+    cache = tuple((keys, values) for (keys, _), (values, _) in both)
+    return Context(cache, both[0][0][1])
+
+  prefix, prefix_mask = pad_tokens([x.prefix for x in placements])
+  suffix, suffix_mask = pad_tokens([x.suffix for x in placements])
+  return Placement(
+    prefix,
+    suffix,
+    prefix_mask,
+    suffix_mask,
+    pad_contexts([x.before for x in placements]),
+    pad_contexts([x.after for x in placements]),
+  )
 
 
 def around(placement, embeds, mask):
@@ -74,25 +125,51 @@ def around(placement, embeds, mask):
     The prefix that all rows share and that is run once for them, [P, H], or None; the
     rows' own tokens [B, T', H] in the dtype of `embeds`; and their mask.
   """
-  rows = after(placement, embeds, mask)
-  if placement.is_shared:
+  rows = _joined((embeds, mask), _suffix(placement, len(embeds)), embeds.dtype)
+  if placement.prefix_mask is None:
     return placement.prefix, *rows
   return None, *_joined((placement.prefix, placement.prefix_mask), rows, embeds.dtype)
 
 
-def after(placement, embeds, mask):
-  """Puts the suffix after the rows' sources; arguments and rows as of `around`."""
-  return _joined((embeds, mask), _rows(placement, len(embeds)), embeds.dtype)
-
-
 def before_targets(placement, embeds, mask):
-  """Puts the suffix before targets whose sources are apart, like `after`."""
-  return _joined(_rows(placement, len(embeds)), (embeds, mask), embeds.dtype)
+  """Puts the suffix before targets whose sources are apart, like `around`."""
+  return _joined(_suffix(placement, len(embeds)), (embeds, mask), embeds.dtype)
 
 
-def _rows(placement, batch):
-  """Returns the suffix of every row, [B, Q, H], and its mask."""
-  if not placement.is_shared:
+def before_last(context, after, last):
+  """Puts keys and values between sources and their last tokens, which are run again.
+
+  The last token of a source predicts the target's first one, so it has to see them.
+
+  Args:
+    context: the `Context` of the sources, the last tokens included.
+    after: that of what comes between.
+    last: [B], the last tokens' slots in the context.
+
+  Returns:
+    The `Context` of the last tokens.
+  """
+  others = jnp.arange(context.mask.shape[1]) != last[:, None]
+  return joined(context._replace(mask=context.mask & others), after)
+
+
+def joined(first, second):
+  """Puts a `Context` after another; of all rows alike, it is every row's."""
+
+  def join(axis, x, y):
+    y = jnp.broadcast_to(y, (len(x), *y.shape[1:]))
+    return jnp.concatenate([x, y.astype(x.dtype)], axis=axis)
+
+  caches = first.keys_values, second.keys_values
+  mask = join(1, first.mask, second.mask)
+  return Context(jax.tree.map(functools.partial(join, 2), *caches), mask)
+
+
+def _suffix(placement, batch):
+  """Returns the suffix of every row, [B, Q, H], and its mask; or None."""
+  if placement.suffix is None:
+    return None
+  if placement.suffix_mask is not None:
     return placement.suffix, placement.suffix_mask
   length, width = placement.suffix.shape
   suffix = jnp.broadcast_to(placement.suffix, (batch, length, width))
@@ -100,7 +177,8 @@ def _rows(placement, batch):
 
 
 def _joined(first, second, dtype):
-  embeds, masks = zip(first, second, strict=True)
+  parts = [part for part in (first, second) if part is not None]
+  embeds, masks = zip(*parts, strict=True)
   return (
     jnp.concatenate([x.astype(dtype) for x in embeds], axis=1),
     jnp.concatenate(masks, axis=1),

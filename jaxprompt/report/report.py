@@ -49,14 +49,11 @@ def render(stored, results, metrics, predictions, *, name):
     name: what the run is called.
   """
   epochs = [line for line in metrics if 'validation_loss' in line]
-  best = None
-  if epochs:
-    best_epoch = epochs_lib.best(epochs)
-    best = next(line for line in epochs if line['epoch'] == best_epoch)
   figures = ['loss', *stored['config']['metrics']]
   if results:
     figures = records.figures_of(results)
   names = list(results['test']) if results else stored['config']['arms']
+  best = epochs_lib.best(epochs)
   return page.render(
     'report.html',
     name=name,

@@ -129,7 +129,12 @@ def measure_soft(experiment, trained, epochs):
 
 
 def _read_prompt(experiment, trained, initial):
-  """Returns for each virtual token what it is near to, as results.json has it."""
+  """Returns for each virtual token what it is near to, as results.json has it.
+
+  There is none in a prompt of keys and values.
+  """
+  if 'embeddings' not in trained:
+    return []
   soft_prompt = trained['embeddings']
   ids, cosines, norms = setup.of_table(
     experiment, lambda table: prompt.nearest_tokens(soft_prompt, table, _NEAREST)
@@ -174,8 +179,8 @@ def compare(experiment, trained, epochs, workdir, initial=None):
 
   Args:
     experiment: `setup.Experiment`.
-    trained: the best prompt's arrays.
-    epochs: the records of the epochs trained.
+    trained: the best prompt's arrays, see `kinds`.
+    epochs: the records of the validations.
     workdir: an epath.
     initial: what they were before them, if that is known.
 
@@ -194,6 +199,7 @@ def leave(experiment, measured, trained, epochs, workdir, initial):
     measured: {arm: `results.Measured`}.
   """
   config, rows = experiment.config, experiment.splits['test'].rows
+  best = epochs_lib.best(epochs)
   measured = {name: measured[name] for name in config.arms}
   for name, own in measured.items():
     lines = results.predictions(own, rows)
@@ -209,6 +215,7 @@ def leave(experiment, measured, trained, epochs, workdir, initial):
     'data': _data_summary(experiment),
     'prompt': {
       'name': config.prompt.name,
+      'kind': config.prompt.kind,
       'length': config.prompt.length,
       'init': config.prompt.init,
       'position': config.prompt.position,
@@ -216,7 +223,7 @@ def leave(experiment, measured, trained, epochs, workdir, initial):
     },
     'nearest_tokens': _read_prompt(experiment, trained, initial),
     'epochs': epochs,
-    'best_epoch': epochs_lib.best(epochs),
+    'best_epoch': best['epoch'] if best else 0,
     **results.compared(measured, config.seed),
   }
   workdir_lib.write_json(workdir / 'results.json', found)

@@ -90,7 +90,7 @@ def read_results(workdir):
     'task': str,
     'model': str,
     'epochs': [dict],
-    'best_epoch': int,
+    'best_epoch': _NUMBER,
     'prompt': {'length': int, 'parameters': int},
     'test': dict.fromkeys(arms, arm),
   }

@@ -15,7 +15,9 @@ from jaxprompt.runs import setup
 from jaxprompt.runs import trained_prompts
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.train import checkpoint
+from jaxprompt.train import epochs
 from jaxprompt.train import loop
+from jaxprompt.train import watch
 from jaxprompt.train import writer
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,9 @@ def train(config, workdir, termination):
   best, initial = jax.device_get(
     (trainer.state.best_prompt, trainer.state.initial_prompt)
   )
-  return comparison.compare(experiment, best, trainer.place.epochs, workdir, initial)
+  found = comparison.compare(experiment, best, trainer.place.epochs, workdir, initial)
+  watch.warn_of_no_effect(found['test'])
+  return found
 
 
 def _has_finished(found, config):
@@ -66,7 +70,7 @@ def _has_finished(found, config):
     config: of the run.
   """
   now = json.loads(json.dumps(config.to_dict()))  # tuples as the file has them
-  return len(found['epochs']) == config.train.epochs and all(
+  return epochs.is_over(found['epochs'], config.train) and all(
     found['config'].get(name) == now[name] for name in COMPARED
   )
 
@@ -77,11 +81,11 @@ def evaluate_best(config, workdir, termination):
   Raises:
     UserError: if no epoch has been trained in the workdir.
   """
-  best, epochs = trained_prompts.best_prompt(workdir)
+  best, validated = trained_prompts.best_prompt(workdir)
   initial = checkpoint.read_initial(workdir / 'checkpoints')
   experiment = _build(config, termination)
   records.check_content(workdir, experiment.fingerprints)
-  return comparison.compare(experiment, best, epochs, workdir, initial)
+  return comparison.compare(experiment, best, validated, workdir, initial)
 
 
 def evaluate_given(config, workdir, termination):

@@ -13,6 +13,7 @@ import collections
 import dataclasses
 import itertools
 import logging
+import math
 
 from jaxprompt import config as config_lib
 from jaxprompt import errors
@@ -172,7 +173,9 @@ def _write_run(run, workdir, fingerprints):
   setting = results.setting(run.config, fingerprints)
   workdir_lib.write_json(workdir / 'config.json', setting)
   place = loop.Place(
-    epoch=len(run.epochs) + 1, epochs=run.epochs, metrics_lines=len(scalars)
+    epoch=math.ceil(run.epochs[-1]['epoch']) + 1,
+    epochs=run.epochs,
+    metrics_lines=len(scalars),
   )
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', keep=1)
   checkpoints.save(int(run.state.step), run.state, dataclasses.asdict(place))
@@ -194,7 +197,7 @@ def _summary(config, outcomes, fingerprints):
         },
         'diverged': run.diverged,
         'epochs': run.epochs,
-        'best_epoch': None if run.diverged else epochs.best(run.epochs),
+        'best_epoch': None if run.diverged else epochs.best(run.epochs)['epoch'],
         'validation_loss': None if run.diverged else run.validation_loss,
       }
       for i, run in enumerate(outcomes)

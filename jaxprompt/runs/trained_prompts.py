@@ -3,12 +3,15 @@
 import functools
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from ml_collections import config_dict
 
 from jaxprompt import config as config_lib
 from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt.lm import loading
+from jaxprompt.prompts import kinds
 from jaxprompt.prompts import peft
 from jaxprompt.prompts import prompt
 from jaxprompt.prompts import trained
@@ -49,30 +52,60 @@ def initial_prompt(experiment):
   else:
     return _other_prompt(experiment)
   initialise = functools.partial(initialise, length=config.length)
-  return {'embeddings': setup.of_table(experiment, initialise)}
+  return _begun(experiment, setup.of_table(experiment, initialise))
+
+
+def _begun(experiment, embeddings):
+  """Returns a prompt of the config's kind that begins at embeddings, [P, H]."""
+  begin = kinds.KINDS[experiment.config.prompt.kind]
+  rng = jax.random.fold_in(jax.random.key(experiment.config.seed), 1)
+
+  def of_params(params):
+    return begin(experiment.lm, params, jnp.asarray(embeddings), rng)
+
+  return jax.device_get(experiment.layout.whole(of_params)(experiment.params))
 
 
 def _other_prompt(experiment):
-  """Returns the best prompt of another run's workdir, or that of a PEFT adapter."""
-  config, width = experiment.config.prompt, experiment.lm.spec.width
-  directory = workdir_lib.resolve(config.init)
+  """Returns a prompt that begins at other runs' or adapters' prompts, or their mean."""
+  config = experiment.config.prompt
+  found = [_arrays(experiment, each.strip()) for each in config.init.split(',')]
+  if len({tuple(arrays) for arrays in found}) > 1:
+    raise errors.UserError(
+      f'prompt.init {config.init!r} names prompts of different kinds, which have no '
+      'mean; name prompts of one kind'
+    )
+  mean = jax.tree.map(lambda *each: np.mean(each, axis=0, dtype=np.float32), *found)
+  if 'embeddings' in mean:
+    return _begun(experiment, mean['embeddings'])
+  if config.kind != 'deep':
+    raise errors.UserError(
+      f'prompt.init {config.init!r} holds keys and values, which prompt.kind '
+      f'{config.kind!r} cannot begin at; use prompt.kind=deep'
+    )
+  return mean
+
+
+def _arrays(experiment, name):
+  """Returns the arrays of the best prompt of a run's workdir, or of a PEFT adapter."""
+  directory = workdir_lib.resolve(name)
   if _is_adapter(directory):
     found = _read_adapter(experiment, directory)
   else:
     best = checkpoint.read_best(directory / 'checkpoints')
     if best is None:
       raise errors.UserError(
-        f'prompt.init {config.init!r} holds no trained prompt; expected text, vocab, '
-        'random, the workdir of a run, or a PEFT adapter directory'
+        f'prompt.init {name!r} holds no trained prompt; expected text, vocab, random, '
+        'the workdir of a run, or a PEFT adapter directory, or several, separated by '
+        'commas'
       )
     records.check_content(directory, _of_model(experiment), 'prompt.init')
     found, _ = best
-  shape = found['embeddings'].shape
-  if shape != (config.length, width):
+  wanted = experiment.config.prompt.length
+  if kinds.length(found) != wanted:
     raise errors.UserError(
-      f'prompt.init {config.init!r} is a prompt of {shape[0]} tokens of width '
-      f'{shape[1]}, expected {config.length} of width {width}; use the same '
-      'model, and its prompt.length'
+      f'prompt.init {name!r} is a prompt of {kinds.length(found)} tokens, expected '
+      f'{wanted}; set prompt.length to that of the prompt'
     )
   return found
 
@@ -124,11 +157,11 @@ def adopt(config, directory):
   """Returns a copy of a config whose prompt is that of a workdir or a PEFT adapter."""
   config = config.copy_and_resolve_references()
   if _is_adapter(directory):
-    length, position = peft.length(directory), 'prefix'
+    kind, length, position = *peft.kind_and_length(directory), 'prefix'
   else:
     theirs = _run_config(directory).prompt
-    length, position = theirs.length, theirs.position
-  config.prompt.update(init=str(directory), length=length, position=position)
+    kind, length, position = theirs.kind, theirs.length, theirs.position
+  config.prompt.update(init=str(directory), kind=kind, length=length, position=position)
   return config
 
 
@@ -150,16 +183,12 @@ def _is_adapter(directory):
 
 
 def _read_adapter(experiment, directory):
-  lm = experiment.lm
-  soft_prompt = peft.read(
+  return peft.read(
     directory,
     base=embedded.model_path(experiment.config.model.path),
     weights=experiment.fingerprints['weights'],
-    width=lm.spec.width,
-    blocks=lm.spec.blocks,
-    heads=lm.spec.heads,
+    spec=experiment.lm.spec,
   )
-  return {'embeddings': soft_prompt}
 
 
 def adapter(config, workdir):
@@ -173,11 +202,10 @@ def adapter(config, workdir):
   lm, _, tokenizer, fingerprint = loading.load(config.model.path, config.model.dtype)
   records.check_content(workdir, fingerprint)
   return peft.files_of(
-    best['embeddings'],
+    best,
     base=embedded.model_path(config.model.path),
     weights=fingerprint['weights'],
-    blocks=lm.spec.blocks,
-    heads=lm.spec.heads,
+    spec=lm.spec,
     name=config.prompt.name,
     task=config.task,
     template=config_lib.task_of(config).template + tokenizer.eos_token,

@@ -32,8 +32,8 @@ def train_step(lm, tx_of, options, states, shared, rows):
     states: a `steps.TrainState` whose arrays are [seeds, runs, ...].
     shared: the frozen weights, and the peak learning rates, [seeds, runs].
     rows: a `Batch` whose arrays are [B, seeds, ...], and, where sources stand apart,
-      their `model.Context` with arrays [B * seeds, ...]: runs of one seed see the same
-      rows.
+      their `placement.Context` with arrays [B * seeds, ...]: runs of one seed see the
+      same rows.
 
   Returns:
     As `steps.train_step` does, with arrays [seeds, runs, ...].
@@ -56,17 +56,23 @@ class Outcome(NamedTuple):
   config: object  # of the run by itself
   epochs: list  # records; those from the first step on that is not finite are missing
   state: steps.TrainState  # host arrays
-
-  @property
-  def diverged(self):
-    return len(self.epochs) < self.config.train.epochs
+  diverged: bool
 
   @property
   def validation_loss(self):
-    """The best of an epoch; infinite if the run diverged."""
+    """The best of all validations; infinite if the run diverged."""
     if self.diverged:
       return math.inf
-    return min(record['validation_loss'] for record in self.epochs)
+    return epochs.best(self.epochs)['validation_loss']
+
+
+@dataclasses.dataclass
+class Place:
+  """Where a group is; saved beside the train states."""
+
+  records: list  # of each run's validations
+  diverged: list  # whether each run has
+  epochs_done: int = 0
 
 
 class Group:
@@ -91,6 +97,7 @@ class Group:
       experiment, config, keeps_contexts=len(self._seeds) == 1
     )
     self._epoch_steps = len(self._loader)
+    self._total_steps = loop.total_steps(config, self._epoch_steps)
     options = steps.Options(
       config.train.accumulate, devices.DATA, experiment.layout.tokens_at_a_time
     )
@@ -98,18 +105,16 @@ class Group:
     self._train_step = experiment.layout.spread(step, donate_argnums=0)
     peaks = self._stack(*(np.float32(each.train.learning_rate) for each in configs))
     self._shared = experiment.params, experiment.layout.replicate(peaks)
-    self._places = list(np.ndindex(peaks.shape))  # of the runs, in [seeds, runs]
+    self._at = list(np.ndindex(peaks.shape))  # of the runs, in [seeds, runs]
     tx = self._optimiser(config.train.learning_rate)
     states = [steps.init_state(prompt, experiment.params, tx) for prompt in prompts]
     states = jax.tree.map(self._stack, *jax.device_get(states))
     self._checkpoints = checkpoint.Checkpoints(directory, keep=config.checkpoint.keep)
-    self._epochs_done, self._records = 0, [[] for _ in configs]
-    progress = {'epochs_done': 0, 'records': []}
-    restored = self._checkpoints.restore(states, progress)
+    self._place = Place(records=[[] for _ in configs], diverged=[False] * len(configs))
+    restored = self._checkpoints.restore(states, dataclasses.asdict(self._place))
     if restored:
-      states, progress = restored
-      self._epochs_done, self._records = progress['epochs_done'], progress['records']
-      log.info('going on after epoch %d', self._epochs_done)
+      states, self._place = restored[0], Place(**restored[1])
+      log.info('going on after epoch %d', self._place.epochs_done)
     self._states = experiment.layout.replicate(states)
 
   def _stack(self, *arrays):
@@ -121,16 +126,17 @@ class Group:
       self._config.train.schedule,
       peak=peak,
       warmup=self._config.train.warmup,
-      steps=self._config.train.epochs * self._epoch_steps,
+      steps=self._total_steps,
     )
     return optim.prompt_only(schedule, clip_norm=self._config.train.clip_norm)
 
   def run(self):
-    """Trains until the last epoch is done; returns every run's `Outcome`."""
+    """Trains until no run goes on; returns every run's `Outcome`."""
     self._termination.safe_points_only = True
     try:
-      for epoch in range(self._epochs_done + 1, self._config.train.epochs + 1):
-        self._end_epoch(epoch, *self._train_epoch(epoch))
+      while any(self._goes_on(i) for i in range(len(self._configs))):
+        self._train_epoch(self._place.epochs_done + 1)
+        self._end_epoch()
     except loop.Terminated:
       log.warning('asked to end; run again to go on after the last finished epoch')
       raise
@@ -139,70 +145,88 @@ class Group:
       self._termination.safe_points_only = False
     states = jax.device_get(self._states)
     return [
-      Outcome(config, records, jax.tree.map(lambda x, at=at: x[at], states))
-      for config, records, at in zip(
-        self._configs, self._records, self._places, strict=True
+      Outcome(config, records, jax.tree.map(lambda x, at=at: x[at], states), diverged)
+      for config, at, records, diverged in zip(
+        self._configs,
+        self._at,
+        self._place.records,
+        self._place.diverged,
+        strict=True,
       )
     ]
 
-  def _train_epoch(self, epoch):
-    """Takes the epoch's steps.
+  def _goes_on(self, i):
+    """Returns whether a run has not diverged and is not over."""
+    over = epochs.is_over(self._place.records[i], self._config.train)
+    return not (over or self._place.diverged[i])
 
-    Returns:
-      Their seconds; each run's tokens, and whether all its steps were finite.
-    """
+  def _train_epoch(self, epoch):
+    """Takes the epoch's steps, and validates when it is time."""
     plans = [self._loader.epoch(seed, epoch) for seed in self._seeds]
+    first_step = (epoch - 1) * self._epoch_steps
+    count = min(self._epoch_steps, self._total_steps - first_step)
     label = (
-      f'{len(self._configs)} runs of length {self._config.prompt.length}, '
-      f'epoch {epoch}/{self._config.train.epochs}'
+      f'{len(self._configs)} runs of length {self._config.prompt.length}, epoch {epoch}'
     )
-    began, taken = time.monotonic(), []
-    for step in self._experiment.evaluator.progress(range(self._epoch_steps), label):
-      rows = self._loader.load_together([plan[step] for plan in plans])
+    began, seconds, taken = time.monotonic(), 0.0, []
+    for step in self._experiment.evaluator.progress(range(1, count + 1), label):
+      rows = self._loader.load_together([plan[step - 1] for plan in plans])
       self._states, scalars = self._train_step(self._states, self._shared, rows)
       taken.append((scalars['tokens'], scalars['is_finite']))
       jax.block_until_ready(taken[-2:][0])  # the host prepares one step ahead
-    tokens, is_finite = map(np.stack, zip(*jax.device_get(taken), strict=True))
-    return time.monotonic() - began, tokens.sum(0), is_finite.all(0)  # [seeds, runs]
+      every = self._config.eval.every_steps
+      if step == count or loop.is_due(first_step + step, every):
+        tokens, is_finite = map(np.stack, zip(*jax.device_get(taken), strict=True))
+        seconds += time.monotonic() - began
+        self._validate(seconds, tokens.sum(0), is_finite.all(0))  # [seeds, runs]
+        began = time.monotonic()
 
-  def _end_epoch(self, epoch, seconds, tokens, is_finite):
-    """Validates every run, keeps the prompts that are the best so far, and saves."""
+  def _validate(self, seconds, tokens, is_finite):
+    """Validates every run that goes on, and keeps the prompts that are the best so far.
+
+    Args:
+      seconds: of the epoch's steps so far, of all runs together.
+      tokens: each run's, in them.
+      is_finite: whether all of a run's steps were.
+    """
     states = jax.tree.map(np.array, jax.device_get(self._states))
-    for at, own in zip(self._places, self._records, strict=True):
-      if len(own) < epoch - 1:
-        continue  # it has diverged
+    said = []
+    for i, at in enumerate(self._at):
+      if not self._goes_on(i):
+        continue
       state = jax.tree.map(lambda x, at=at: x[at], states)
-      loss = self._validation_loss(state.prompt)
-      record = epochs.record(
-        epoch,
+      found = epochs.record(
+        epochs.passes(int(state.step), self._epoch_steps),
         state,
-        {'loss': loss},
-        seconds=seconds,  # of all runs together
+        {'loss': self._validation_loss(state.prompt)},
+        seconds=seconds,
         tokens=tokens[at],
       )
-      if epochs.is_finite(record) and is_finite[at]:
-        best = epochs.end(state, own, record).best_prompt
-        for name, array in states.best_prompt.items():
-          array[at] = best[name]
-    zeros = np.zeros_like(states.loss_sum)
-    states = dataclasses.replace(states, loss_sum=zeros, loss_count=zeros)
+      if not (epochs.is_finite(found) and is_finite[at]):
+        self._place.diverged[i] = True
+        continue
+      best = epochs.validated(state, self._place.records[i], found).best_prompt
+      for name, array in states.best_prompt.items():
+        array[at] = best[name]
+      said.append(f'{found["validation_loss"]:.4g}')
     self._states = self._experiment.layout.replicate(states)
-    progress = {'epochs_done': epoch, 'records': self._records}
-    self._checkpoints.save(epoch * self._epoch_steps, states, progress)
-    losses = [
-      f'{own[-1]["validation_loss"]:.4g}' if len(own) == epoch else 'diverged'
-      for own in self._records
-    ]
     log.info(
-      'length %d, epoch %d/%d: validation losses %s',
+      'length %d: validation losses %s, %d runs diverged',
       self._config.prompt.length,
-      epoch,
-      self._config.train.epochs,
-      ', '.join(losses),
+      ', '.join(said),
+      sum(self._place.diverged),
     )
 
+  def _end_epoch(self):
+    states = epochs.ended(jax.device_get(self._states))
+    self._states = self._experiment.layout.replicate(states)
+    self._place.epochs_done += 1
+    step = min(self._place.epochs_done * self._epoch_steps, self._total_steps)
+    self._checkpoints.save(step, states, dataclasses.asdict(self._place))
+
   def _validation_loss(self, prompt):
-    arm = kinds.place(prompt, self._config.prompt.position)
+    folded = jax.device_get(kinds.fold(prompt))
+    arm = kinds.place(folded, self._config.prompt.position)
     rows = self._experiment.splits['validation'].rows
     found = evaluate.losses(self._experiment.evaluator, arm, rows, 'validation')
     return statistics.figure(statistics.ratio(*found))

@@ -16,9 +16,11 @@ from jaxprompt.devices import devices
 from jaxprompt.devices import processes
 from jaxprompt.infer import evaluate
 from jaxprompt.prompts import kinds
+from jaxprompt.tasks import statistics
 from jaxprompt.train import epochs
 from jaxprompt.train import optim
 from jaxprompt.train import steps
+from jaxprompt.train import watch
 from jaxprompt.train import writer
 
 log = logging.getLogger(__name__)
@@ -66,12 +68,12 @@ class Termination:
 class Place:
   """Where a run is; saved beside the train state."""
 
-  epoch: int = 1  # the epoch under way, from 1; epochs + 1 at the run's end
+  epoch: int = 1  # the epoch under way, from 1
   batch: int = 0  # optimiser steps done of it
   seconds: float = 0.0  # trained in it so far
   tokens: int = 0  # real tokens trained on in it so far
   metrics_lines: int = 0  # of metrics.jsonl
-  epochs: list = dataclasses.field(default_factory=list)  # records of those finished
+  epochs: list = dataclasses.field(default_factory=list)  # records of validations
 
 
 def epoch_scalars(record):
@@ -81,6 +83,11 @@ def epoch_scalars(record):
     for name, value in record.items()
     if name != 'step'
   }
+
+
+def total_steps(config, epoch_steps):
+  """Returns the optimiser steps of a run whose epochs have so many."""
+  return config.train.steps or config.train.epochs * epoch_steps
 
 
 def train_loader(experiment, config, keeps_contexts=True):
@@ -108,6 +115,11 @@ def train_loader(experiment, config, keeps_contexts=True):
   )
 
 
+def is_due(step, every):
+  """Returns whether it is time for what is done every so many steps, 0 being never."""
+  return every > 0 and step % every == 0
+
+
 class Trainer:
   """One run's training: its state, its place, and the files that follow it."""
 
@@ -119,11 +131,12 @@ class Trainer:
     self._checkpoints, self._termination = checkpoints, termination
     self._loader = train_loader(experiment, config)
     self._epoch_steps = len(self._loader)
+    self._total_steps = total_steps(config, self._epoch_steps)
     self._schedule = optim.schedule(
       config.train.schedule,
       peak=config.train.learning_rate,
       warmup=config.train.warmup,
-      steps=config.train.epochs * self._epoch_steps,
+      steps=self._total_steps,
     )
     tx = optim.prompt_only(self._schedule, clip_norm=config.train.clip_norm)
 
@@ -154,11 +167,11 @@ class Trainer:
     return int(self.state.step)
 
   def run(self):
-    """Trains until the last epoch is done."""
+    """Trains until the last step is done, or no better loss is found."""
     self._log_padding()
     self._termination.safe_points_only = True
     try:
-      while self.place.epoch <= self._config.train.epochs:
+      while not self._is_over:
         self._train_epoch()
         self._end_epoch()
     except Terminated:
@@ -175,6 +188,10 @@ class Trainer:
         self._writer.close()
       self._termination.safe_points_only = False
 
+  @property
+  def _is_over(self):
+    return epochs.is_over(self.place.epochs, self._config.train)
+
   def _log_padding(self):
     log.info(
       '%d steps an epoch, %d shapes, %.1f%% of the tokens are padding',
@@ -184,12 +201,13 @@ class Trainer:
     )
 
   def _train_epoch(self):
-    """Takes the steps that are left of the epoch."""
-    place, every = self.place, self._config.checkpoint.every_steps
-    plan = self._loader.epoch(self._config.seed, place.epoch)
-    label = f'epoch {place.epoch}/{self._config.train.epochs}'
-    progress = writer.Progress(label, len(plan), done=place.batch)
+    """Takes the steps that are left of the epoch, and validates when it is time."""
+    place = self.place
     first_step = self.step - place.batch
+    plan = self._loader.epoch(self._config.seed, place.epoch)
+    plan = plan[: self._total_steps - first_step]
+    label = f'epoch {place.epoch}/{-(-self._total_steps // self._epoch_steps)}'
+    progress = writer.Progress(label, len(plan), done=place.batch)
     self._since = time.monotonic()
     try:
       for indices, shape in plan[place.batch :]:
@@ -201,9 +219,14 @@ class Trainer:
         self._pending.append((step, scalars))
         jax.block_until_ready(self._pending[-_STEPS_AHEAD:][0])
         last = place.batch == len(plan)
-        save = every and step % every == 0 and not last
-        if save or last or self._waited():
+        save = is_due(step, self._config.checkpoint.every_steps) and not last
+        validate = is_due(step, self._config.eval.every_steps) or last
+        if save or validate or self._waited():
           progress.update(len(self._pending), loss=self._flush())
+        if validate:
+          self._validate()
+          if self._is_over:
+            break
         if save:
           self._save()
         self._termination.check()
@@ -258,32 +281,41 @@ class Trainer:
     nats, count = jax.device_get((self.state.loss_sum, self.state.loss_count))
     return float(nats / count)
 
-  def _end_epoch(self):
-    """Validates, keeps the prompt if it is the best so far, and saves."""
+  def _validate(self):
+    """Measures the validation rows, and keeps the prompt if it is the best so far."""
     place, state = self.place, jax.device_get(self.state)
-    measured = evaluate.evaluate(
+    folded = jax.device_get(kinds.fold(state.prompt))
+    measured = (
       self._experiment.evaluator,
-      kinds.place(state.prompt, self._config.prompt.position),
+      kinds.place(folded, self._config.prompt.position),
       self._experiment.splits['validation'].rows,
       'validation',
     )
+    if self._config.eval.validation_text == 'on':
+      figures = evaluate.evaluate(*measured).figures()
+    else:
+      figures = {'loss': statistics.figure(evaluate.loss(*measured))}
     record = epochs.record(
-      place.epoch,
+      epochs.passes(self.step, self._epoch_steps),
       state,
-      measured.figures(),
+      figures,
       seconds=place.seconds,
       tokens=place.tokens,
     )
-    state = epochs.end(state, place.epochs, record)
+    state = epochs.validated(state, place.epochs, record)
     self.state = self._layout.replicate(state)
     self._writer.write(self.step, epoch_scalars(record))
     log.info(
-      'epoch %d/%d: %s',
-      place.epoch,
-      self._config.train.epochs,
+      'epoch %s: %s',
+      record['epoch'],
       ', '.join(f'{k} {v:.4g}' for k, v in record.items() if k != 'epoch'),
     )
-    self.place = Place(epoch=place.epoch + 1, epochs=place.epochs)
+    watch.warn(place.epochs, folded, state.initial_prompt)
+    self._since = time.monotonic()
+
+  def _end_epoch(self):
+    self.state = self._layout.replicate(epochs.ended(jax.device_get(self.state)))
+    self.place = Place(epoch=self.place.epoch + 1, epochs=self.place.epochs)
     self._save()
 
   def _save(self):

@@ -22,8 +22,8 @@ class TrainState:
 
   step: jax.Array  # [] int32: optimiser steps done
   prompt: dict  # arrays, see `kinds`, float32
-  initial_prompt: dict
-  best_prompt: dict  # of the epoch with the best validation loss
+  initial_prompt: dict  # folded
+  best_prompt: dict  # folded, of the epoch with the best validation loss
   opt_state: optax.OptState
   loss_sum: jax.Array  # [] float32: nats over this epoch's target tokens so far
   loss_count: jax.Array  # [] float32: target tokens of this epoch so far
@@ -32,14 +32,14 @@ class TrainState:
 def init_state(prompt, params, tx):
   """Returns the state before the first step; `params` are only looked at for shape."""
 
-  def fresh():  # one array may not be donated several times
-    return jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), prompt)
+  def fresh(arrays):  # one array may not be donated several times
+    return jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), arrays)
 
   return TrainState(
     step=jnp.zeros((), jnp.int32),
-    prompt=fresh(),
-    initial_prompt=fresh(),
-    best_prompt=fresh(),
+    prompt=fresh(prompt),
+    initial_prompt=fresh(kinds.fold(prompt)),
+    best_prompt=fresh(kinds.fold(prompt)),
     opt_state=tx.init({'frozen': params, 'prompt': prompt}),
     loss_sum=jnp.zeros((), jnp.float32),
     loss_count=jnp.zeros((), jnp.float32),
@@ -73,7 +73,10 @@ _TOKENS_A_PREFIX_TOKEN = 32
 
 
 def _parts(batch, prompt_length, accumulate, tokens_at_a_time):
-  """Returns into how many parts a batch is cut, a multiple of `accumulate`."""
+  """Returns into how many parts a batch is cut, a multiple of `accumulate`.
+
+  `prompt_length` counts the virtual tokens that are run.
+  """
   rows, tokens = batch.input_ids.shape
   if tokens_at_a_time is None:
     return accumulate
@@ -107,7 +110,7 @@ def prompt_gradient(
   value_and_grad = jax.value_and_grad(
     lambda prompt, rows: _sums(lm, params, prompt, *rows), has_aux=True
   )
-  parts = _parts(batch, kinds.length(prompt), accumulate, tokens_at_a_time)
+  parts = _parts(batch, kinds.run_length(prompt), accumulate, tokens_at_a_time)
   if parts == 1:
     return value_and_grad(prompt, (batch, context))
   micros = jax.tree.map(
@@ -159,7 +162,7 @@ def train_step(lm, tx, options, state, params, batch, context=None):
     state: `TrainState`; may be donated.
     params: the frozen weights; read, never copied or returned.
     batch: `Batch` of the step's rows, or of a device's share of them.
-    context: `model.Context` of its source apart, if that has been computed.
+    context: `placement.Context` of its source apart, if that has been computed.
 
   Returns:
     The new state, and scalars of this step: mean `loss` per target token (nats),
@@ -188,7 +191,7 @@ def train_step(lm, tx, options, state, params, batch, context=None):
     {'frozen': params, 'prompt': state.prompt},
   )
   prompt = optax.apply_updates(state.prompt, updates['prompt'])
-  drift = jax.tree.map(jnp.subtract, prompt, state.initial_prompt)
+  drift = jax.tree.map(jnp.subtract, kinds.fold(prompt), state.initial_prompt)
   scalars = {
     'loss': loss / count,
     'grad_norm': optax.tree.norm(grads),

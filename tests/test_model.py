@@ -106,6 +106,20 @@ def test_greedy_tokens_with_a_cache_are_pytorchs_without(with_torch):
   np.testing.assert_array_equal(found, expected)
 
 
+def test_rows_of_the_table_beyond_the_tokenizer_are_padding(gpt2):
+  lm, params, tokenizer = gpt2
+  tokens = len(tokenizer)
+  assert tokens < lm.spec.vocab_size
+  table = lm.vocabulary(params)
+  np.testing.assert_array_equal(table, lm.embed(params, jnp.arange(tokens)))
+  hidden = jnp.ones((2, lm.spec.width))
+  logits = lm.next_token_logits(params, hidden)
+  np.testing.assert_array_equal(logits[:, tokens:], -np.inf)
+  np.testing.assert_array_equal(
+    logits[:, :tokens], lm.logits(params, hidden)[:, :tokens]
+  )
+
+
 STOCK = {
   'gpt2': transformers.FlaxGPT2LMHeadModel,
   'llama': transformers.FlaxLlamaForCausalLM,

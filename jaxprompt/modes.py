@@ -49,7 +49,9 @@ log = logging.getLogger(__name__)
 
 # How a run goes on, and what its prompt is compared with, not what it is; `records`
 # knows where its parts may be.
-_FREE = frozenset({'parallel', 'train.context_cache_gb', *run.COMPARED})
+_FREE = frozenset(
+  {'parallel', 'train.context_cache_gb', 'sweep.test', *records.COMPARED}
+)
 _CACHE = pathlib.Path('~/.cache/jaxprompt/xla')
 
 

@@ -21,6 +21,7 @@ from jaxprompt.devices import devices
 from jaxprompt.infer import decode
 from jaxprompt.infer import evaluate
 from jaxprompt.lm import model as lm_model
+from jaxprompt.prompts import arms
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
 from jaxprompt.prompts import trained
@@ -247,10 +248,11 @@ def _arms(model, prompt, source, hard_prompt):
   if not hard_prompt:
     raise errors.UserError('The hard prompt is blank; type one.')
   template = model.template
-  hard_ids = template.in_front(hard_prompt)
+  hard = arms.in_front(template, hard_prompt)
+  hard_ids = arms.ids_in_front(hard, template)
   longest = max(len(hard_ids), kinds.length(prompt.arrays))
   positions = model.lm.spec.max_positions
-  limit = positions - longest - template.newline_tokens - prompt.max_new_tokens
+  limit = positions - longest - template.frame_tokens - prompt.max_new_tokens
   before, text, after = prompt.task.split(source)
   try:
     left, ids = template.source(before, text, after, limit)
@@ -275,7 +277,7 @@ def _arms(model, prompt, source, hard_prompt):
   return ' '.join(notes), {
     'none': stream(bare, ids),
     # As ids, not as a matrix in front: another length of text compiles nothing new.
-    'hard': stream(bare, [*hard_ids, *ids]),
+    'hard': stream(bare, [*hard_ids, *ids[len(template.start_ids) :]]),
     'soft': stream(prompt.placement, ids),
   }
 

@@ -9,6 +9,7 @@ import conftest
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from jaxprompt import config as config_lib
 from jaxprompt import errors
@@ -17,6 +18,7 @@ from jaxprompt.infer import evaluate
 from jaxprompt.prompts import arms
 from jaxprompt.prompts import placement
 from jaxprompt.runs import comparison
+from jaxprompt.runs import results
 from jaxprompt.runs import setup
 
 HARD = 'Translate this:'
@@ -242,10 +244,16 @@ def test_comparing_measures_each_arm_once(experiment, tmp_path, monkeypatch):
   measured = {**written, 'soft': comparison.measure_soft(experiment, soft, [])}
   assert passes == [('test, soft', 7)]
   passes.clear()
-  found = comparison.leave(experiment, measured, soft, [], tmp_path, None)
+  found = comparison.leave(experiment, measured, soft, [], epath.Path(tmp_path), None)
   assert not passes
   assert list(found['test']) == list(found['tuning']) == list(arms.ARMS)
   pairs = {(x['arm'], x['other']) for x in found['differences']}
   assert len(pairs) == 15
   assert len(found['differences']) == 15 * 4
   assert found['tuning']['soft']['parameters'] == 3 * 24
+  assert found['test']['few_shot']['spread']['loss'] > 0
+  assert ' ± ' in results.table(found, ['bleu'])
+  line, *_ = (tmp_path / 'predictions' / 'few_shot.jsonl').read_text().splitlines()
+  row = json.loads(line)
+  assert len(row['draws']) == 2
+  assert row['prediction'] == row['draws'][0]

@@ -50,6 +50,7 @@ def test_the_newest_comes_back_and_only_so_many_are_kept(directory):
 def test_a_state_of_any_tree_comes_back_bit_for_bit(directory):
   rng = np.random.default_rng(0)
   mlp = {'down': rng.normal(size=(4, 2)), 'up': rng.normal(size=(2, 4))}
+  mlp |= {name: rng.normal(size=4) for name in ('scale', 'bias')}
   prompt = {'embeddings': rng.normal(size=(3, 4)), 'mlp': mlp}
   prompt = jax.tree.map(np.float32, prompt)
   tx = optim.prompt_only(0.1, clip_norm=1.0)

@@ -342,7 +342,7 @@ def test_a_trained_prompt_starts_another_run(finished, tmp_path, capsys):
   jax.tree.map(np.testing.assert_array_equal, copied, best)
   argv = arguments('qa', tmp_path / 'other', data, *again, 'prompt.length=4')
   line = _error(capsys, argv)
-  assert 'is a prompt of 3 tokens of width 24, expected 4 of width 24' in line
+  assert 'is a prompt of 3 tokens, expected 4; set prompt.length' in line
 
 
 def test_a_run_goes_on_with_other_devices_and_another_budget(finished, capsys):
@@ -398,7 +398,7 @@ def test_a_suffix_prompt_trains_and_is_measured_again_the_same(
 
 ERRORS = {
   'train.batch_size=0': 'train.batch_size is 0; expected a whole number from 1 to',
-  'data.max_source_tokens=180': '192 positions: lower one of them',
+  'eval.max_new_tokens=180': '192 positions: lower prompt.length',
   'eval.max_new_tokens=120': 'eval.max_new_tokens (120) is',
   'prompt.length=1000000000': 'prompt.length (1000000000) + data.max_source_tokens',
   'prompt.init=/nowhere': "prompt.init '/nowhere' holds no trained prompt",

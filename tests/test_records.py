@@ -33,6 +33,15 @@ def test_what_a_run_writes_is_read(workdir):
   assert records.read_sweep(workdir) is None
 
 
+def test_results_without_paired_differences_are_to_be_measured_again(workdir):
+  path = workdir / 'results.json'
+  found = json.loads(path.read_text())
+  del found['differences'], found['tuning']
+  path.write_text(json.dumps(found))
+  with pytest.raises(errors.UserError, match='measure them again: --mode=eval'):
+    records.read_results(workdir)
+
+
 @pytest.mark.parametrize(
   'file, content, message',
   [

@@ -1,8 +1,8 @@
-"""Takes the pictures of docs/: a run's report, and the served page with an answer.
+"""Takes the pictures of docs/: a comparison, a run's report, the served page.
 
-In an environment with jaxprompt[dev] and Chromium, after a run:
+In an environment with jaxprompt[dev] and Chromium, after the README's first command:
 
-  python tools/screenshots.py runs/tiny-qa docs/images
+  python tools/screenshots.py runs/tiny-qa runs/tiny.html docs/images
 """
 
 import pathlib
@@ -20,7 +20,7 @@ CHROMIUM = '/usr/bin/chromium'
 SIZE = {'width': 1100, 'height': 900}
 
 
-def main(workdir, output):
+def main(workdir, comparison, output):
   workdir = epath.Path(workdir).resolve()
   stored = records.read_config(workdir)['config']
   config = config_lib.single_run(config_lib.complete(stored, str(workdir)))
@@ -36,6 +36,8 @@ def main(workdir, output):
     page = browser.new_page(viewport=SIZE)
     page.goto(report.write(workdir).as_uri())
     page.screenshot(path=output / 'report.png')
+    page.goto(comparison.resolve().as_uri())
+    page.screenshot(path=output / 'compare.png')
     page.goto(url)
     page.wait_for_timeout(2000)  # gradio draws late
     page.get_by_label('Example from the test split').click()
@@ -48,4 +50,4 @@ def main(workdir, output):
 
 
 if __name__ == '__main__':
-  main(sys.argv[1], pathlib.Path(sys.argv[2]))
+  main(sys.argv[1], *map(pathlib.Path, sys.argv[2:]))

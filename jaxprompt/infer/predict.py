@@ -105,7 +105,7 @@ class _Answerer:
     self._names, self._prompts = list(prompts), list(prompts.values())
     self._placements = placement.stack([x.placement for x in self._prompts])
     longest = max(x.max_source_tokens for x in self._prompts)
-    longest += experiment.template.newline_tokens
+    longest += experiment.template.frame_tokens
     shapes = [length for length in _LENGTHS if length < longest] + [longest]
     self._shapes = [(length, 0) for length in shapes]
     self._programs = {}  # by their settings

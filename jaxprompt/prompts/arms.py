@@ -25,7 +25,8 @@ class Given:
   Attributes:
     template: `template.Template`.
     examples: training rows, `rows.Row`s.
-    hard_prompt, hard_prompts: texts, or templates that hold `SOURCE`.
+    hard_prompt: a text.
+    hard_prompts: texts, or templates that hold `SOURCE`.
     shots, draws: how many examples to show, and how many times to draw them.
     room: the tokens that can stand before the longest row.
   """
@@ -79,13 +80,20 @@ class Arm:
   chooses: bool = False
 
 
+def in_front(template, text):
+  """Returns the `Wording` of a text in front of the source."""
+  return Wording(text, template.in_front(text))
+
+
 def written(template, text):
   """Returns the `Wording` of a text in front, or around `SOURCE` if it holds that."""
   before, source, after = text.partition(SOURCE)
   if not source:
-    return Wording(text, template.in_front(text))
+    return in_front(template, text)
   if SOURCE in after:
-    raise errors.UserError(f'{text!r:.80} holds {SOURCE} twice; expected it once')
+    raise errors.UserError(
+      f'hard_prompts has {text!r:.80}, which holds {SOURCE} twice; expected it once'
+    )
   front, after = before.rstrip(), after.rstrip(' ')
   return Wording(
     text,
@@ -107,7 +115,7 @@ def _none(given):
 
 
 def _hard(given):
-  return [written(given.template, given.hard_prompt)]
+  return [in_front(given.template, given.hard_prompt)]
 
 
 def _best_hard(given):
@@ -124,7 +132,7 @@ def _shots(given, draw):
   for i in np.random.default_rng(draw).permutation(len(given.examples)):
     row = given.examples[i]
     if len(ids) + row.length <= given.room:
-      ids += [*row.source_ids.tolist(), *row.target_ids.tolist()]
+      ids += [*_inner(given.template, row).tolist(), *row.target_ids.tolist()]
       shown.append(row.id)
     if len(shown) == given.shots:
       break
@@ -197,15 +205,17 @@ def reworded(wording, template, rows):
     template: `template.Template`.
     rows: `rows.Row`s.
   """
+  is_inside = len(wording.before) > 0
   if wording.after is None:
-    return [row.source_ids for row in rows], [row.target_ids for row in rows]
+    sources = [_inner(template, row) if is_inside else row.source_ids for row in rows]
+    return sources, [row.target_ids for row in rows]
 
   def source(row):
     text = wording.lead + row.source + wording.after
-    if len(wording.before):
+    if is_inside:
       ids = template.inside(text)
     else:
-      ids, _ = template_lib.encode(template.tokenizer, text)
+      ids = [*template.start_ids, *template_lib.encode(template.tokenizer, text)[0]]
     return [*ids, *wording.closing]
 
   def target(row):
@@ -214,7 +224,12 @@ def reworded(wording, template, rows):
   return [source(row) for row in rows], [target(row) for row in rows]
 
 
-def in_front(wording, template):
+def _inner(template, row):
+  """Returns the ids of a row's source where it is not the beginning of a text."""
+  return row.source_ids[len(template.start_ids) :]
+
+
+def ids_in_front(wording, template):
   """Returns the ids in front of all sources, with what the tokenizer begins with."""
   start, before = template.start_ids, tuple(wording.before)
-  return before if before[: len(start)] == start else (*start, *before)
+  return (*start, *before) if before and before[: len(start)] != start else before

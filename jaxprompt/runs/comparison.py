@@ -42,13 +42,13 @@ def _measure(experiment, name):
   chooses = arms.ARMS[name].chooses
   tuning = {'texts': len({x.text for x in wordings if x.text != arms.SOURCE})}
   if chooses:
-    tuning |= _validated(experiment, wordings)
+    tuning |= _validated(experiment, wordings, name)
     losses = [each['validation_loss'] for each in tuning['tried']]
     wordings = [wordings[int(np.argmin(losses))]]
   draws, lengths = [], []
   for i, wording in enumerate(wordings, 1):
     label = f'test, {name}' + (f' {i}/{len(wordings)}' if len(wordings) > 1 else '')
-    before = arms.in_front(wording, experiment.template)
+    before = arms.ids_in_front(wording, experiment.template)
     own_rows = rows
     if wording.after is not None:
       own_rows = rows.retokenised(*arms.reworded(wording, experiment.template, rows))
@@ -62,7 +62,7 @@ def _measure(experiment, name):
       )
     )
     more = own_rows.lengths[:, 0].mean() - rows.lengths[:, 0].mean()
-    lengths.append(len(before) - len(experiment.template.start_ids) + more)
+    lengths.append(len(before) + more)
   shown = [wording.shown for wording in wordings]
   if any(shown):
     tuning |= {'texts': 0, 'rows': round(np.mean([len(ids) for ids in shown]))}
@@ -73,7 +73,7 @@ def _measure(experiment, name):
   )
 
 
-def _validated(experiment, wordings):
+def _validated(experiment, wordings, name):
   """Returns what the choice between wordings was made by, for an arm's tuning.
 
   All are measured at once, spelled out in the rows: a few programs serve them all.
@@ -81,7 +81,7 @@ def _validated(experiment, wordings):
   rows, began = experiment.splits['validation'].rows, time.monotonic()
   source_ids, target_ids = [], []
   for wording in wordings:
-    before = arms.in_front(wording, experiment.template)
+    before = arms.ids_in_front(wording, experiment.template)
     sources, targets = arms.reworded(wording, experiment.template, rows)
     source_ids += [[*before, *ids] for ids in sources]
     target_ids += targets
@@ -89,7 +89,7 @@ def _validated(experiment, wordings):
     experiment.evaluator,
     in_front(experiment, []),
     rows_lib.table(source_ids, target_ids),
-    'validation, best_hard',
+    f'validation, {name}',
   )
   each = zip(
     np.split(nats, len(wordings)), np.split(counts, len(wordings)), strict=True

@@ -4,15 +4,19 @@ A run is the same if its config is, and the content that it worked with: weights
 tokenizer and rows are compared by their fingerprints, not by where they lie.
 """
 
+import json
 import logging
 
 from jaxprompt import config as config_lib
 from jaxprompt import errors
 from jaxprompt.data import sources
+from jaxprompt.runs import results as results_lib
 from jaxprompt.runs import workdir as workdir_lib
 
 log = logging.getLogger(__name__)
 
+# The fields, or their sections, of what a trained prompt is compared with.
+COMPARED = ('arms', 'hard_prompts', 'few_shot')
 _NUMBER = (int, float)
 _CONFIG = {'config': dict, 'versions': dict, 'devices': list}
 _DIFFERENCE = {
@@ -23,6 +27,7 @@ _DIFFERENCE = {
   'ci95': [_NUMBER],
 }
 _SWEEP = {
+  'config': dict,
   'task': str,
   'model': str,
   'best': int,
@@ -106,7 +111,12 @@ def read_results(workdir):
       f'{path} is of a release that did not compare the arms row by row; measure them '
       'again: --mode=eval'
     )
-  _check(path, found, {'differences': [_DIFFERENCE], 'tuning': dict, 'config': dict})
+  shape = {
+    'config': dict,
+    'differences': [_DIFFERENCE],
+    'tuning': dict.fromkeys(found['test'], dict.fromkeys(results_lib.BUDGET, _NUMBER)),
+  }
+  _check(path, found, shape)
   return found
 
 
@@ -205,6 +215,17 @@ def check_config(workdir, config, free=frozenset()):
       f'--workdir {str(workdir)!r} belongs to a different config: '
       f'{"; ".join(differing)}; use the same config, or another directory'
     )
+
+
+def is_compared_alike(found, config):
+  """Returns whether a run was compared with what a config asks for.
+
+  Args:
+    found: as in results.json or sweep.json.
+    config: of the run.
+  """
+  now = json.loads(json.dumps(config.to_dict()))  # tuples as the file has them
+  return all(found['config'].get(name) == now[name] for name in COMPARED)
 
 
 def check_content(workdir, fingerprints, what='--workdir'):

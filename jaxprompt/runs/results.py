@@ -244,8 +244,17 @@ def table(results, columns):
   test = results['test']
   rows = [['arm', *map(_title, columns)]]
   for name, entry in test.items():
-    cells = [_cell(entry[column], entry['ci95'][column]) for column in columns]
-    rows.append([name, *cells])
+    spread = entry.get('spread')  # over draws
+    rows.append(
+      [
+        name,
+        *(
+          _cell(entry[column], entry['ci95'][column])
+          + (f' ± {spread[column]:.3f}' if spread else '')
+          for column in columns
+        ),
+      ]
+    )
   soft_prompt = results['prompt']
   head = (
     f'{results["task"]}, {results["model"]}: {test["soft"]["examples"]} '

@@ -1,6 +1,5 @@
 """One run from its config to its results: trained, evaluated, or a prompt measured."""
 
-import json
 import logging
 
 import jax
@@ -22,9 +21,6 @@ from jaxprompt.train import writer
 
 log = logging.getLogger(__name__)
 
-# The fields, or their sections, of what a trained prompt is compared with.
-COMPARED = ('arms', 'hard_prompts', 'few_shot')
-
 
 def train(config, workdir, termination):
   """Trains, or goes on training, and compares the arms; returns results.json's content.
@@ -35,7 +31,8 @@ def train(config, workdir, termination):
     termination: `loop.Termination`.
   """
   finished = records.read_results(workdir)
-  if finished and _has_finished(finished, config):
+  trained = finished and epochs.is_over(finished['epochs'], config.train)
+  if trained and records.is_compared_alike(finished, config):
     log.info('this run has finished; these are its results')
     return finished
   with processes.together():
@@ -60,19 +57,6 @@ def train(config, workdir, termination):
   found = comparison.compare(experiment, best, trainer.place.epochs, workdir, initial)
   watch.warn_of_no_effect(found['test'])
   return found
-
-
-def _has_finished(found, config):
-  """Returns whether a run is trained, and compared as a config says.
-
-  Args:
-    found: as in results.json.
-    config: of the run.
-  """
-  now = json.loads(json.dumps(config.to_dict()))  # tuples as the file has them
-  return epochs.is_over(found['epochs'], config.train) and all(
-    found['config'].get(name) == now[name] for name in COMPARED
-  )
 
 
 def evaluate_best(config, workdir, termination):

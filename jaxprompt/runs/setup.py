@@ -5,6 +5,7 @@ import functools
 import logging
 
 import jax
+import numpy as np
 
 from jaxprompt import config as config_lib
 from jaxprompt import embedded
@@ -68,6 +69,7 @@ def build(config, layout, progress):
       rows.targets_cut,
       rows.skipped,
     )
+  _check_rows(config, experiment.lm, splits)
   fingerprints = {split: rows.fingerprint for split, rows in splits.items()}
   return dataclasses.replace(
     experiment,
@@ -108,7 +110,7 @@ def _wordings(experiment, splits):
   def longest(source_ids, target_ids):
     answers = (max(len(ids), config.eval.max_new_tokens) for ids in target_ids)
     pairs = zip(source_ids, answers, strict=True)
-    return len(template.start_ids) + max(len(ids) + answer for ids, answer in pairs)
+    return max(len(ids) + answer for ids, answer in pairs)
 
   bare = arms.reworded(arms.Wording(arms.SOURCE), template, rows)
   given = arms.Given(
@@ -127,8 +129,8 @@ def _wordings(experiment, splits):
   }
   for name, wordings in found.items():
     for wording in wordings:
-      own = bare if wording.after is None else arms.reworded(wording, template, rows)
-      total = len(wording.before) + longest(*own)
+      own = arms.reworded(wording, template, rows)
+      total = len(arms.ids_in_front(wording, template)) + longest(*own)
       if total > positions:
         raise errors.UserError(
           f'the arm {name} with {wording.text!r:.80} makes a row of {total} tokens, '
@@ -145,7 +147,6 @@ def build_model(config, layout, progress):
     config.model.path, config.model.dtype, layout.placements
   )
   template = template_lib.Template(tokenizer, lm.end_ids)
-  check_positions(config, lm, template)
   lm = lm.on(layout.platform)
 
   options = decode.Options(
@@ -173,26 +174,31 @@ def build_model(config, layout, progress):
 
 
 def check_positions(config, lm, template):
-  """Refuses lengths beyond the position table, where Flax would compute NaN."""
-  prompts = {
-    'prompt.length': config.prompt.length,
-    'the tokens of hard_prompt': len(template.in_front(config.hard_prompt)),
-  }
-  newline, end_of_text = template.newline_tokens, 1
-  after = {
-    'data.max_target_tokens': config.data.max_target_tokens + end_of_text,
-    'eval.max_new_tokens': config.eval.max_new_tokens,
-  }
-  prompt_name = max(prompts, key=prompts.get)
-  after_name = max(after, key=after.get)
-  total = prompts[prompt_name] + config.data.max_source_tokens + newline
-  total += after[after_name]
+  """Refuses lengths that rows may have beyond the model's positions."""
+  longest = config.data.max_source_tokens + template.frame_tokens
+  _check_positions(
+    config, lm, longest + config.eval.max_new_tokens, 'data.max_source_tokens'
+  )
+
+
+def _check_rows(config, lm, splits):
+  """Refuses rows that are longer than the model's positions, answer and all."""
+  for split, rows in splits.items():
+    sources, targets = rows.rows.lengths.T  # [E] each
+    if split != 'train':
+      targets = np.maximum(targets, config.eval.max_new_tokens)
+    longest = int((sources + targets).max())
+    _check_positions(config, lm, longest, f'the longest row of {split}, answer and all')
+
+
+def _check_positions(config, lm, longest, name):
+  total = config.prompt.length + longest
   if total > lm.spec.max_positions:
     raise errors.UserError(
-      f'{prompt_name} ({prompts[prompt_name]}) + data.max_source_tokens '
-      f'({config.data.max_source_tokens}) + newline + {after_name} '
-      f'({after[after_name]}) is {total} tokens; model.path {config.model.path!r} has '
-      f'{lm.spec.max_positions} positions: lower one of them'
+      f'prompt.length ({config.prompt.length}) and {name} make {total} tokens; '
+      f'model.path {config.model.path!r} has {lm.spec.max_positions} positions: lower '
+      'prompt.length, data.max_source_tokens, data.max_target_tokens or '
+      'eval.max_new_tokens'
     )
 
 

@@ -58,7 +58,8 @@ def sweep(config, workdir, termination):
   """Trains all runs, or goes on, and compares the arms with the prompt of the best.
 
   Every run is left as the workdir that training it alone would leave before the
-  comparison, in `runs/NUMBER`; the best also in `best`, with the comparison.
+  comparison, in `runs/NUMBER`, and with it if all are tested; the best also in `best`,
+  always with it.
 
   Args:
     config: checked.
@@ -69,7 +70,8 @@ def sweep(config, workdir, termination):
     The content of sweep.json.
   """
   finished = records.read_sweep(workdir)
-  if finished:
+  tested = finished and (config.sweep.test == 'best' or 'test' in finished)
+  if tested and records.is_compared_alike(finished, config):
     log.info('this sweep has finished; these are its results')
     return finished
   configs = grid(config)

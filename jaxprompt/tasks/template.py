@@ -68,19 +68,24 @@ class Template:
   @property
   def empty_source(self):
     """The ids of a source without content: the newline alone."""
-    return self._newline or [self.end_id]
+    return [*self.start_ids, *self._newline] or [self.end_id]
 
   @functools.cached_property
   def newline_tokens(self):
     """How many tokens the newline after a source is; 0 to some tokenizers."""
     return len(encode(self.tokenizer, 'a\n')[0]) - len(self._letter)
 
+  @property
+  def frame_tokens(self):
+    """How many tokens a source has besides its own: the start, and the newline."""
+    return len(self.start_ids) + self.newline_tokens
+
   @functools.cached_property
   def fingerprint(self):
     """A hash of what decides, limits apart, which tokens a text becomes."""
     digest = hashlib.sha256(pathlib.Path(__file__).read_bytes())  # also these functions
     digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
-    digest.update(repr(self.end_id).encode())
+    digest.update(repr((self.start_ids, self.end_id)).encode())
     return digest.hexdigest()
 
   def sources(self, parts, limit):
@@ -111,12 +116,12 @@ class Template:
     ]
 
   def source(self, before, text, after, limit, ids=None):
-    """Tokenises a source, its newline included.
+    """Tokenises a source, with what the tokenizer begins with and the newline.
 
     Args:
       before, after: what stands around the text and is never cut.
       text: is cut at its end until the source is at most `limit` tokens.
-      limit: tokens, without the newline.
+      limit: tokens of the source itself.
       ids: of the whole source and its newline, if they are known.
 
     Returns:
@@ -130,7 +135,7 @@ class Template:
     text, ids = self._fit((before, text, after + _NEWLINE), limit, extra, ids)
     if len(ids) <= extra:
       raise errors.RowError(f'{(text + after)!r:.60} is no token to the tokenizer')
-    return text, ids
+    return text, [*self.start_ids, *ids]
 
   def target(self, text, limit, ids=None, lead=SPACE):
     """Tokenises a space and a target, the end of text included; cut as a source.

@@ -16,8 +16,8 @@ def record(passes, state, validation, *, seconds, tokens):
     passes: over the training rows so far; a whole number at an epoch's end.
     state: `steps.TrainState` of the run, host arrays.
     validation: {figure: value} of the validation rows, `loss` first.
-    seconds: trained in this epoch so far.
-    tokens: real ones trained on in it.
+    seconds: trained since the validation before.
+    tokens: real ones trained on since.
   """
   return {
     'epoch': passes,
@@ -62,15 +62,13 @@ def is_over(records, train):
 
 
 def validated(state, records, found):
-  """Adds a record to those before; returns the state with its prompt if it is best."""
+  """Adds a record to those before; returns the state that training goes on with.
+
+  Its prompt is the best if its validation loss is the lowest so far.
+  """
   records.append(found)
-  if best(records) is not found:
-    return state
-  folded = jax.device_get(kinds.fold(state.prompt))
-  return dataclasses.replace(state, best_prompt=folded)
-
-
-def ended(state):
-  """Returns the state that the next epoch begins with."""
+  if best(records) is found:
+    folded = jax.device_get(kinds.fold(state.prompt))
+    state = dataclasses.replace(state, best_prompt=folded)
   zero = np.zeros_like(state.loss_sum)
   return dataclasses.replace(state, loss_sum=zero, loss_count=zero)

@@ -168,7 +168,7 @@ class Group:
     label = (
       f'{len(self._configs)} runs of length {self._config.prompt.length}, epoch {epoch}'
     )
-    began, seconds, taken = time.monotonic(), 0.0, []
+    began, taken = time.monotonic(), []
     for step in self._experiment.evaluator.progress(range(1, count + 1), label):
       rows = self._loader.load_together([plan[step - 1] for plan in plans])
       self._states, scalars = self._train_step(self._states, self._shared, rows)
@@ -177,17 +177,17 @@ class Group:
       every = self._config.eval.every_steps
       if step == count or loop.is_due(first_step + step, every):
         tokens, is_finite = map(np.stack, zip(*jax.device_get(taken), strict=True))
-        seconds += time.monotonic() - began
+        seconds = time.monotonic() - began
         self._validate(seconds, tokens.sum(0), is_finite.all(0))  # [seeds, runs]
-        began = time.monotonic()
+        began, taken = time.monotonic(), []
 
   def _validate(self, seconds, tokens, is_finite):
     """Validates every run that goes on, and keeps the prompts that are the best so far.
 
     Args:
-      seconds: of the epoch's steps so far, of all runs together.
+      seconds: of the steps since the last validation, of all runs together.
       tokens: each run's, in them.
-      is_finite: whether all of a run's steps were.
+      is_finite: whether all of a run's were.
     """
     states = jax.tree.map(np.array, jax.device_get(self._states))
     said = []
@@ -209,6 +209,8 @@ class Group:
       for name, array in states.best_prompt.items():
         array[at] = best[name]
       said.append(f'{found["validation_loss"]:.4g}')
+    zeros = np.zeros_like(states.loss_sum)
+    states = dataclasses.replace(states, loss_sum=zeros, loss_count=zeros)
     self._states = self._experiment.layout.replicate(states)
     log.info(
       'length %d: validation losses %s, %d runs diverged',
@@ -218,11 +220,9 @@ class Group:
     )
 
   def _end_epoch(self):
-    states = epochs.ended(jax.device_get(self._states))
-    self._states = self._experiment.layout.replicate(states)
     self._place.epochs_done += 1
     step = min(self._place.epochs_done * self._epoch_steps, self._total_steps)
-    self._checkpoints.save(step, states, dataclasses.asdict(self._place))
+    self._checkpoints.save(step, self._states, dataclasses.asdict(self._place))
 
   def _validation_loss(self, prompt):
     folded = jax.device_get(kinds.fold(prompt))

@@ -70,8 +70,8 @@ class Place:
 
   epoch: int = 1  # the epoch under way, from 1
   batch: int = 0  # optimiser steps done of it
-  seconds: float = 0.0  # trained in it so far
-  tokens: int = 0  # real tokens trained on in it so far
+  seconds: float = 0.0  # trained since the last validation
+  tokens: int = 0  # real tokens trained on since
   metrics_lines: int = 0  # of metrics.jsonl
   epochs: list = dataclasses.field(default_factory=list)  # records of validations
 
@@ -243,7 +243,7 @@ class Trainer:
     return time.monotonic() - self._since > _SECONDS_BETWEEN_FETCHES
 
   def _flush(self):
-    """Waits for the pending steps, writes their scalars, returns the epoch's mean loss.
+    """Waits for the pending steps, writes their scalars, returns the mean loss so far.
 
     Raises:
       UserError: if a loss, a gradient or the prompt is not finite.
@@ -274,10 +274,10 @@ class Trainer:
       )
     self.place.seconds += seconds
     self.place.tokens += tokens
-    return self._epoch_loss()
+    return self._mean_loss()
 
-  def _epoch_loss(self):
-    """Returns the mean loss of the epoch so far."""
+  def _mean_loss(self):
+    """Returns the mean loss since the last validation."""
     nats, count = jax.device_get((self.state.loss_sum, self.state.loss_count))
     return float(nats / count)
 
@@ -311,10 +311,9 @@ class Trainer:
       ', '.join(f'{k} {v:.4g}' for k, v in record.items() if k != 'epoch'),
     )
     watch.warn(place.epochs, folded, state.initial_prompt)
-    self._since = time.monotonic()
+    place.seconds, place.tokens, self._since = 0.0, 0, time.monotonic()
 
   def _end_epoch(self):
-    self.state = self._layout.replicate(epochs.ended(jax.device_get(self.state)))
     self.place = Place(epoch=self.place.epoch + 1, epochs=self.place.epochs)
     self._save()
 

@@ -25,8 +25,8 @@ class TrainState:
   initial_prompt: dict  # folded
   best_prompt: dict  # folded, of the epoch with the best validation loss
   opt_state: optax.OptState
-  loss_sum: jax.Array  # [] float32: nats over this epoch's target tokens so far
-  loss_count: jax.Array  # [] float32: target tokens of this epoch so far
+  loss_sum: jax.Array  # [] float32: nats over target tokens since the last validation
+  loss_count: jax.Array  # [] float32: those tokens
 
 
 def init_state(prompt, params, tx):

@@ -41,6 +41,8 @@ def warn(records, prompt, initial):
 
 def warn_of_no_effect(test):
   """Warns if a prompt has the loss of none; `test` as in results.json."""
+  if 'none' not in test:
+    return
   soft, none = test['soft']['loss'], test['none']['loss']
   if abs(soft - none) <= _NO_EFFECT * none:
     log.warning(

@@ -20,6 +20,7 @@ from jaxprompt.data import collate
 from jaxprompt.devices import devices
 from jaxprompt.infer import decode
 from jaxprompt.infer import evaluate
+from jaxprompt.infer import labels
 from jaxprompt.lm import model as lm_model
 from jaxprompt.prompts import arms
 from jaxprompt.prompts import kinds
@@ -43,13 +44,14 @@ _VISITORS = 8  # answered at a time; more wait for their turn
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-  """A frozen model and its two compiled programs.
+  """A frozen model and its compiled programs.
 
   Attributes:
     lm, params, template: of `setup.Experiment`.
     first: (params, `placement.Placement`, ids [1, T], mask [1, T], max_new_tokens) ->
       the first new token [1], and the `decode.State`.
     then: (params, state, token [1]) -> the token after it, and the state.
+    scores: by calibration, those of labels, see `labels.program`.
     lock: held by who computes a token, so that visitors take turns.
     closed: set when no more tokens are to be computed.
   """
@@ -59,6 +61,7 @@ class Model:
   template: template_lib.Template
   first: Callable
   then: Callable
+  scores: dict[str, Callable]
   lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
   closed: threading.Event = dataclasses.field(default_factory=threading.Event)
 
@@ -76,6 +79,7 @@ class Answer:
   """What one arm has said so far."""
 
   ids: list[int] = dataclasses.field(default_factory=list)
+  shares: dict[str, float] | None = None  # of labels, where there are some
   seconds: float = 0.0  # of its own work
 
 
@@ -183,16 +187,18 @@ def _load(config, workdir, others):
     logits, state = decode.advance(lm, params, state, tokens)
     return _likeliest(logits), state
 
-  return (
-    Model(
-      lm,
-      experiment.params,
-      experiment.template,
-      jax.jit(first, static_argnames='max_new_tokens'),
-      jax.jit(then, donate_argnums=1),
-    ),
-    prompts,
+  model = Model(
+    lm,
+    experiment.params,
+    experiment.template,
+    jax.jit(first, static_argnames='max_new_tokens'),
+    jax.jit(then, donate_argnums=1),
+    {
+      name: jax.jit(labels.program(lm, experiment.template, name))
+      for name in labels.CALIBRATIONS
+    },
   )
+  return model, prompts
 
 
 def _likeliest(logits):
@@ -209,7 +215,7 @@ def _warm_up(model, prompts):
 
 
 def answer(model, prompt, source, hard_prompt):
-  """Answers a source with the three arms, a token each in turn.
+  """Answers a source with the three arms, a token each in turn, or labels' shares.
 
   Args:
     model: `Model`.
@@ -235,13 +241,15 @@ def answer(model, prompt, source, hard_prompt):
         answers[arm].seconds += time.monotonic() - began
       if token is None:
         del arms[arm]
+      elif isinstance(token, dict):
+        answers[arm].shares = token
       else:
         answers[arm].ids.append(token)
     yield note, answers
 
 
 def _arms(model, prompt, source, hard_prompt):
-  """Returns the note, and {arm: an iterator over its tokens}."""
+  """Returns the note, and {arm: an iterator over its tokens, or labels' shares}."""
   source, hard_prompt = (columns.clean(x).strip() for x in (source, hard_prompt))
   if not source:
     raise errors.UserError('There is no source; type one, or choose an example.')
@@ -274,6 +282,8 @@ def _arms(model, prompt, source, hard_prompt):
   none = jnp.zeros((0, model.lm.spec.width), jnp.float32)
   bare = placement.place(none, 'prefix')
   stream = functools.partial(_stream, model, new_tokens=prompt.max_new_tokens)
+  if prompt.task.labels:
+    stream = functools.partial(_classify, model, prompt)
   return ' '.join(notes), {
     'none': stream(bare, ids),
     # As ids, not as a matrix in front: another length of text compiles nothing new.
@@ -284,21 +294,28 @@ def _arms(model, prompt, source, hard_prompt):
 
 def _stream(model, arm, ids, new_tokens):
   """Yields the tokens of greedy generation up to and without the end of text."""
-  length = max(_SHORTEST, 1 << (len(ids) - 1).bit_length())
-  template = model.template
-  input_ids, mask = collate.pad([ids], length, 1, template.end_id)
   token, state = model.first(
-    model.params,
-    arm,
-    input_ids,
-    mask,
-    max_new_tokens=new_tokens,
+    model.params, arm, *_padded(model, ids), max_new_tokens=new_tokens
   )
   for _ in range(new_tokens):
-    if int(token[0]) in template.end_ids:
+    if int(token[0]) in model.template.end_ids:
       return
     yield int(token[0])
     token, state = model.then(model.params, state, token)
+
+
+def _classify(model, prompt, arm, ids):
+  """Yields each label's share of the probability, once."""
+  own = labels.tokenise(model.template, prompt.task.labels)
+  score, asked = model.scores[prompt.calibration], (arm, own.arrays)
+  found = score(model.params, asked, _padded(model, ids))[0]
+  yield labels.answer(own.texts, found)['scores']
+
+
+def _padded(model, ids):
+  """Returns a row's ids and mask, [1, T], of one of few lengths."""
+  length = max(_SHORTEST, 1 << (len(ids) - 1).bit_length())
+  return collate.pad([ids], length, 1, model.template.end_id)
 
 
 def _build(gradio, model, prompts):
@@ -367,6 +384,11 @@ def _show(model, note, answers):
   values = [note and f'**{note}**']
   for answered in answers.values():
     tokens, seconds = len(answered.ids), answered.seconds
+    if answered.shares:
+      ranked = sorted(answered.shares.items(), key=lambda pair: -pair[1])
+      values.append('\n'.join(f'{label} {100 * share:.1f}%' for label, share in ranked))
+      values.append(f'{seconds:.2f} s')
+      continue
     values.append(evaluate.text(model.template.tokenizer, answered.ids))
     values.append(f'{tokens} tokens, {seconds:.2f} s, {tokens / seconds:.0f} tokens/s')
   return values

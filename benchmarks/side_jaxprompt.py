@@ -20,8 +20,8 @@ from jaxprompt.infer import decode
 from jaxprompt.lm import loading
 from jaxprompt.prompts import batch as batch_lib
 from jaxprompt.prompts import kinds
-from jaxprompt.train import optim
-from jaxprompt.train import steps
+from jaxprompt.training import optim
+from jaxprompt.training import steps
 
 PROMPT, NEW_TOKENS, SAME_STEPS = 20, 32, 20
 

@@ -42,8 +42,8 @@ from jaxprompt.runs import sweep
 from jaxprompt.runs import trained_prompts
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.tasks import tasks
-from jaxprompt.train import loop
-from jaxprompt.train import writer
+from jaxprompt.training import loop
+from jaxprompt.training import writer
 
 log = logging.getLogger(__name__)
 

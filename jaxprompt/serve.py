@@ -31,7 +31,7 @@ from jaxprompt.runs import setup
 from jaxprompt.runs import trained_prompts
 from jaxprompt.tasks import columns
 from jaxprompt.tasks import template as template_lib
-from jaxprompt.train import writer
+from jaxprompt.training import writer
 
 log = logging.getLogger(__name__)
 

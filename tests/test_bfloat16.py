@@ -17,8 +17,8 @@ from jaxprompt.prompts import placement
 from jaxprompt.prompts import prompt
 from jaxprompt.tasks import tasks
 from jaxprompt.tasks import template
-from jaxprompt.train import optim
-from jaxprompt.train import steps
+from jaxprompt.training import optim
+from jaxprompt.training import steps
 
 
 def test_bfloat16_leaves_the_loss_of_every_task_within_one_percent():

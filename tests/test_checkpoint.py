@@ -12,9 +12,9 @@ import pytest
 from etils import epath
 
 from jaxprompt import errors
-from jaxprompt.train import checkpoint
-from jaxprompt.train import optim
-from jaxprompt.train import steps
+from jaxprompt.training import checkpoint
+from jaxprompt.training import optim
+from jaxprompt.training import steps
 
 
 @pytest.fixture
@@ -224,9 +224,9 @@ _READ = """
 import gc
 from etils import epath
 from jaxprompt import modes
-from jaxprompt.train import checkpoint
-from jaxprompt.train import optim
-from jaxprompt.train import steps
+from jaxprompt.training import checkpoint
+from jaxprompt.training import optim
+from jaxprompt.training import steps
 modes._set_up_process()
 assert checkpoint.read_best(epath.Path(sys.argv[1])) is None
 gc.collect()

@@ -18,7 +18,7 @@ from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
 from jaxprompt.runs import workdir
 from jaxprompt.tasks import tasks
-from jaxprompt.train import optim
+from jaxprompt.training import optim
 
 FIELDS = {
   'model.path', 'model.dtype', 'data.path', 'data.subset', 'data.train_size',

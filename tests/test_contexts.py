@@ -14,8 +14,8 @@ from jaxprompt.data import contexts
 from jaxprompt.devices import devices
 from jaxprompt.lm import loading
 from jaxprompt.prompts import batch as batch_lib
-from jaxprompt.train import optim
-from jaxprompt.train import steps
+from jaxprompt.training import optim
+from jaxprompt.training import steps
 
 ROWS, SOURCE, TARGET = 4, 7, 5
 

@@ -29,8 +29,8 @@ from jaxprompt.lm.families import llama as llama_family
 from jaxprompt.lm.families import phi3 as phi3_family
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
-from jaxprompt.train import optim
-from jaxprompt.train import steps
+from jaxprompt.training import optim
+from jaxprompt.training import steps
 from tools import step_traffic
 
 # For each of the models below, a token that it says early or late, or not at all.

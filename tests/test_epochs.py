@@ -5,8 +5,8 @@ import types
 import numpy as np
 import pytest
 
-from jaxprompt.train import epochs
-from jaxprompt.train import watch
+from jaxprompt.training import epochs
+from jaxprompt.training import watch
 
 
 def _records(*losses, every=2, epoch_steps=4):

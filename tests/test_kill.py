@@ -14,7 +14,7 @@ from conftest import arguments
 from conftest import write_data
 
 from jaxprompt.runs import workdir as workdir_lib
-from jaxprompt.train import checkpoint
+from jaxprompt.training import checkpoint
 
 SECONDS = 120
 

@@ -18,7 +18,7 @@ from etils import epath
 from jaxprompt import main
 from jaxprompt.prompts import peft
 from jaxprompt.runs import records
-from jaxprompt.train import checkpoint
+from jaxprompt.training import checkpoint
 
 
 def test_an_export_killed_at_any_moment_leaves_a_whole_adapter_or_none(tmp_path):

@@ -13,8 +13,8 @@ from jaxprompt.prompts import batch as batch_lib
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import model
 from jaxprompt.prompts import placement
-from jaxprompt.train import optim
-from jaxprompt.train import steps
+from jaxprompt.training import optim
+from jaxprompt.training import steps
 
 TEXT = [17, 250, 3, 99]
 

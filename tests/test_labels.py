@@ -13,7 +13,7 @@ from jaxprompt.data import rows as rows_lib
 from jaxprompt.infer import labels as labels_lib
 from jaxprompt.prompts import placement
 from jaxprompt.tasks import template as template_lib
-from jaxprompt.train import steps
+from jaxprompt.training import steps
 
 TEXTS = ('no', 'it may well be', 'yes')
 SOURCES = ('The film was long.\n', 'A joy to watch, again and again.\n')

@@ -23,8 +23,8 @@ from jaxprompt.infer import decode
 from jaxprompt.runs import setup
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.tasks import tasks
-from jaxprompt.train import checkpoint
-from jaxprompt.train import steps
+from jaxprompt.training import checkpoint
+from jaxprompt.training import steps
 
 
 def _jsonl(path):
@@ -433,7 +433,7 @@ def test_the_command_starts_without_what_a_run_on_local_files_does_not_need():
   code = 'import sys; import jaxprompt.modes; print(*sys.modules)'
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
   loaded = set(done.stdout.split())
-  assert {'jax', 'jaxprompt.train.loop'} <= loaded
+  assert {'jax', 'jaxprompt.training.loop'} <= loaded
   assert not {'datasets', 'pandas', 'rouge_score', 'nltk'} & loaded  # half of the start
 
 

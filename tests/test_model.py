@@ -18,7 +18,7 @@ from jaxprompt.lm import products
 from jaxprompt.prompts import batch as batch_lib
 from jaxprompt.prompts import model
 from jaxprompt.prompts import placement
-from jaxprompt.train import steps
+from jaxprompt.training import steps
 
 # Compiled whole: op by op, a test would compile dozens of programs.
 prompt_gradient = jax.jit(steps.prompt_gradient, static_argnums=(0, 4))

@@ -21,8 +21,8 @@ from jaxprompt.prompts import batch as batch_lib
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import peft
 from jaxprompt.runs import workdir as workdir_lib
-from jaxprompt.train import checkpoint
-from jaxprompt.train import steps
+from jaxprompt.training import checkpoint
+from jaxprompt.training import steps
 
 SPEC = loading.load(str(FIXTURES / 'gpt2'), 'float32').lm.spec
 PROMPT = np.random.default_rng(0).normal(size=(3, 24)).astype(np.float32)

@@ -16,7 +16,7 @@ from conftest import write_data
 
 from jaxprompt import main
 from jaxprompt.runs import workdir as workdir_lib
-from jaxprompt.train import checkpoint
+from jaxprompt.training import checkpoint
 
 SECONDS = 120
 SETTINGS = ('train.epochs=12', 'checkpoint.every_steps=2', 'train.learning_rate=0.01')

@@ -139,5 +139,5 @@ def test_every_file_that_changes_a_path_is_in_the_table_of_paths():
     for path in PACKAGE.rglob('*.py')
     if _CHANGES_A_PATH.search(path.read_text())
   }
-  assert {'runs/output.py', 'runs/workdir.py', 'train/writer.py'} <= changing
+  assert {'runs/output.py', 'runs/workdir.py', 'training/writer.py'} <= changing
   assert changing <= named

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from jaxprompt.prompts import batch as batch_lib
-from jaxprompt.train import optim
-from jaxprompt.train import steps
+from jaxprompt.training import optim
+from jaxprompt.training import steps
 
 close = functools.partial(np.testing.assert_allclose, atol=1e-5)
 

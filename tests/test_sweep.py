@@ -23,11 +23,11 @@ from jaxprompt.runs import records
 from jaxprompt.runs import setup
 from jaxprompt.runs import sweep
 from jaxprompt.runs import trained_prompts
-from jaxprompt.train import checkpoint
-from jaxprompt.train import group
-from jaxprompt.train import loop
-from jaxprompt.train import optim
-from jaxprompt.train import steps
+from jaxprompt.training import checkpoint
+from jaxprompt.training import group
+from jaxprompt.training import loop
+from jaxprompt.training import optim
+from jaxprompt.training import steps
 
 # A learning rate that no run survives is one of them: it must not touch the others.
 VALUES = {'seed': '0,1', 'init': 'random,text', 'learning_rate': '0.01,0.03,1e30'}

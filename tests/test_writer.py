@@ -13,7 +13,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from jaxprompt import errors
-from jaxprompt.train import writer
+from jaxprompt.training import writer
 
 
 def _tensorboard(workdir):

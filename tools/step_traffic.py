@@ -23,8 +23,8 @@ from jaxprompt.lm import loading
 from jaxprompt.lm import model as model_lib
 from jaxprompt.lm.families import gpt2
 from jaxprompt.prompts import batch as batch_lib
-from jaxprompt.train import optim
-from jaxprompt.train import steps
+from jaxprompt.training import optim
+from jaxprompt.training import steps
 
 SIZES = {  # blocks, width, heads
   'gpt2': (12, 768, 12),

@@ -7,7 +7,7 @@ from jaxprompt.runs import records
 from jaxprompt.runs import results as results_lib
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.tasks import metrics as metrics_lib
-from jaxprompt.train import epochs as epochs_lib
+from jaxprompt.training import epochs as epochs_lib
 
 
 def write(workdir):

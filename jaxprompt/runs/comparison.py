@@ -18,7 +18,7 @@ from jaxprompt.runs import setup
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.tasks import metrics
 from jaxprompt.tasks import statistics
-from jaxprompt.train import epochs as epochs_lib
+from jaxprompt.training import epochs as epochs_lib
 
 _NEAREST = 5  # vocabulary tokens named for each virtual one
 

@@ -13,11 +13,11 @@ from jaxprompt.runs import results
 from jaxprompt.runs import setup
 from jaxprompt.runs import trained_prompts
 from jaxprompt.runs import workdir as workdir_lib
-from jaxprompt.train import checkpoint
-from jaxprompt.train import epochs
-from jaxprompt.train import loop
-from jaxprompt.train import watch
-from jaxprompt.train import writer
+from jaxprompt.training import checkpoint
+from jaxprompt.training import epochs
+from jaxprompt.training import loop
+from jaxprompt.training import watch
+from jaxprompt.training import writer
 
 log = logging.getLogger(__name__)
 

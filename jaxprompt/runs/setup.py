@@ -21,7 +21,7 @@ from jaxprompt.lm import model as lm_model
 from jaxprompt.prompts import arms
 from jaxprompt.tasks import tasks
 from jaxprompt.tasks import template as template_lib
-from jaxprompt.train import steps
+from jaxprompt.training import steps
 
 log = logging.getLogger(__name__)
 

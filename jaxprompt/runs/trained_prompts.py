@@ -19,7 +19,7 @@ from jaxprompt.runs import records
 from jaxprompt.runs import setup
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.tasks import template as template_lib
-from jaxprompt.train import checkpoint
+from jaxprompt.training import checkpoint
 
 
 def best_prompt(workdir):

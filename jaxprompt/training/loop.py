@@ -17,11 +17,11 @@ from jaxprompt.devices import processes
 from jaxprompt.infer import evaluate
 from jaxprompt.prompts import kinds
 from jaxprompt.tasks import statistics
-from jaxprompt.train import epochs
-from jaxprompt.train import optim
-from jaxprompt.train import steps
-from jaxprompt.train import watch
-from jaxprompt.train import writer
+from jaxprompt.training import epochs
+from jaxprompt.training import optim
+from jaxprompt.training import steps
+from jaxprompt.training import watch
+from jaxprompt.training import writer
 
 log = logging.getLogger(__name__)
 

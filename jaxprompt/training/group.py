@@ -14,11 +14,11 @@ from jaxprompt.devices import devices
 from jaxprompt.infer import evaluate
 from jaxprompt.prompts import kinds
 from jaxprompt.tasks import statistics
-from jaxprompt.train import checkpoint
-from jaxprompt.train import epochs
-from jaxprompt.train import loop
-from jaxprompt.train import optim
-from jaxprompt.train import steps
+from jaxprompt.training import checkpoint
+from jaxprompt.training import epochs
+from jaxprompt.training import loop
+from jaxprompt.training import optim
+from jaxprompt.training import steps
 
 log = logging.getLogger(__name__)
 

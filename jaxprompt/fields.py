@@ -244,6 +244,17 @@ SECTIONS = tuple(
   dict.fromkeys(name.partition('.')[0] for name in FIELDS if '.' in name)
 )
 
+# Of drawing text; no part of a run's config.
+SAMPLING = (
+  Field('temperature', 0.0, 'draws tokens, of logits divided by it; 0 = the likeliest',
+        low=SMALLEST, high=LARGEST, also=0),
+  Field('top_k', 0, 'draws of so many; 0 = all'),
+  Field('top_p', 1.0,
+        'draws of the likeliest tokens that have this probability together',
+        low=SMALLEST, high=1),
+  Field('seed', 0, 'of what is drawn', high=UINT32),
+)  # fmt: skip
+
 
 def table():
   """Returns the fields as a table in Markdown."""

@@ -11,7 +11,6 @@ python -m jaxprompt.main --mode=compare DIR DIR ... --output=FILE
 python -m jaxprompt.main --mode=serve --workdir=DIR [--prompt=NAME=DIR ...]
 """
 
-import contextlib
 import functools
 import logging
 import os
@@ -47,11 +46,6 @@ from jaxprompt.training import writer
 
 log = logging.getLogger(__name__)
 
-# How a run goes on, and what its prompt is compared with, not what it is; `records`
-# knows where its parts may be.
-_FREE = frozenset(
-  {'parallel', 'train.context_cache_gb', 'sweep.test', *records.COMPARED}
-)
 _CACHE = pathlib.Path('~/.cache/jaxprompt/xla')
 
 
@@ -100,7 +94,7 @@ def _measure(function, values, config):
       logging.getLogger('jaxprompt').setLevel(logging.ERROR)
     processes.check_same(_identity(config))
   termination = loop.Termination()
-  with _held_workdir(path, config) as workdir:
+  with run.held_workdir(path, config) as workdir:
     found = function(config, workdir, termination)
     if processes.is_first():
       print(results.table(found, records.figures_of(found)))
@@ -108,19 +102,6 @@ def _measure(function, values, config):
         print(results.nearest_table(found))
       _print_paths(workdir)
   return 0
-
-
-@contextlib.contextmanager
-def _held_workdir(path, config):
-  """Opens and locks the workdir that is this config's alone; gives its epath."""
-  with contextlib.ExitStack() as stack:
-    with processes.together():
-      workdir = workdir_lib.open_workdir(path)
-      stack.enter_context(workdir_lib.lock(workdir))
-    workdir_lib.check_shared(workdir)
-    with processes.together():
-      records.check_config(workdir, config.to_dict(), free=_FREE)
-    yield workdir
 
 
 def _print_paths(workdir):
@@ -142,7 +123,7 @@ def _identity(config):
 def _sweep(values, _):
   config, path = _required(values, 'config'), _required(values, 'workdir')
   termination = loop.Termination()
-  with _held_workdir(path, config) as workdir:
+  with run.held_workdir(path, config) as workdir:
     found = sweep.sweep(config, workdir, termination)
     print(sweep.table(found))
     print(f'sweep: {workdir / sweep.FILE}')
@@ -151,7 +132,7 @@ def _sweep(values, _):
 
 
 def _predict(values, _):
-  sampling = _sampling(values)
+  sampling = decode.sampling(values.temperature, values.top_k, values.top_p)
   source, path = _required(values, 'input'), _required(values, 'output')
   sources.check_input(source)
   paths = _prompt_paths(values)
@@ -182,18 +163,6 @@ def _predict(values, _):
       predict.predict(experiment, prompts, source, opened, **settings)
   log.info('%d rows written, %d of them with an error', opened.lines, opened.failed)
   return 1 if opened.failed else 0
-
-
-def _sampling(values):
-  """Returns the `decode.Sampling` that the flags ask for, or None."""
-  if values.temperature:
-    return decode.Sampling(values.temperature, values.top_k, values.top_p)
-  if values.top_k or values.top_p < 1:
-    raise errors.UserError(
-      '--top_k and --top_p are of sampling, which is off; set --temperature, 1 to draw '
-      'as likely as the model says'
-    )
-  return None
 
 
 def _prompt_paths(values):
@@ -326,7 +295,7 @@ def _stored_config(values, workdir):
   """Returns the config to use a run with.
 
   It is --config, or else the run's own with the fields that flags set, and with all
-  devices; only `eval` and what is in `_FREE` may differ from the run's own.
+  devices; only `eval` and what is in `records.FREE` may differ from the run's own.
   """
   stored = records.read_config(workdir)['config']
   if 'sweep' in stored:
@@ -340,7 +309,7 @@ def _stored_config(values, workdir):
     config = config_lib.single_run(flags.overridden(config, values))
   else:
     config = _config(values)
-  records.check_config(workdir, config.to_dict(), free=_FREE | {'eval'})
+  records.check_config(workdir, config.to_dict(), free=records.FREE | {'eval'})
   return config
 
 

@@ -23,6 +23,9 @@ class Row:
   columns: pyarrow.Table
   index: int
 
+  def __repr__(self):
+    return f'Row(id={self.id!r}, source={self.source!r}, target={self.target!r})'
+
   def _value(self, name):
     return self.columns.column(name)[self.index]
 

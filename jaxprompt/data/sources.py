@@ -48,6 +48,25 @@ def read(path, subset='', *, seed=0):
     splits = _read_directory(place)
   else:
     splits = _read_hub(path, subset)
+  return _complete(splits, path)
+
+
+def given(rows):
+  """Returns what `read` does of rows in memory.
+
+  Args:
+    rows: {split: a sequence of dicts}; raises as `read` for what is missing.
+  """
+  splits = {
+    name: Split(own, lambda i, name=name: f'{name} row {i}')
+    for name, own in rows.items()
+    if name in SPLITS
+  }
+  return _complete(splits, 'of rows in memory')
+
+
+def _complete(splits, path):
+  """Returns all three of a data set's splits; raises as `read`."""
   for split in ('train', 'validation'):
     if split not in splits:
       raise errors.UserError(

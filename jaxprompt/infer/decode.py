@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxprompt import errors
 from jaxprompt.prompts import model
 
 
@@ -38,6 +39,22 @@ class Sampling(NamedTuple):
   temperature: float  # divides the logits
   top_k: int = 0  # tokens; 0 = all
   top_p: float = 1.0  # the least probability that those kept have together
+
+
+def sampling(temperature, top_k, top_p):
+  """Returns the `Sampling` that is asked for, or None at temperature 0.
+
+  Raises:
+    UserError: if the others are of no use then.
+  """
+  if temperature:
+    return Sampling(temperature, top_k, top_p)
+  if top_k or top_p < 1:
+    raise errors.UserError(
+      '--top_k and --top_p are of sampling, which is off; set --temperature, 1 to draw '
+      'as likely as the model says'
+    )
+  return None
 
 
 class Options(NamedTuple):

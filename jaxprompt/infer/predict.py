@@ -18,8 +18,10 @@ from jaxprompt.devices import devices
 from jaxprompt.infer import decode
 from jaxprompt.infer import evaluate
 from jaxprompt.infer import labels
+from jaxprompt.prompts import arms
 from jaxprompt.prompts import placement
 from jaxprompt.tasks import tasks
+from jaxprompt.tasks import template as template_lib
 
 _BATCHES_AT_ONCE = 16  # rows of like length are sought among so many batches
 # Padded source lengths: fixed, so that no new row compiles a new program for long.
@@ -30,6 +32,7 @@ class _Settings(NamedTuple):
   """What all rows of a batch have in common, of the compiled program."""
 
   labels: tuple[str, ...] = ()  # to be ranked; () = text is generated
+  lead: str = template_lib.SPACE  # that a label begins with
   calibration: str = 'none'  # of labels
   beams: int = 1
   max_new_tokens: int = 0
@@ -67,6 +70,28 @@ def predict(experiment, prompts, input_path, output, *, sampling, seed):
     output.write(answer(window))
 
 
+def answers(experiment, prompts, asked, *, sampling, seed):
+  """Returns the answers to some rows, as `predict` writes them.
+
+  Args:
+    experiment, sampling, seed: as of `predict`.
+    prompts: `trained.TrainedPrompt`s.
+    asked: of each row, which of the prompts is its own, and the row, a dict or a source
+      as one text.
+
+  Raises:
+    UserError: for a row that cannot be used.
+  """
+  answerer = _Answerer(experiment, dict(enumerate(prompts)), sampling, seed)
+  requests = []
+  for i, (which, row) in enumerate(asked):
+    try:
+      requests.append(answerer.request(i, which, row))
+    except errors.RowError as e:
+      raise errors.UserError(f'source {i}: {e}') from e
+  return answerer.answer(requests)
+
+
 def made_of(experiment, prompts, input_path, *, sampling, seed):
   """Returns what decides the predictions, a nested dict; arguments as of `predict`."""
   return {
@@ -98,7 +123,7 @@ def _digest(arrays):
 
 
 class _Answerer:
-  """Answers rows under their prompts; holds the compiled programs."""
+  """Answers rows under their prompts."""
 
   def __init__(self, experiment, prompts, sampling, seed):
     self._experiment, self._sampling, self._seed = experiment, sampling, seed
@@ -108,26 +133,34 @@ class _Answerer:
     longest += experiment.template.frame_tokens
     shapes = [length for length in _LENGTHS if length < longest] + [longest]
     self._shapes = [(length, 0) for length in shapes]
-    self._programs = {}  # by their settings
 
   def __call__(self, window):
     """Returns the answers to rows, (index, row or its error) each."""
-    encoded = [self._encode(index, row) for index, row in window]
+    return self.answer([self._choose_for(index, row) for index, row in window])
+
+  def answer(self, requests):
+    """Returns the answers to `_Request`s."""
     groups = {}
-    for request in encoded:
+    for request in requests:
       if request.ids:
         groups.setdefault(self._settings(request), []).append(request)
-    for settings, requests in groups.items():
+    for settings, own in groups.items():
       found = evaluate.in_batches(
         self._experiment.evaluator,
-        functools.partial(self._run, settings, requests),
-        [request.ids for request in requests],
-        self._shapes,
+        functools.partial(self._run, settings, own),
+        [request.ids for request in own],
+        self._shapes_for(own),
         'predicting',
       )
-      for request, answer in zip(requests, self._answers(settings, found), strict=True):
+      for request, answer in zip(own, self._answers(settings, found), strict=True):
         request.answer.update(answer)
-    return [request.answer for request in encoded]
+    return [request.answer for request in requests]
+
+  def _shapes_for(self, requests):
+    """Returns the shapes to pad sources to; the words around one may make it longer."""
+    longest = max(len(request.ids) for request in requests)
+    room, _ = self._shapes[-1]
+    return self._shapes if longest <= room else [*self._shapes, (longest, 0)]
 
   def _answers(self, settings, found):
     """Returns what is said of each row, by the outputs of its program."""
@@ -139,20 +172,34 @@ class _Answerer:
       for ids in evaluate.until_end(found, template.end_ids)
     ]
 
-  def _encode(self, index, row):
-    """Returns the `_Request` of a row; without ids if its answer is an error."""
+  def _choose_for(self, index, row):
+    """Returns the `_Request` of a row, which may be a `RowError`, under its prompt."""
     if isinstance(row, errors.RowError):
       answer = {'id': tasks.row_id(row.row, index), 'error': str(row)}
       return _Request(answer, 0, [])
-    answer = {'id': tasks.row_id(row, index)}
     try:
-      which = self._choose(row)
-      own = self._prompts[which]
-      source = own.task.parse_source(row)
-      _, ids = self._experiment.template.source(*source, own.max_source_tokens)
+      return self.request(index, self._choose(row), row)
     except errors.RowError as e:
-      return _Request({**answer, 'error': str(e)}, 0, [])
-    return _Request(answer, which, ids)
+      return _Request({'id': tasks.row_id(row, index), 'error': str(e)}, 0, [])
+
+  def request(self, index, which, row):
+    """Returns the `_Request` of a row, or of a source as one text.
+
+    Raises:
+      RowError: if it cannot be used.
+    """
+    own, template = self._prompts[which], self._experiment.template
+    if isinstance(row, str):
+      name, (before, text, after) = str(index), own.task.split(row)
+    else:
+      name, (before, text, after) = (
+        tasks.row_id(row, index),
+        own.task.parse_source(row),
+      )
+    text, ids = template.source(before, text, after, own.max_source_tokens)
+    if own.wording is not None:
+      ids = arms.source_ids(own.wording, template, before + text + after, ids)
+    return _Request({'id': name}, which, ids)
 
   def _choose(self, row):
     """Returns which prompt is a row's; raises `RowError` if that cannot be said."""
@@ -172,7 +219,8 @@ class _Answerer:
   def _settings(self, request):
     own = self._prompts[request.which]
     if own.task.labels:
-      return _Settings(labels=own.task.labels, calibration=own.calibration)
+      lead = own.wording.target_lead if own.wording else template_lib.SPACE
+      return _Settings(own.task.labels, lead, own.calibration)
     if own.beams > 1 and not self._sampling:
       return _Settings(beams=own.beams, max_new_tokens=own.max_new_tokens)
     return _Settings(max_new_tokens=max(x.max_new_tokens for x in self._prompts))
@@ -187,47 +235,47 @@ class _Answerer:
       limits[i] = self._prompts[request.which].max_new_tokens
       seeds[i] = zlib.crc32(f'{self._seed} {request.answer["id"]}'.encode())
     rows = self._experiment.layout.place_rows((which, limits, seeds, *tokens))
-    if settings not in self._programs:
-      self._programs[settings] = self._program(settings)
-    program = self._programs[settings]
-    return program(self._experiment.params, self._placements, rows)
+    own = self._experiment
+    program = _program(own.lm, own.template, own.layout, settings, self._sampling)
+    return program(own.params, self._placements, rows)
 
-  def _program(self, settings):
-    """Returns the compiled (params, `Placement` of K, rows) -> outputs [B, ...]."""
-    if settings.labels:
-      answer = self._classify(settings)
-    else:
-      answer = self._generate(settings)
 
-    def run(params, placements, rows):
-      which, *rows = rows
-      return answer(params, jax.tree.map(lambda x: x[which], placements), *rows)
+@functools.lru_cache(maxsize=16)  # one call after another compiles nothing new
+def _program(lm, template, layout, settings, sampling):
+  """Returns the compiled (params, `Placement` of K, rows) -> outputs [B, ...]."""
+  if settings.labels:
+    answer = _classify(lm, template, settings)
+  else:
+    answer = _generate(lm, settings, sampling)
 
-    return self._experiment.layout.gather(run)
+  def run(params, placements, rows):
+    which, *rows = rows
+    return answer(params, jax.tree.map(lambda x: x[which], placements), *rows)
 
-  def _classify(self, settings):
-    template = self._experiment.template
-    score = labels.program(self._experiment.lm, template, settings.calibration)
-    own = labels.tokenise(template, settings.labels)
+  return layout.gather(run)
 
-    def answer(params, placement, limits, seeds, ids, mask):
-      del limits, seeds
-      return score(params, (placement, own.arrays), (ids, mask))
 
-    return answer
+def _classify(lm, template, settings):
+  score = labels.program(lm, template, settings.calibration)
+  own = labels.tokenise(template, settings.labels, settings.lead)
 
-  def _generate(self, settings):
-    options = decode.Options(
-      max_new_tokens=settings.max_new_tokens,
-      end_ids=self._experiment.template.end_ids,
-      beams=settings.beams,
-      sampling=self._sampling,
-      axis_name=devices.DATA,
-    )
+  def answer(params, placement, limits, seeds, ids, mask):
+    del limits, seeds
+    return score(params, (placement, own.arrays), (ids, mask))
 
-    def answer(params, placement, limits, seeds, ids, mask):
-      return decode.generate(
-        self._experiment.lm, params, placement, ids, mask, options, limits, seeds
-      )
+  return answer
 
-    return answer
+
+def _generate(lm, settings, sampling):
+  options = decode.Options(
+    max_new_tokens=settings.max_new_tokens,
+    end_ids=lm.end_ids,
+    beams=settings.beams,
+    sampling=sampling,
+    axis_name=devices.DATA,
+  )
+
+  def answer(params, placement, limits, seeds, ids, mask):
+    return decode.generate(lm, params, placement, ids, mask, options, limits, seeds)
+
+  return answer

@@ -128,12 +128,12 @@ def _few_shot(given):
 
 def _shots(given, draw):
   """Returns training rows in the template, end of text included, as a `Wording`."""
-  ids, shown = [], []
+  shown, room = [], given.room
   for i in np.random.default_rng(draw).permutation(len(given.examples)):
     row = given.examples[i]
-    if len(ids) + row.length <= given.room:
-      ids += [*_inner(given.template, row).tolist(), *row.target_ids.tolist()]
-      shown.append(row.id)
+    if row.length <= room:
+      shown.append(row)
+      room -= row.length - len(given.template.start_ids)
     if len(shown) == given.shots:
       break
   if not shown:
@@ -142,19 +142,40 @@ def _shots(given, draw):
       f'{max(given.room, 0)} tokens, too few for any training row; lower '
       'data.max_source_tokens or eval.max_new_tokens, or leave few_shot out'
     )
-  return Wording(f'{len(shown)} training rows', ids, shown=tuple(shown))
+  return examples(given.template, shown)
+
+
+def examples(template, rows):
+  """Returns the `Wording` of rows in the template, end of text included."""
+  ids = [id_ for row in rows for id_ in _spelled(template, row)]
+  shown = tuple(row.id for row in rows)
+  return Wording(f'{len(rows)} training rows', ids, shown=shown)
+
+
+def _spelled(template, row):
+  source_ids = row.source_ids[len(template.start_ids) :]
+  return [*source_ids.tolist(), *row.target_ids.tolist()]
 
 
 def _chat(given):
-  tokenizer = given.template.tokenizer
+  return [chat(given.template, given.hard_prompt)]
+
+
+def chat(template, text):
+  """Returns the `Wording` of a text and the source as what a user says.
+
+  Raises:
+    UserError: if the tokenizer has no chat template, or one that cannot be used.
+  """
+  tokenizer = template.tokenizer
   if not tokenizer.chat_template:
     raise errors.UserError(
       'arms has chat, but the tokenizer has no chat template; use an instruction-tuned '
       'model, or leave chat out'
     )
-  content = f'{given.hard_prompt}\n\n{_MARK}'
+  content = f'{text}\n\n{_MARK}'
   try:
-    text = tokenizer.apply_chat_template(
+    said = tokenizer.apply_chat_template(
       [{'role': 'user', 'content': content}],
       tokenize=False,
       add_generation_prompt=True,
@@ -163,23 +184,21 @@ def _chat(given):
     raise errors.UserError(
       f"arms has chat, but the tokenizer's chat template fails: {e}; leave chat out"
     ) from e
-  before, mark, after = text.partition(_MARK)
+  before, mark, after = said.partition(_MARK)
   if not mark:
     raise errors.UserError(
       "arms has chat, but the tokenizer's chat template leaves out what the user says; "
       'leave chat out'
     )
   front = before.rstrip()
-  return [
-    Wording(
-      before + SOURCE + after,
-      _with_special_tokens(tokenizer, front),
-      lead=before[len(front) :],
-      after='',
-      closing=_with_special_tokens(tokenizer, after),
-      target_lead=_target_lead(after),
-    )
-  ]
+  return Wording(
+    before + SOURCE + after,
+    _with_special_tokens(tokenizer, front),
+    lead=before[len(front) :],
+    after='',
+    closing=_with_special_tokens(tokenizer, after),
+    target_lead=_target_lead(after),
+  )
 
 
 def _with_special_tokens(tokenizer, text):
@@ -205,28 +224,34 @@ def reworded(wording, template, rows):
     template: `template.Template`.
     rows: `rows.Row`s.
   """
-  is_inside = len(wording.before) > 0
-  if wording.after is None:
-    sources = [_inner(template, row) if is_inside else row.source_ids for row in rows]
-    return sources, [row.target_ids for row in rows]
-
-  def source(row):
-    text = wording.lead + row.source + wording.after
-    if is_inside:
-      ids = template.inside(text)
-    else:
-      ids = [*template.start_ids, *template_lib.encode(template.tokenizer, text)[0]]
-    return [*ids, *wording.closing]
 
   def target(row):
+    if wording.after is None:
+      return row.target_ids
     return template.target(row.target, None, lead=wording.target_lead)[1]
 
-  return [source(row) for row in rows], [target(row) for row in rows]
+  return (
+    [source_ids(wording, template, row.source, row.source_ids) for row in rows],
+    [target(row) for row in rows],
+  )
 
 
-def _inner(template, row):
-  """Returns the ids of a row's source where it is not the beginning of a text."""
-  return row.source_ids[len(template.start_ids) :]
+def source_ids(wording, template, text, ids):
+  """Returns the ids of a source under a `Wording`, without those in front of all.
+
+  Args:
+    wording, template: as of `reworded`.
+    text, ids: the source alone, as `template.Template.source` gives it.
+  """
+  is_inside = len(wording.before) > 0
+  if wording.after is None:
+    return ids[len(template.start_ids) :] if is_inside else ids
+  text = wording.lead + text + wording.after
+  if is_inside:
+    ids = template.inside(text)
+  else:
+    ids = [*template.start_ids, *template_lib.encode(template.tokenizer, text)[0]]
+  return [*ids, *wording.closing]
 
 
 def ids_in_front(wording, template):

@@ -1,10 +1,11 @@
-"""A trained prompt, and how it is used."""
+"""A trained prompt, or one of text in its place, and how it is used."""
 
 import dataclasses
 
 import jax
 import numpy as np
 
+from jaxprompt.prompts import arms
 from jaxprompt.prompts import kinds
 from jaxprompt.tasks import tasks
 
@@ -21,6 +22,7 @@ class TrainedPrompt:
   max_new_tokens: int
   beams: int
   calibration: str  # of a classification's labels, see `labels.CALIBRATIONS`
+  wording: arms.Wording | None = None  # of a written prompt, whose arrays are its front
 
   @property
   def placement(self):

@@ -23,39 +23,53 @@ from jaxprompt.training import epochs as epochs_lib
 _NEAREST = 5  # vocabulary tokens named for each virtual one
 
 
-def in_front(experiment, ids):
+def in_front(model, ids):
   """Returns the `placement.Placement` of token ids before every row."""
-  embed = experiment.layout.whole(experiment.lm.embed)
-  ids = np.asarray(ids, np.int32)
-  embeds = jax.device_get(embed(experiment.params, ids)).astype(np.float32)  # [P, H]
-  return placement.place(embeds, 'prefix')
+  embed = model.layout.whole(model.lm.embed)
+  embeds = jax.device_get(embed(model.params, np.asarray(ids, np.int32)))  # [P, H]
+  return placement.place(embeds.astype(np.float32), 'prefix')
 
 
 def measure_written(experiment):
   """Measures the written arms on the test rows; returns {arm: `results.Measured`}."""
-  return {name: _measure(experiment, name) for name in experiment.wordings}
+  splits = experiment.splits
+  return {
+    name: measure(
+      experiment,
+      name,
+      wordings,
+      splits['test'].rows,
+      splits['validation'].rows if arms.ARMS[name].chooses else None,
+    )
+    for name, wordings in experiment.wordings.items()
+  }
 
 
-def _measure(experiment, name):
-  """Returns the `results.Measured` of a written arm."""
-  wordings, rows = experiment.wordings[name], experiment.splits['test'].rows
-  chooses = arms.ARMS[name].chooses
+def measure(experiment, name, wordings, rows, validation=None):
+  """Returns the `results.Measured` of a written arm.
+
+  Args:
+    experiment: `setup.Experiment`; its splits are not looked at.
+    name: of the arm.
+    wordings: its `arms.Wording`s.
+    rows: a `rows_lib.Table` to measure it on.
+    validation: one to choose the best of the wordings by; None = all are measured, and
+      are draws of one arm.
+  """
   tuning = {'texts': len({x.text for x in wordings if x.text != arms.SOURCE})}
-  if chooses:
-    tuning |= _validated(experiment, wordings, name)
+  if validation is not None:
+    tuning |= _validated(experiment, wordings, name, validation)
     losses = [each['validation_loss'] for each in tuning['tried']]
     wordings = [wordings[int(np.argmin(losses))]]
   draws, lengths = [], []
   for i, wording in enumerate(wordings, 1):
     label = f'test, {name}' + (f' {i}/{len(wordings)}' if len(wordings) > 1 else '')
     before = arms.ids_in_front(wording, experiment.template)
-    own_rows = rows
-    if wording.after is not None:
-      own_rows = rows.retokenised(*arms.reworded(wording, experiment.template, rows))
+    own_rows = rows.retokenised(*arms.reworded(wording, experiment.template, rows))
     draws.append(
       evaluate.evaluate(
         experiment.evaluator,
-        in_front(experiment, before),
+        in_front(experiment.model, before),
         own_rows,
         label,
         target_lead=wording.target_lead,
@@ -73,13 +87,12 @@ def _measure(experiment, name):
   )
 
 
-def _validated(experiment, wordings, name):
+def _validated(experiment, wordings, name, rows):
   """Returns what the choice between wordings was made by, for an arm's tuning.
 
   All are measured at once, spelled out in the rows: a few programs serve them all.
   """
-  rows, began = experiment.splits['validation'].rows, time.monotonic()
-  source_ids, target_ids = [], []
+  began, source_ids, target_ids = time.monotonic(), [], []
   for wording in wordings:
     before = arms.ids_in_front(wording, experiment.template)
     sources, targets = arms.reworded(wording, experiment.template, rows)
@@ -87,7 +100,7 @@ def _validated(experiment, wordings, name):
     target_ids += targets
   nats, counts = evaluate.losses(
     experiment.evaluator,
-    in_front(experiment, []),
+    in_front(experiment.model, []),
     rows_lib.table(source_ids, target_ids),
     f'validation, {name}',
   )
@@ -106,14 +119,21 @@ def _validated(experiment, wordings, name):
 
 
 def measure_soft(experiment, trained, epochs):
-  """Returns the `results.Measured` of a trained prompt's arrays."""
-  position, splits = experiment.config.prompt.position, experiment.splits
-  measured = evaluate.evaluate(
-    experiment.evaluator,
-    kinds.place(trained, position),
-    splits['test'].rows,
-    'test, soft',
-  )
+  """Returns the `results.Measured` of a trained prompt's arrays on the test rows."""
+  placed = kinds.place(trained, experiment.config.prompt.position)
+  rows = experiment.splits['test'].rows
+  measured = evaluate.evaluate(experiment.evaluator, placed, rows, 'test, soft')
+  return results.Measured([measured], spent(trained, experiment.splits, epochs))
+
+
+def spent(trained, splits, epochs):
+  """Returns what a prompt learned from and costs, see `results.BUDGET`.
+
+  Args:
+    trained: its arrays.
+    splits: {name: `rows_lib.Rows`}.
+    epochs: the records of its validations; none of a prompt that comes from elsewhere.
+  """
   tuning = {
     'tokens': float(kinds.length(trained)),
     'parameters': sum(np.size(x) for x in jax.tree.leaves(trained)),
@@ -125,23 +145,28 @@ def measure_soft(experiment, trained, epochs):
       'steps': epochs[-1]['step'],
       'seconds': sum(record['seconds'] for record in epochs),
     }
-  return results.Measured([measured], tuning)
+  return tuning
 
 
-def _read_prompt(experiment, trained, initial):
+def nearest(model, trained, initial=None):
   """Returns for each virtual token what it is near to, as results.json has it.
 
   There is none in a prompt of keys and values.
+
+  Args:
+    model: `setup.Model`.
+    trained: a prompt's arrays, folded.
+    initial: what they were before training, if that is known.
   """
   if 'embeddings' not in trained:
     return []
   soft_prompt = trained['embeddings']
   ids, cosines, norms = setup.of_table(
-    experiment, lambda table: prompt.nearest_tokens(soft_prompt, table, _NEAREST)
+    model, lambda table: prompt.nearest_tokens(soft_prompt, table, _NEAREST)
   )
   found = [
     {
-      'tokens': [evaluate.piece(experiment.template.tokenizer, i) for i in token_ids],
+      'tokens': [evaluate.piece(model.template.tokenizer, i) for i in token_ids],
       'cosines': token_cosines.tolist(),
       'relative_norm': float(norm),
     }
@@ -149,9 +174,7 @@ def _read_prompt(experiment, trained, initial):
   ]
   if initial is not None:
     change = soft_prompt - initial['embeddings']
-    drifts = setup.of_table(
-      experiment, functools.partial(prompt.relative_norms, change)
-    )
+    drifts = setup.of_table(model, functools.partial(prompt.relative_norms, change))
     for near, drift in zip(found, drifts, strict=True):
       near['drift'] = float(drift)
   return found
@@ -221,7 +244,7 @@ def leave(experiment, measured, trained, epochs, workdir, initial):
       'position': config.prompt.position,
       'parameters': measured['soft'].tuning['parameters'],
     },
-    'nearest_tokens': _read_prompt(experiment, trained, initial),
+    'nearest_tokens': nearest(experiment.model, trained, initial),
     'epochs': epochs,
     'best_epoch': best['epoch'] if best else 0,
     **results.compared(measured, config.seed),

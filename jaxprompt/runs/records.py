@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 
 # The fields, or their sections, of what a trained prompt is compared with.
 COMPARED = ('arms', 'hard_prompts', 'few_shot')
+# How a run goes on, and what its prompt is compared with, not what it is; `_PLACES` are
+# where its parts may be.
+FREE = frozenset({'parallel', 'train.context_cache_gb', 'sweep.test', *COMPARED})
 _NUMBER = (int, float)
 _CONFIG = {'config': dict, 'versions': dict, 'devices': list}
 _DIFFERENCE = {

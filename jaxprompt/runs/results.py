@@ -241,7 +241,17 @@ def table(results, columns):
     results: as in results.json.
     columns: names of figures.
   """
-  test = results['test']
+  test, soft_prompt = results['test'], results['prompt']
+  head = (
+    f'{results["task"]}, {results["model"]}: {test["soft"]["examples"]} '
+    f'test rows, {soft_prompt["length"]} virtual tokens ({soft_prompt["parameters"]} '
+    f'parameters), best epoch {results["best_epoch"]}, one seed'
+  )
+  return '\n'.join([head, arms_table(test, columns), *_standing(results, columns)])
+
+
+def arms_table(test, columns):
+  """Returns the arms' figures of those names as a text table; `test` as in `table`."""
   rows = [['arm', *map(_title, columns)]]
   for name, entry in test.items():
     spread = entry.get('spread')  # over draws
@@ -255,13 +265,7 @@ def table(results, columns):
         ),
       ]
     )
-  soft_prompt = results['prompt']
-  head = (
-    f'{results["task"]}, {results["model"]}: {test["soft"]["examples"]} '
-    f'test rows, {soft_prompt["length"]} virtual tokens ({soft_prompt["parameters"]} '
-    f'parameters), best epoch {results["best_epoch"]}, one seed'
-  )
-  return '\n'.join([head, aligned(rows), *_standing(results, columns)])
+  return aligned(rows)
 
 
 def _standing(results, columns):

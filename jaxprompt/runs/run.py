@@ -1,6 +1,8 @@
 """One run from its config to its results: trained, evaluated, or a prompt measured."""
 
+import contextlib
 import logging
+from typing import NamedTuple
 
 import jax
 
@@ -42,6 +44,45 @@ def train(config, workdir, termination):
     experiment = setup.build(config, layout, progress)
     records.check_content(workdir, experiment.fingerprints)
   prompt = trained_prompts.initial_prompt(experiment)
+  trained = fit(experiment, prompt, workdir, termination)
+  found = comparison.compare(
+    experiment, trained.best, trained.epochs, workdir, trained.initial
+  )
+  watch.warn_of_no_effect(found['test'])
+  return found
+
+
+@contextlib.contextmanager
+def held_workdir(path, config):
+  """Opens and locks the workdir that is this config's alone; gives its epath."""
+  with contextlib.ExitStack() as stack:
+    with processes.together():
+      workdir = workdir_lib.open_workdir(path)
+      stack.enter_context(workdir_lib.lock(workdir))
+    workdir_lib.check_shared(workdir)
+    with processes.together():
+      records.check_config(workdir, config.to_dict(), free=records.FREE)
+    yield workdir
+
+
+class Fitted(NamedTuple):
+  """What training has found: a prompt's arrays, see `kinds`, folded, on the host."""
+
+  best: dict  # of the validation with the lowest loss
+  initial: dict  # before training
+  epochs: list[dict]  # the records of the validations, see `epochs`
+
+
+def fit(experiment, prompt, workdir, termination):
+  """Trains a prompt, or goes on where the workdir has it; returns `Fitted`.
+
+  Args:
+    experiment: `setup.Experiment`, its content checked.
+    prompt: its arrays before training, see `kinds`.
+    workdir: an epath, locked.
+    termination: `loop.Termination`.
+  """
+  config = experiment.config
   # Only now is the workdir this run's: one that could not begin leaves no claim.
   workdir_lib.write_json(
     workdir / 'config.json', results.setting(config, experiment.fingerprints)
@@ -54,9 +95,7 @@ def train(config, workdir, termination):
   best, initial = jax.device_get(
     (trainer.state.best_prompt, trainer.state.initial_prompt)
   )
-  found = comparison.compare(experiment, best, trainer.place.epochs, workdir, initial)
-  watch.warn_of_no_effect(found['test'])
-  return found
+  return Fitted(best, initial, trainer.place.epochs)
 
 
 def evaluate_best(config, workdir, termination):

@@ -26,20 +26,76 @@ from jaxprompt.training import steps
 log = logging.getLogger(__name__)
 
 
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=['params'],
+  meta_fields=['lm', 'template', 'layout', 'path', 'dtype', 'fingerprint'],
+)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Model:
+  """A frozen model on the devices; to JAX, a tree of its weights.
+
+  Attributes:
+    params: the weights, placed.
+    lm: its functions.
+    template: how texts become its tokens.
+    layout: of the devices.
+    path, dtype: what it was loaded by.
+    fingerprint: items of what `loading.Model` says of the content.
+  """
+
+  params: dict
+  lm: lm_model.LanguageModel
+  template: template_lib.Template
+  layout: devices.Layout
+  path: str
+  dtype: str
+  fingerprint: tuple[tuple[str, str], ...]
+
+  @property
+  def tokenizer(self):
+    return self.template.tokenizer
+
+  @property
+  def size(self):
+    """The number of weights."""
+    return sum(x.size for x in jax.tree.leaves(self.params))
+
+  def __repr__(self):
+    kinds = {device.device_kind: 0 for device in self.layout.mesh.devices.flat}
+    return (
+      f'Model({self.path!r}, {self.dtype}, {self.size:,} weights, on '
+      f'{self.layout.mesh.size} x {", ".join(kinds)})'
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment:
   """What all modes share, built once."""
 
   config: object  # ml_collections.ConfigDict
   task: tasks.Task
-  lm: lm_model.LanguageModel
-  layout: devices.Layout
-  params: dict  # the frozen weights, placed
-  template: template_lib.Template
+  model: Model
   evaluator: evaluate.Evaluator
-  fingerprints: dict[str, str]  # of the model, see `loading.Model`, and of the splits
+  fingerprints: dict[str, str]  # of the model, and of the splits
   splits: dict[str, rows_lib.Rows] = dataclasses.field(default_factory=dict)
   wordings: dict[str, list[arms.Wording]] = dataclasses.field(default_factory=dict)
+
+  @property
+  def lm(self):
+    return self.model.lm
+
+  @property
+  def layout(self):
+    return self.model.layout
+
+  @property
+  def params(self):
+    return self.model.params
+
+  @property
+  def template(self):
+    return self.model.template
 
 
 def build(config, layout, progress):
@@ -57,9 +113,44 @@ def build(config, layout, progress):
   path = embedded.data_path(config.data.path, config.task)
   raw = sources.read(path, config.data.subset, seed=config.data.seed)
   experiment = build_model(config, layout, progress)
-  splits = {
-    split: _load_rows(experiment, split, raw.pop(split)) for split in sources.SPLITS
-  }
+  splits = load_splits(experiment.task, experiment.template, raw, config.data, progress)
+  return with_splits(experiment, splits)
+
+
+def load_splits(task, template, raw, settings, progress):
+  """Tokenises the rows of all splits.
+
+  Args:
+    task: `tasks.Task`.
+    template: `template.Template`.
+    raw: {name: `sources.Split`}, which this empties.
+    settings: the section `data` of a config.
+    progress: see `evaluate.Evaluator`.
+
+  Returns:
+    {name: `rows_lib.Rows`}.
+  """
+  splits = {}
+  for name in sources.SPLITS:
+    split, size = raw.pop(name), settings[f'{name}_size']
+    if settings.sample == 'random':
+      split = sources.sample(split, size, settings.seed)
+    splits[name] = rows_lib.load(
+      template,
+      task,
+      split,
+      size=size,
+      max_source_tokens=settings.max_source_tokens,
+      max_target_tokens=settings.max_target_tokens,
+      skip=settings.bad_rows == 'skip',
+      progress=lambda parts, name=name: progress(parts, f'{name} tokens'),
+    )
+  return splits
+
+
+def with_splits(experiment, splits):
+  """Returns the experiment with rows, {name: `rows_lib.Rows`}; raises as `build`."""
+  config = experiment.config
   for split, rows in splits.items():
     log.info(
       '%s: %d rows, %d sources and %d targets cut, %d rows skipped',
@@ -69,7 +160,8 @@ def build(config, layout, progress):
       rows.targets_cut,
       rows.skipped,
     )
-  _check_rows(config, experiment.lm, splits)
+  tables = {name: rows.rows for name, rows in splits.items()}
+  check_rows(config, experiment.lm, tables)
   fingerprints = {split: rows.fingerprint for split, rows in splits.items()}
   return dataclasses.replace(
     experiment,
@@ -79,40 +171,16 @@ def build(config, layout, progress):
   )
 
 
-def _load_rows(experiment, name, split):
-  """Returns the `rows_lib.Rows` that the config takes of a split of that name."""
-  data, progress = experiment.config.data, experiment.evaluator.progress
-  size = data[f'{name}_size']
-  if data.sample == 'random':
-    split = sources.sample(split, size, data.seed)
-  return rows_lib.load(
-    experiment.template,
-    experiment.task,
-    split,
-    size=size,
-    max_source_tokens=data.max_source_tokens,
-    max_target_tokens=data.max_target_tokens,
-    skip=data.bad_rows == 'skip',
-    progress=lambda parts: progress(parts, f'{name} tokens'),
-  )
-
-
 def _wordings(experiment, splits):
   """Returns the `arms.Wording`s of each written arm.
 
   Raises:
     UserError: for an arm that the model cannot have, or has no positions for.
   """
-  config, template = experiment.config, experiment.template
-  positions = experiment.lm.spec.max_positions
+  config, model, template = experiment.config, experiment.model, experiment.template
   rows = [*splits['validation'].rows, *splits['test'].rows]
-
-  def longest(source_ids, target_ids):
-    answers = (max(len(ids), config.eval.max_new_tokens) for ids in target_ids)
-    pairs = zip(source_ids, answers, strict=True)
-    return max(len(ids) + answer for ids, answer in pairs)
-
-  bare = arms.reworded(arms.Wording(arms.SOURCE), template, rows)
+  new_tokens = config.eval.max_new_tokens
+  bare = _longest(arms.Wording(arms.SOURCE), template, rows, new_tokens)
   given = arms.Given(
     template=template,
     examples=splits['train'].rows,
@@ -120,7 +188,7 @@ def _wordings(experiment, splits):
     hard_prompts=config.hard_prompts,
     shots=config.few_shot.examples,
     draws=config.few_shot.draws,
-    room=positions - longest(*bare),
+    room=model.lm.spec.max_positions - bare,
   )
   found = {
     name: arms.ARMS[name].wordings(given)
@@ -129,48 +197,90 @@ def _wordings(experiment, splits):
   }
   for name, wordings in found.items():
     for wording in wordings:
-      own = arms.reworded(wording, template, rows)
-      total = len(arms.ids_in_front(wording, template)) + longest(*own)
-      if total > positions:
-        raise errors.UserError(
-          f'the arm {name} with {wording.text!r:.80} makes a row of {total} tokens, '
-          f'answer and all; model.path {config.model.path!r} has {positions} '
-          'positions: shorten the text, or lower data.max_source_tokens'
-        )
+      check_wording(model, name, wording, rows, new_tokens)
   return found
+
+
+def check_wording(model, name, wording, rows, max_new_tokens):
+  """Refuses an `arms.Wording` that makes one of the rows longer than the positions."""
+  total = _longest(wording, model.template, rows, max_new_tokens)
+  if total > model.lm.spec.max_positions:
+    raise errors.UserError(
+      f'the arm {name} with {wording.text!r:.80} makes a row of {total} tokens, answer '
+      f'and all; model.path {model.path!r} has {model.lm.spec.max_positions} '
+      'positions: shorten the text, or lower data.max_source_tokens'
+    )
+
+
+def _longest(wording, template, rows, max_new_tokens):
+  """Returns the tokens of the longest of `rows_lib.Row`s, with any answer to it."""
+  pairs = zip(*arms.reworded(wording, template, rows), strict=True)
+  longest = max(len(ids) + max(len(answer), max_new_tokens) for ids, answer in pairs)
+  return len(arms.ids_in_front(wording, template)) + longest
 
 
 def build_model(config, layout, progress):
   """Loads the model alone; the arguments and errors are those of `build`."""
-  task = config_lib.task_of(config)
-  lm, params, tokenizer, fingerprint = loading.load(
-    config.model.path, config.model.dtype, layout.placements
-  )
-  template = template_lib.Template(tokenizer, lm.end_ids)
-  lm = lm.on(layout.platform)
+  return on_model(config, load_model(config.model, layout), progress)
 
-  options = decode.Options(
-    max_new_tokens=config.eval.max_new_tokens,
-    end_ids=lm.end_ids,
-    beams=config.eval.beams,
-    axis_name=devices.DATA,
+
+def load_model(settings, layout):
+  """Loads a model; takes the section `model` of a config, and the layout."""
+  lm, params, tokenizer, fingerprint = loading.load(
+    settings.path, settings.dtype, layout.placements
   )
+  return Model(
+    params=params,
+    lm=lm.on(layout.platform),
+    template=template_lib.Template(tokenizer, lm.end_ids),
+    layout=layout,
+    path=settings.path,
+    dtype=settings.dtype,
+    fingerprint=tuple(fingerprint.items()),
+  )
+
+
+def on_model(config, model, progress):
+  """Returns the `Experiment` of a config on a model that is loaded, without rows."""
+  task = config_lib.task_of(config)
+  row_losses, generate, score = _programs(
+    model.lm,
+    model.template,
+    model.layout,
+    decode.Options(
+      max_new_tokens=config.eval.max_new_tokens,
+      end_ids=model.lm.end_ids,
+      beams=config.eval.beams,
+      axis_name=devices.DATA,
+    ),
+    config.eval.calibration,
+  )
+  evaluator = evaluate.Evaluator(
+    task=task,
+    template=model.template,
+    layout=model.layout,
+    params=model.params,
+    row_losses=row_losses,
+    generate=generate,
+    score=score,
+    batch_size=model.layout.round_up(config.eval.batch_size),
+    progress=progress,
+  )
+  return Experiment(config, task, model, evaluator, dict(model.fingerprint))
+
+
+@functools.lru_cache(maxsize=8)  # one measurement after another compiles nothing new
+def _programs(lm, template, layout, options, calibration):
+  """Returns the compiled programs of an `evaluate.Evaluator`."""
 
   def generate(params, arm, rows):
     return decode.generate(lm, params, arm, *rows, options)
 
-  evaluator = evaluate.Evaluator(
-    task=task,
-    template=template,
-    layout=layout,
-    params=params,
-    row_losses=layout.gather(functools.partial(steps.row_losses, lm)),
-    generate=layout.gather(generate),
-    score=layout.gather(labels_lib.program(lm, template, config.eval.calibration)),
-    batch_size=layout.round_up(config.eval.batch_size),
-    progress=progress,
+  return (
+    layout.gather(functools.partial(steps.row_losses, lm)),
+    layout.gather(generate),
+    layout.gather(labels_lib.program(lm, template, calibration)),
   )
-  return Experiment(config, task, lm, layout, params, template, evaluator, fingerprint)
 
 
 def check_positions(config, lm, template):
@@ -181,10 +291,15 @@ def check_positions(config, lm, template):
   )
 
 
-def _check_rows(config, lm, splits):
-  """Refuses rows that are longer than the model's positions, answer and all."""
-  for split, rows in splits.items():
-    sources, targets = rows.rows.lengths.T  # [E] each
+def check_rows(config, lm, tables):
+  """Refuses rows that are longer than the model's positions, answer and all.
+
+  Args:
+    config, lm: of the run, and its model.
+    tables: {name of the split: `rows_lib.Table`}.
+  """
+  for split, rows in tables.items():
+    sources, targets = rows.lengths.T  # [E] each
     if split != 'train':
       targets = np.maximum(targets, config.eval.max_new_tokens)
     longest = int((sources + targets).max())
@@ -202,11 +317,10 @@ def _check_positions(config, lm, longest, name):
     )
 
 
-def of_table(experiment, function):
+def of_table(model, function):
   """Returns what a function of all tokens' embeddings gives, as host arrays."""
-  lm = experiment.lm
 
   def of_params(params):
-    return function(lm.vocabulary(params))
+    return function(model.lm.vocabulary(params))
 
-  return jax.device_get(experiment.layout.whole(of_params)(experiment.params))
+  return jax.device_get(model.layout.whole(of_params)(model.params))

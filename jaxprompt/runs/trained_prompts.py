@@ -52,7 +52,20 @@ def initial_prompt(experiment):
   else:
     return _other_prompt(experiment)
   initialise = functools.partial(initialise, length=config.length)
-  return _begun(experiment, setup.of_table(experiment, initialise))
+  return _begun(experiment, setup.of_table(experiment.model, initialise))
+
+
+def begun_at(experiment, arrays):
+  """Returns a prompt of the config's kind that begins at another one's arrays."""
+  config = experiment.config.prompt
+  if 'embeddings' in arrays:
+    return _begun(experiment, arrays['embeddings'])
+  if config.kind != 'deep':
+    raise errors.UserError(
+      f'prompt.init {config.init!r} holds keys and values, which prompt.kind '
+      f'{config.kind!r} cannot begin at; use prompt.kind=deep'
+    )
+  return arrays
 
 
 def _begun(experiment, embeddings):
@@ -76,14 +89,7 @@ def _other_prompt(experiment):
       'mean; name prompts of one kind'
     )
   mean = jax.tree.map(lambda *each: np.mean(each, axis=0, dtype=np.float32), *found)
-  if 'embeddings' in mean:
-    return _begun(experiment, mean['embeddings'])
-  if config.kind != 'deep':
-    raise errors.UserError(
-      f'prompt.init {config.init!r} holds keys and values, which prompt.kind '
-      f'{config.kind!r} cannot begin at; use prompt.kind=deep'
-    )
-  return mean
+  return begun_at(experiment, mean)
 
 
 def _arrays(experiment, name):

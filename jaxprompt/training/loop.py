@@ -45,11 +45,12 @@ class Termination:
   Of several processes all end, at the same point: JAX catches the signal and finds it.
   """
 
-  def __init__(self):
+  def __init__(self, *, handles_signal=True):
+    """Takes whether the process is ours, and so what its signals do."""
     self._requested = False
     self._checks = 0
     self.safe_points_only = False
-    if not jax.distributed.is_initialized():
+    if handles_signal and not jax.distributed.is_initialized():
       signal.signal(signal.SIGTERM, self._handle)
 
   def _handle(self, *_):

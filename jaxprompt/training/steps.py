@@ -61,7 +61,8 @@ def row_losses(lm, params, placement, batch, context=None):
   return jnp.sum(losses * mask, axis=-1), jnp.sum(mask, axis=-1)
 
 
-def _sums(lm, params, prompt, batch, context):
+def sums(lm, params, prompt, batch, context=None):
+  """Sums the loss of a prompt, see `kinds`, over all rows; as `row_losses`, both []."""
   position = 'prefix' if batch.source_ids is None else 'suffix'
   placed = kinds.place(prompt, position)
   losses, counts = row_losses(lm, params, placed, batch, context)
@@ -108,7 +109,7 @@ def prompt_gradient(
     (nats [], target tokens []), gradient of the nats, a tree like the prompt.
   """
   value_and_grad = jax.value_and_grad(
-    lambda prompt, rows: _sums(lm, params, prompt, *rows), has_aux=True
+    lambda prompt, rows: sums(lm, params, prompt, *rows), has_aux=True
   )
   parts = _parts(batch, kinds.run_length(prompt), accumulate, tokens_at_a_time)
   if parts == 1:

@@ -140,8 +140,13 @@ class _Events:
     self._file.close()
 
 
+def _shows_bars(stream):
+  """Returns whether a line written there can be written over."""
+  return stream.isatty() or type(stream).__module__.startswith('ipykernel')
+
+
 class Progress:
-  """A bar on a terminal; elsewhere a plain line from time to time."""
+  """A bar on a terminal or in a notebook; elsewhere a plain line from time to time."""
 
   def __init__(self, label, total, done=0):
     self._label, self._total, self._done = label, total, done
@@ -153,7 +158,7 @@ class Progress:
       initial=done,
       unit='batch',
       leave=False,
-      disable=None if processes.is_first() else True,
+      disable=not (processes.is_first() and _shows_bars(sys.stderr)),
       file=sys.stderr,
     )
 

@@ -1,0 +1,399 @@
+"""The Python API: what is done with the nouns of `nouns`.
+
+The arguments become the config of a run, so that these functions and the command are
+the same code. docs/python.md shows them in use.
+"""
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Unpack
+
+import jax
+
+from jaxprompt import arguments
+from jaxprompt import config as config_lib
+from jaxprompt import embedded
+from jaxprompt import errors
+from jaxprompt import fields as fields_lib
+from jaxprompt import nouns
+from jaxprompt.data import sources as sources_lib
+from jaxprompt.devices import devices
+from jaxprompt.infer import decode
+from jaxprompt.infer import evaluate
+from jaxprompt.infer import predict
+from jaxprompt.prompts import arms
+from jaxprompt.prompts import batch as batch_lib
+from jaxprompt.prompts import kinds
+from jaxprompt.prompts import trained as trained_lib
+from jaxprompt.runs import comparison
+from jaxprompt.runs import records
+from jaxprompt.runs import results
+from jaxprompt.runs import run as run_lib
+from jaxprompt.runs import setup
+from jaxprompt.runs import trained_prompts
+from jaxprompt.runs import workdir as workdir_lib
+from jaxprompt.tasks import tasks
+from jaxprompt.training import loop
+from jaxprompt.training import steps
+from jaxprompt.training import writer
+
+_IN_MEMORY = 'rows in memory'  # as the `data.path` of a run
+_SOFT = nouns.Soft()
+
+
+@arguments.named()
+def load_model(path: str = 'gpt2', *, dtype: str = 'float32') -> nouns.Model:
+  """Loads a frozen model onto all devices.
+
+  Args:
+    path: a hub id, a checkpoint's directory, or `tiny`, the model of the package.
+    dtype: of weights and compute, float32 or bfloat16.
+  """
+  config = config_lib.default('text')
+  config.model.update(
+    path=config_lib.FIELDS['model.path'].check(path, 'path'),
+    dtype=config_lib.FIELDS['model.dtype'].check(dtype, 'dtype'),
+  )
+  return setup.load_model(config.model, devices.layout(**config.parallel))
+
+
+@arguments.named()
+def load_data(
+  source: str | os.PathLike | Mapping[str, Sequence[dict]],
+  task: tasks.Task,
+  model: nouns.Model,
+  **settings: Unpack[arguments.Reading],
+) -> nouns.Data:
+  """Reads the rows of a task as a model's tokens.
+
+  Args:
+    source: the id of a data set on the hub, a directory or a file of rows, `tiny`; or
+      the rows themselves, {'train': [{column: value}, ...], 'validation': ...}.
+    task: what is made of a row.
+    model: whose tokenizer it is.
+    **settings: see `arguments.Reading`.
+  """
+  fields = arguments.check(arguments.Reading, settings)
+  config = _config(model, task, fields)
+  if isinstance(source, Mapping):
+    raw = sources_lib.given(source)
+  else:
+    fields['data.path'] = os.fspath(source)
+    path = embedded.data_path(fields['data.path'], task.name)
+    raw = sources_lib.read(path, config.data.subset, seed=config.data.seed)
+  splits = setup.load_splits(task, model.template, raw, config.data, _progress())
+  own = {name: nouns.Rows(x.rows, task, model, fields) for name, x in splits.items()}
+  return nouns.Data(**own, _splits=splits)
+
+
+@arguments.named()
+def train(
+  model: nouns.Model,
+  data: nouns.Data,
+  prompt: nouns.Soft = _SOFT,
+  *,
+  workdir: str | os.PathLike | None = None,
+  **settings: Unpack[arguments.Training],
+) -> nouns.Run:
+  """Trains a soft prompt.
+
+  Args:
+    model, data: what it is trained with.
+    prompt: what to train.
+    workdir: keeps checkpoints, metrics and TensorBoard's files; a run that is called
+      again with it goes on where it stopped. None = nothing is kept.
+    **settings: see `arguments.Training`.
+  """
+  fields = arguments.check(arguments.Training, settings)
+  experiment = _with_rows(model, data, prompt, fields)
+  begun = _begin(experiment, prompt)
+  with contextlib.ExitStack() as stack:
+    path = workdir
+    if workdir is None:
+      path = stack.enter_context(tempfile.TemporaryDirectory(prefix='jaxprompt-'))
+    place = stack.enter_context(run_lib.held_workdir(path, experiment.config))
+    records.check_content(place, experiment.fingerprints)
+    termination = loop.Termination(handles_signal=False)
+    fitted = run_lib.fit(experiment, begun, place, termination)
+    metrics = records.read_metrics(place)
+  tuning = comparison.spent(fitted.best, data._splits, fitted.epochs)
+  return nouns.Run(
+    prompt=_prompt(experiment, fitted.best, tuning),
+    history=fitted.epochs,
+    steps=[line for line in metrics if 'train_loss' in line],
+    workdir=None if workdir is None else os.fspath(workdir),
+  )
+
+
+@arguments.named()
+def init_prompt(
+  model: nouns.Model,
+  data: nouns.Data,
+  prompt: nouns.Soft = _SOFT,
+  *,
+  seed: int = 0,
+) -> nouns.Prompt:
+  """Returns a soft prompt before training, for a loop of one's own."""
+  experiment = _with_rows(model, data, prompt, {'seed': seed})
+  return _prompt(experiment, _begin(experiment, prompt), {})
+
+
+@arguments.named()
+def load_prompt(
+  directory: str | os.PathLike,
+  model: nouns.Model,
+  task: tasks.Task | None = None,
+  **settings: Unpack[arguments.Lengths],
+) -> nouns.Prompt:
+  """Loads a trained prompt.
+
+  Args:
+    directory: the workdir of a run; or a PEFT adapter, which says nothing of its use.
+    model: with which it was trained.
+    task, **settings: of an adapter; see `arguments.Lengths`.
+  """
+  place = workdir_lib.resolve(directory)
+  is_run = (place / 'config.json').exists()
+  if is_run and (task or settings):
+    raise errors.UserError(
+      f'task is given, or {", ".join(settings) or "lengths"}; {str(directory)!r} is a '
+      'run, which has its own: leave them out'
+    )
+  if not is_run and task is None:
+    raise errors.UserError(
+      f'task is missing; {str(directory)!r} is no run, and an adapter says nothing of '
+      'its task'
+    )
+  own = task or tasks.Task('{text}', '{target}')
+  config = _config(model, own, arguments.check(arguments.Lengths, settings))
+  experiment = setup.on_model(config, model, _progress())
+  use = trained_prompts.load_prompt(experiment, place, task=None, eval_config=None)
+  name = config.prompt.name
+  if is_run:
+    name = records.read_config(place)['config']['prompt']['name']
+  return nouns.Prompt(model, use, name)
+
+
+@arguments.named()
+def compare(
+  model: nouns.Model,
+  rows: nouns.Rows,
+  prompts: Mapping[str, nouns.Prompt | nouns.Written],
+  **settings: Unpack[arguments.Measuring],
+) -> nouns.Comparison:
+  """Measures prompts on the same rows: loss, metrics, and their paired differences.
+
+  Args:
+    model, rows: what they are measured with.
+    prompts: by names of one's own.
+    **settings: see `arguments.Measuring`; answers have at most `max_target_tokens` of
+      the rows, if `max_new_tokens` is not given.
+  """
+  fields = arguments.check(arguments.Measuring, settings)
+  if not prompts or not len(rows):
+    raise errors.UserError(
+      f'there are {len(prompts)} prompts and {len(rows)} rows; expected one at least'
+    )
+  _check_model(model, rows=rows, **prompts)
+  lengths = [kinds.length(x.params) for x in prompts.values() if _is_soft(x)]
+  longest = {'prompt.length': max(lengths, default=1)}
+  config = _config(model, rows.task, rows.fields | longest | fields)
+  setup.check_rows(config, model.lm, {'test': rows.table})
+  experiment = setup.on_model(config, model, _progress())
+  measured = {
+    name: _measure(experiment, name, prompt, rows.table)
+    for name, prompt in prompts.items()
+  }
+  return nouns.Comparison(
+    **results.compared(measured, config.seed),
+    predictions={
+      name: results.predictions(own, rows.table) for name, own in measured.items()
+    },
+  )
+
+
+def _measure(experiment, name, prompt, table):
+  """Returns the `results.Measured` of one prompt."""
+  if _is_soft(prompt):
+    found = evaluate.evaluate(experiment.evaluator, prompt.use.placement, table, name)
+    tuning = comparison.spent(prompt.params, {}, []) | prompt.tuning
+    return results.Measured([found], tuning)
+  model, validation = experiment.model, prompt.validation
+  wordings = prompt.wordings(model.template)
+  new_tokens = experiment.config.eval.max_new_tokens
+  for wording in wordings:
+    for own in (table, validation and validation.table):
+      if own is not None:
+        setup.check_wording(model, name, wording, own, new_tokens)
+  return comparison.measure(
+    experiment, name, wordings, table, validation and validation.table
+  )
+
+
+@arguments.named()
+def generate(
+  model: nouns.Model,
+  prompt: nouns.Prompt | nouns.Written | Sequence[nouns.Prompt | nouns.Written],
+  sources: Sequence[str | dict],
+  *,
+  task: tasks.Task | None = None,
+  **settings: Unpack[arguments.Answering],
+) -> list[str]:
+  """Answers sources; with labels, by the likeliest of them.
+
+  Args:
+    model: the one that the prompts are of.
+    prompt: of all sources, or a list of each one's own: they share the batches.
+    sources: texts, or rows that have the columns of the task.
+    task: of prompts that are written; the trained ones know theirs.
+    **settings: see `arguments.Answering`. What is not given is as a trained prompt was
+      trained; temperature 0 takes the likeliest token.
+  """
+  fields = arguments.check(arguments.Answering, settings)
+  drawing = {field.name: field.default for field in fields_lib.SAMPLING}
+  drawing |= {name: fields.pop(name) for name in drawing.keys() & fields.keys()}
+  if isinstance(sources, str | dict):
+    raise errors.UserError(f'sources is {sources!r:.60}; expected a list of them')
+  if not isinstance(prompt, Sequence):
+    prompt = [prompt] * len(sources)
+  if len(prompt) != len(sources):
+    raise errors.UserError(
+      f'prompt has {len(prompt)} for {len(sources)} sources; expected one for each'
+    )
+  _check_model(model, **{f'prompt[{i}]': each for i, each in enumerate(prompt)})
+  own = {id(each): each for each in prompt}
+  places = {key: i for i, key in enumerate(own)}
+  config = _config(model, task or _TEXT, fields)
+  experiment = setup.on_model(config, model, _progress())
+  given = {key: config.eval[key] for key in _OWN & settings.keys()}
+  found = predict.answers(
+    experiment,
+    [_use(experiment, each, given) for each in own.values()],
+    list(zip([places[id(each)] for each in prompt], sources, strict=True)),
+    seed=drawing.pop('seed'),
+    sampling=decode.sampling(**drawing),
+  )
+  return [answer['prediction'] for answer in found]
+
+
+_TEXT = tasks.Task('{text}', '{target}')
+_OWN = {'max_new_tokens', 'beams', 'calibration'}  # settings that a prompt has too
+_SEAMS = 8  # tokens that a text may have more than its parts
+
+
+def _use(experiment, prompt, given):
+  """Returns the `trained.TrainedPrompt` of any prompt, and room for its sources."""
+  model, template, config = experiment.model, experiment.template, experiment.config
+  if _is_soft(prompt):
+    use, around = dataclasses.replace(prompt.use, **given), 0
+  else:
+    wording, *others = prompt.wordings(template)
+    if others:
+      raise errors.UserError(
+        f'prompt is one of {1 + len(others)} texts; choose one by compare, and give it'
+      )
+    around = 0
+    if wording.after is not None:
+      around = len(template.inside(wording.lead + wording.after)) + _SEAMS
+      around += len(wording.closing)
+    front = comparison.in_front(model, arms.ids_in_front(wording, template)).prefix
+    use = trained_lib.as_configured({'embeddings': front}, experiment.task, config)
+    use = dataclasses.replace(use, position='prefix', wording=wording)
+  room = model.lm.spec.max_positions - kinds.length(use.arrays) - around
+  room -= template.frame_tokens + use.max_new_tokens
+  if room < 1:
+    raise errors.UserError(
+      f'max_new_tokens is {use.max_new_tokens}, which leaves no room for a source in '
+      f'the {model.lm.spec.max_positions} positions of the model; lower it'
+    )
+  limit = min(room, use.max_source_tokens) if _is_soft(prompt) else room
+  return dataclasses.replace(use, max_source_tokens=limit)
+
+
+def loss(params: nouns.Params, model: nouns.Model, batch: batch_lib.Batch) -> jax.Array:
+  """Returns the mean loss of a prompt's arrays on a batch, in nats per target token.
+
+  A pure function: `jax.jit`, `jax.grad` and `jax.vmap` take it, the model is a tree of
+  its weights. The prompt stands where `Rows.batches` was told.
+  """
+  nats, tokens = steps.sums(model.lm, model.params, params, batch)
+  return nats / tokens
+
+
+def _is_soft(prompt):
+  return isinstance(prompt, nouns.Prompt)
+
+
+def _progress():
+  return writer.show_progress(lambda: None)
+
+
+def _config(model, task, fields):
+  """Returns the config of a task on a model, with the fields that are given."""
+  config = config_lib.default(task.name)
+  of_task = {f'example.{name}': getattr(task, name) for name in config.example}
+  of_task |= {name: getattr(task, name) for name in ('metrics', 'hard_prompts')}
+  of_task['hard_prompt'] = task.hard_prompt or tasks.hard_prompt(task.labels)
+  if task.prompt_name:
+    of_task['prompt.name'] = task.prompt_name
+  defaults = {
+    'arms': ('soft',),
+    'model.path': model.path,
+    'model.dtype': model.dtype,
+    'data.path': _IN_MEMORY,
+  }
+  if 'data.max_target_tokens' in fields:
+    defaults['eval.max_new_tokens'] = fields['data.max_target_tokens']
+  config.update_from_flattened_dict(of_task | defaults | fields)
+  config_lib.check(config)
+  return config_lib.single_run(config)
+
+
+def _with_rows(model, data, prompt, fields):
+  """Returns the `setup.Experiment` of training a `nouns.Soft`."""
+  _check_model(model, data=data.train)
+  if not isinstance(prompt, nouns.Soft):
+    raise errors.UserError(f'prompt is {prompt!r:.60}; expected a jp.Soft to train')
+  fields = data.train.fields | prompt.fields | fields
+  config = _config(model, data.train.task, fields)
+  model.layout.check_divides(config.train.batch_size)
+  experiment = setup.on_model(config, model, _progress())
+  return setup.with_splits(experiment, data._splits)
+
+
+def _begin(experiment, prompt):
+  """Returns the arrays of a `nouns.Soft` before training, see `kinds`."""
+  start, spec = prompt.start, experiment.lm.spec
+  if start is None:
+    return trained_prompts.initial_prompt(experiment)
+  length = kinds.length(start)
+  expected = {
+    'embeddings': (length, spec.width),
+    'keys_values': (spec.blocks, 2, spec.kv_heads, length, spec.head_dim),
+  }
+  for name, array in start.items():
+    if array.shape != expected[name]:
+      raise errors.UserError(
+        f'init has {name} {array.shape}; expected {expected[name]}, as the model has'
+      )
+  return trained_prompts.begun_at(experiment, start)
+
+
+def _prompt(experiment, arrays, tuning):
+  config = experiment.config
+  use = trained_lib.as_configured(arrays, experiment.task, config)
+  return nouns.Prompt(experiment.model, use, config.prompt.name, tuning)
+
+
+def _check_model(model, **others):
+  """Raises `UserError` for what is of another model."""
+  for name, other in others.items():
+    own = getattr(other, 'model', model)
+    if own.fingerprint != model.fingerprint:
+      raise errors.UserError(
+        f'{name} is of {own!r}, not of {model!r}; use what is of one model'
+      )

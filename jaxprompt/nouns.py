@@ -1,0 +1,347 @@
+"""The nouns of the Python API: model, task, data, prompts, and what a run has left.
+
+`api` has what is done with them.
+"""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxprompt import arguments
+from jaxprompt import embedded
+from jaxprompt import errors
+from jaxprompt import fields as fields_lib
+from jaxprompt.data import loader
+from jaxprompt.data import rows as rows_lib
+from jaxprompt.prompts import arms
+from jaxprompt.prompts import batch as batch_lib
+from jaxprompt.prompts import kinds
+from jaxprompt.prompts import peft
+from jaxprompt.prompts import trained as trained_lib
+from jaxprompt.runs import comparison
+from jaxprompt.runs import results
+from jaxprompt.runs import setup
+from jaxprompt.tasks import tasks
+
+Model = setup.Model
+Params = dict[str, Any]  # of arrays, numpy's or JAX's; see `kinds`
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(tasks.Task):
+  __doc__ = tasks.Task.__doc__
+
+  __post_init__ = arguments.named()(tasks.Task.__post_init__)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Rows(Sequence):
+  """Rows of one split as a model's tokens; `rows[0]` has `source`, `target`, `id`."""
+
+  table: rows_lib.Table
+  task: tasks.Task
+  model: Model
+  fields: dict[str, Any]  # of the config, by which they were read
+
+  def __len__(self) -> int:
+    return len(self.table)
+
+  def __getitem__(self, index):
+    if isinstance(index, slice):
+      return dataclasses.replace(self, table=self.table[index])
+    return self.table[index]
+
+  def __repr__(self) -> str:
+    return f'Rows({len(self)} of the task {self.task.name!r})'
+
+  def batches(
+    self,
+    batch_size: int,
+    *,
+    position: str = 'prefix',
+    seed: int | None = None,
+    epoch: int = 1,
+  ) -> Iterator[batch_lib.Batch]:
+    """Yields all rows in batches on the devices, those of like length together.
+
+    Args:
+      batch_size: rows; those that a batch lacks are padding, which counts nothing.
+      position: of the prompt: before a suffix, sources stand apart.
+      seed, epoch: of the order; without a seed, by length.
+    """
+    with arguments.named():
+      self.model.layout.check_divides(batch_size)
+    batches = loader.Loader(
+      self.table,
+      self.model.layout,
+      batch_size=batch_size,
+      pad_id=self.model.template.end_id,
+      apart=position == 'suffix',
+    )
+    plan = batches.in_order() if seed is None else batches.epoch(seed, epoch)
+    for indices, shape in plan:
+      yield batches.load(indices, shape)[0]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Data:
+  """The rows of a task, by split."""
+
+  train: Rows
+  validation: Rows
+  test: Rows
+  _splits: dict[str, rows_lib.Rows] = dataclasses.field(repr=False)
+
+
+class Written:
+  """A prompt of text; `validation` holds rows that the best of several is chosen by."""
+
+  validation: Rows | None = None
+
+  def wordings(self, template) -> list[arms.Wording]:
+    """Returns what stands around every source; `template` is that of a model."""
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Bare(Written):
+  """The source alone."""
+
+  def wordings(self, template):
+    del template
+    return [arms.Wording(arms.SOURCE)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hard(Written):
+  """A text in front of the source, or around it if it holds {source}."""
+
+  text: str
+
+  def wordings(self, template):
+    return [arms.written(template, self.text)]
+
+
+@dataclasses.dataclass(frozen=True)
+class BestHard(Written):
+  """The text with the lowest loss on validation rows, of several as of `Hard`."""
+
+  texts: Sequence[str]
+  validation: Rows
+
+  @property
+  def model(self):
+    return self.validation.model
+
+  def wordings(self, template):
+    return [arms.written(template, text) for text in self.texts]
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShot(Written):
+  """Rows with their targets, in order, before the source."""
+
+  rows: Rows
+
+  @property
+  def model(self):
+    return self.rows.model
+
+  def wordings(self, template):
+    return [arms.examples(template, self.rows)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chat(Written):
+  """A text and the source in the tokenizer's chat template."""
+
+  text: str
+
+  def wordings(self, template):
+    return [arms.chat(template, self.text)]
+
+
+_DIMENSIONS = ({'embeddings': 2}, {'keys_values': 5})
+
+
+@dataclasses.dataclass(frozen=True)
+class Soft:
+  """A prompt to train.
+
+  Attributes:
+    length: P, the number of virtual tokens; 20, or that of the prompt in `init`.
+    init: what it begins at: a text, cut or repeated to the length; 'vocab' or 'random';
+      another prompt, or its arrays, such as [P, H]. None = the task's hard prompt.
+    kind: `embedding`, `deep` or `residual`.
+    position: `prefix`, before the source, or `suffix`, after it.
+    name: for people.
+  """
+
+  length: int | None = None
+  init: Any = None
+  kind: str = 'embedding'
+  position: str = 'prefix'
+  name: str = ''
+
+  @property
+  def start(self) -> Params | None:
+    """The arrays that it is to begin at; None if they are made of words."""
+    if self.init is None or isinstance(self.init, str):
+      return None
+    init = self.init.params if isinstance(self.init, Prompt) else self.init
+    arrays = init if isinstance(init, Mapping) else {'embeddings': init}
+    arrays = {name: np.asarray(x, np.float32) for name, x in arrays.items()}
+    shapes = {name: x.shape for name, x in arrays.items()}
+    if {name: len(shape) for name, shape in shapes.items()} not in _DIMENSIONS:
+      raise errors.UserError(
+        f'init is arrays of the shapes {shapes}; expected a text, a prompt, its '
+        'params, or embeddings [P, H]'
+      )
+    return arrays
+
+  @property
+  def fields(self) -> dict[str, Any]:
+    """The fields of a config that describe it, {name: value}."""
+    start, given = self.start, {'kind': self.kind, 'position': self.position}
+    if self.length is not None:
+      given['length'] = self.length
+    if self.name:
+      given['name'] = self.name
+    if start is not None:
+      length = kinds.length(start)
+      if self.length not in (None, length):
+        raise errors.UserError(
+          f'length is {self.length}, and init has {length} virtual tokens; leave it out'
+        )
+      content = b''.join(x.tobytes() for x in start.values())
+      digest = hashlib.sha256(content).hexdigest()
+      given |= {'length': length, 'init': f'arrays {digest[:16]}'}
+    elif self.init in ('vocab', 'random'):
+      given['init'] = self.init
+    else:
+      given |= {'init': 'text', 'text': self.init or ''}
+    return {
+      f'prompt.{name}': fields_lib.FIELDS[f'prompt.{name}'].check(value, name)
+      for name, value in given.items()
+    }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prompt:
+  """A soft prompt and how it is used; `jp.train` and `jp.load_prompt` give one."""
+
+  model: Model
+  use: trained_lib.TrainedPrompt
+  name: str
+  tuning: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def params(self) -> Params:
+    """Its arrays: `embeddings` [P, H], or `keys_values`; float32."""
+    return self.use.arrays
+
+  def __repr__(self) -> str:
+    length = kinds.length(self.params)
+    return f'Prompt({self.name!r}, {length} virtual tokens, {self.use.position})'
+
+  def replace(self, params: Params) -> 'Prompt':
+    """Returns the same prompt with other arrays, as a loop of one's own gives them."""
+    arrays = jax.tree.map(np.asarray, kinds.fold(jax.device_get(params)))
+    use = dataclasses.replace(self.use, arrays=arrays)
+    return dataclasses.replace(self, use=use)
+
+  def nearest_tokens(self) -> list[dict[str, Any]]:
+    """Returns for each virtual token the nearest tokens, cosines and relative norm."""
+    return comparison.nearest(self.model, kinds.fold(self.params))
+
+  @arguments.named()
+  def export(self, directory: str | os.PathLike, *, overwrite: bool = False):
+    """Writes a Hugging Face PEFT adapter; with `overwrite`, over one of ours."""
+    if self.use.position != 'prefix':
+      raise errors.UserError(
+        f'the position is {self.use.position!r}; PEFT knows only a prompt in front, so '
+        'only a prefix can be exported'
+      )
+    place = pathlib.Path(directory).expanduser()
+    peft.check_output(place, overwrite)
+    files = peft.files_of(
+      kinds.fold(self.params),
+      base=embedded.model_path(self.model.path),
+      weights=dict(self.model.fingerprint)['weights'],
+      spec=self.model.lm.spec,
+      name=self.name,
+      task=self.use.task.name,
+      template=self.use.task.template + self.model.tokenizer.eos_token,
+    )
+    peft.write(place, files)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+  """What training has left.
+
+  Attributes:
+    prompt: the one with the lowest validation loss.
+    history: of each validation: `epoch`, `step`, `train_loss`, `validation_loss`, ...
+    steps: of each optimiser step: `step`, `train_loss`, `learning_rate`, ...
+    workdir: with the checkpoints; None of a run that has kept none.
+  """
+
+  prompt: Prompt
+  history: list[dict[str, Any]] = dataclasses.field(repr=False)
+  steps: list[dict[str, Any]] = dataclasses.field(repr=False)
+  workdir: str | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+  """What was measured of prompts on the same rows, as results.json has it.
+
+  Attributes:
+    test: {prompt: {figure: value}}, with `ci95`, the 95% intervals over rows.
+    differences: of each two prompts and each figure.
+    tuning: {prompt: what it learned from, and what it costs}.
+    predictions: {prompt: of each row `prediction`, `target`, `scores`, ...}.
+  """
+
+  test: dict[str, dict[str, Any]]
+  differences: list[dict[str, Any]]
+  tuning: dict[str, dict[str, Any]]
+  predictions: dict[str, list[dict[str, Any]]]
+
+  @property
+  def figures(self) -> list[str]:
+    """The names of what was measured: the loss, and the task's metrics."""
+    return list(next(iter(self.test.values()))['ci95'])
+
+  def table(self, figures: Sequence[str] = ()) -> str:
+    """Returns the figures, or those of these names, as a text table."""
+    return results.arms_table(self.test, figures or self.figures)
+
+  __str__ = __repr__ = table
+
+  def difference(self, prompt: str, other: str, figure: str = '') -> dict[str, Any]:
+    """Returns by how much a figure differs, or else the main metric, row by row.
+
+    `ci95` is its interval; `better` says whether it is for the better, None = the
+    interval holds 0.
+    """
+    figure = figure or self.figures[1]
+    for name, known in (
+      (prompt, self.test),
+      (other, self.test),
+      (figure, self.figures),
+    ):
+      if name not in known:
+        raise errors.UserError(
+          f'{name!r} is unknown; expected one of {", ".join(known)}'
+        )
+    return results.difference({'differences': self.differences}, figure, prompt, other)

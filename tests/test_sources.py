@@ -44,7 +44,7 @@ def test_every_format_holds_the_same_rows(tmp_path):
   }
   for suffix, text in texts.items():
     (tmp_path / f'a{suffix}').write_bytes(text.encode())
-    (tmp_path / f'a{suffix}.gz').write_bytes(gzip.compress(text.encode()))
+    (tmp_path / f'a{suffix}.gz').write_bytes(gzip.compress(text.encode(), mtime=0))
   pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / 'a.parquet')
   for suffix in formats.SUFFIXES:
     file = tmp_path / f'a{suffix}'
@@ -173,7 +173,7 @@ def test_a_missing_test_split_is_cut_from_validation_and_shares_no_row(tmp_path)
     ),
     ('a.csv', b'x\n\xff\n', r'a.csv cannot be read: .*; expected text in UTF-8'),
     ('a.csv.gz', 'x\n1\n', r'a.csv.gz .* Not a gzipped file .*, compressed by gzip'),
-    ('a.json.gz', gzip.compress(b'[{}]')[:-9], r'a.json.gz cannot be read: Compress'),
+    ('a.json.gz', gzip.compress(b'[{}]', mtime=0)[:-9], 'a.json.gz cannot be read: '),
     ('a.tsv', 'id\tx\tx\n', 'has the header .*; expected column names, all diff'),
     ('a.tsv', '', "a.tsv has the header ''; expected column names"),
   ],

@@ -180,7 +180,7 @@ def parse(argv):
     if len(names) > 1 and names & tasks.TASKS.keys():
       raise errors.UserError(
         f'--config={text} is of the task {config.task}, with its hard prompt, data and '
-        f'lengths; for {values.config.task} use --config={values.config.task}'
+        'lengths; use --config of the other task, or --config=text for one of your own'
       )
   return values, arguments
 

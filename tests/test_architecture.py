@@ -91,6 +91,14 @@ def test_a_file_a_function_and_a_signature_can_be_read(path):
     assert count <= MOST_PARAMETERS, f'{function.name} takes {count} parameters'
 
 
+def test_a_family_is_a_small_file_that_no_other_knows_but_the_loader():
+  families = PACKAGE / 'lm' / 'families'
+  for path in families.glob('*.py'):
+    assert path.name == 'common.py' or len(path.read_text().splitlines()) <= 60, path
+  knows = {path.name for path in FILES if 'lm.families' in path.read_text()}
+  assert knows - {path.name for path in families.glob('*.py')} == {'loading.py'}
+
+
 def test_the_model_looks_at_no_global_state():
   for folder in ('lm', 'prompts', 'infer'):
     for path in (PACKAGE / folder).glob('*.py'):

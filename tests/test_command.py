@@ -41,18 +41,15 @@ MISTAKES = {
   ('more',): "'more' is no flag; expected --NAME=VALUE",
   ('--flagfile=/nowhere',): 'Unable to open flagfile: [Errno 2] No such file',
   ('--config=configs/poem.py',): "--config 'configs/poem.py' is no file; expected FILE",
-  ('--config=poem',): 'or one of qa, summarization, translation',
+  ('--config=poem',): 'or one of qa, summarization, text, translation',
   ('--config=configs',): "--config 'configs' is no file",
   ('--config=' + 'a' * 5000,): 'is no file',
   ('--config=qa:huge',): "preset 'huge' is unknown; expected one of '', 'tiny'",
   ('--config=configs/qa.py', '--config.task=summarization'): (
     '--config=configs/qa.py is of the task qa, with its hard prompt, data and lengths; '
-    'for summarization use --config=summarization'
+    'use --config of the other task'
   ),
-  (
-    '--config=qa',
-    '--config.task=poem',
-  ): "task is 'poem'; expected one of",
+  ('--config=qa', '--config.task=poem'): 'or --config=text for one of your own',
   ('--config=qa', '--config.train.batch_size=four'): "train.batch_size is 'four'; exp",
   ('--config=qa', '--config.train.epochs=' + '9' * 5000): "train.epochs is '999",
   ('--config=qa', '--config.train.warmup=10000000000'): 'train.warmup is 10000000000; ',

@@ -26,6 +26,7 @@ from jaxprompt.infer import evaluate
 from jaxprompt.lm import model as lm_model
 from jaxprompt.lm.families import gpt2 as gpt2_family
 from jaxprompt.lm.families import llama as llama_family
+from jaxprompt.lm.families import phi3 as phi3_family
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
 from jaxprompt.train import optim
@@ -33,7 +34,7 @@ from jaxprompt.train import steps
 from tools import step_traffic
 
 # For each of the models below, a token that it says early or late, or not at all.
-ENDS = {'gpt2': 14, 'llama': 22}
+ENDS = {'gpt2': 14, 'phi3': 24}
 COUNT = jax.device_count()
 LAYOUTS = [('jit', -1, 1), ('pmap', -1, 1)]
 # Eight devices cannot have some each of the four heads; they do cut the width.
@@ -65,8 +66,23 @@ def _llama():
   return llama_family.read_config('', config.to_diff_dict())
 
 
+def _phi3():
+  """Query, key and value are one weight, gate and up another; a window of 5 tokens."""
+  sizes = {
+    'vocab_size': 30,
+    'hidden_size': 16,
+    'intermediate_size': 40,
+    'num_hidden_layers': 2,
+    'num_attention_heads': 4,
+    'num_key_value_heads': 2,
+    'max_position_embeddings': 48,
+    'sliding_window': 5,
+  }
+  return phi3_family.read_config('', sizes)
+
+
 # Four heads each. Four devices divide the vocabulary of one, and not the other's.
-FAMILIES = {'gpt2': _gpt2, 'llama': _llama}
+FAMILIES = {'gpt2': _gpt2, 'llama': _llama, 'phi3': _phi3}
 
 
 @functools.cache
@@ -170,7 +186,7 @@ def _measure(layout, family, rows, beams):
 
 
 @pytest.mark.skipif(COUNT == 1, reason='the tests of whole runs are about one device')
-@pytest.mark.parametrize('family, beams', [('gpt2', 2), ('llama', 1)])
+@pytest.mark.parametrize('family, beams', [('gpt2', 2), ('phi3', 1)])
 def test_evaluation_is_one_devices(rows, family, beams):
   nats, counts, outputs = _measure(_one_device(), family, rows, beams)
   assert len({len(output) for output in outputs}) > 1

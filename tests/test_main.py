@@ -91,7 +91,7 @@ def test_each_virtual_tokens_drift_is_from_where_training_began(finished, gpt2):
   best, initial = (x['embeddings'] for x in prompts)
   change = best - initial
   lm, params, _ = gpt2
-  table = lm.embed(params, np.arange(lm.spec.vocab_size))
+  table = lm.vocabulary(params)
   expected = np.linalg.norm(change, axis=1) / np.linalg.norm(table, axis=1).mean()
   found = json.loads((workdir / 'results.json').read_text())['nearest_tokens']
   np.testing.assert_allclose([near['drift'] for near in found], expected, rtol=1e-5)
@@ -399,8 +399,8 @@ def test_a_suffix_prompt_trains_and_is_measured_again_the_same(
 ERRORS = {
   'train.batch_size=0': 'train.batch_size is 0; expected a whole number from 1 to',
   'eval.max_new_tokens=180': '192 positions: lower prompt.length',
-  'eval.max_new_tokens=120': 'eval.max_new_tokens (120) is',
-  'prompt.length=1000000000': 'prompt.length (1000000000) + data.max_source_tokens',
+  'eval.max_new_tokens=120': '192 positions: shorten the text, or lower',
+  'prompt.length=1000000000': 'prompt.length (1000000000) and the longest row',
   'prompt.init=/nowhere': "prompt.init '/nowhere' holds no trained prompt",
   'model.path=/nowhere': "model.path '/nowhere' is not a directory",
   'data.path=/nowhere': "data.path '/nowhere' is neither a directory nor a file",

@@ -99,8 +99,11 @@ def _calls(text):
 
 
 @pytest.mark.parametrize('page', TEXTS)
-def test_every_flag_of_the_documentation_is_read(page, monkeypatch):
+def test_every_flag_of_the_documentation_is_read(page, monkeypatch, tmp_path):
   monkeypatch.chdir(ROOT)
+  metric = re.search(r'```python\n(def .*?)```', TEXTS['docs/own_task.md'], re.DOTALL)
+  (tmp_path / 'my_metrics.py').write_text(metric[1])
+  monkeypatch.syspath_prepend(tmp_path)
   calls = list(_calls(TEXTS[page]))
   for flags in calls:
     flags_lib.parse(['jaxprompt', *flags])

@@ -93,7 +93,7 @@ def test_every_run_is_the_run_by_itself(finished, tmp_path):
     own = epath.Path(tmp_path / str(i))
     trainer = _train_alone(experiment, own)
     best = _best_prompt(workdir / 'runs' / str(i))
-    np.testing.assert_allclose(best, _best_prompt(own), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(best, _best_prompt(own), rtol=0, atol=2e-6)
     records = zip(found['runs'][i]['epochs'], trainer.place.epochs, strict=True)
     for record, alone in records:
       assert (record['epoch'], record['step']) == (alone['epoch'], alone['step'])
@@ -139,7 +139,7 @@ def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch):
     own = jax.tree.map(lambda x, seed=at[0]: x[:, seed], batches)
     expected, expected_scalars = alone(state(prompts[at]), peaks[at], own)
     found, wanted = together.prompt['embeddings'][at], expected.prompt['embeddings']
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6)
     np.testing.assert_allclose(scalars['loss'][at], expected_scalars['loss'], rtol=1e-6)
 
 
@@ -172,7 +172,7 @@ def test_sources_before_suffixes_are_run_once_for_all_runs_and_epochs(
     assert found['step'] == expected['step']
     loss = pytest.approx(expected['validation_loss'], abs=1e-6)
     assert found['validation_loss'] == loss
-  close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
+  close = functools.partial(np.testing.assert_allclose, rtol=0, atol=2e-6)
   jax.tree.map(close, outcome.state.prompt, jax.device_get(alone.state.prompt))
 
 
@@ -309,7 +309,7 @@ ERRORS = {
   'init=text,,vocab': 'each a text in UTF-8 that is not blank',
   'init=text,/nowhere': "prompt.init '/nowhere' holds no trained prompt",
   'length=3,0': 'each a whole number from 1 to',
-  'length=3,150': 'prompt.length (150) + data.max_source_tokens',
+  'length=3,150': 'prompt.length (150) and the longest row of',
   'learning_rate=': '--mode=sweep has nothing to sweep; give values to one or more of',
 }
 

@@ -59,7 +59,7 @@ class Spec:
   epsilon: float  # of the norms
   activation: str  # a key of `modules.ACTIVATIONS`
   rotary: tuple[Frequencies | None, ...]  # of each block
-  windows: tuple[int | None, ...]  # of each block: so many tokens see each other
+  windows: tuple[int | None, ...]  # of each block, see `attention.Rule`
   bias: Biases  # of linear layers; the head has none
   tied: bool  # the head is the embedding table
   kernel_by_outputs: bool = False  # kernels are stored [out, in], else [in, out]

@@ -54,7 +54,7 @@ def spec(path, config, rotary, **own):
   Args:
     path: what the user calls the checkpoint.
     config: what `keys.read` returned.
-    rotary: the frequencies of all blocks, or a tuple of those of each.
+    rotary: the frequencies of each block, such as `rotary` gives.
     **own: what the family says otherwise, or besides.
   """
   heads, blocks = config['num_attention_heads'], config['num_hidden_layers']

@@ -14,11 +14,11 @@ HONOURED = {
     num_hidden_layers=28,
     num_attention_heads=16,
     num_key_value_heads=16,
-    head_dim=256,
     hidden_act=GELU,
     max_position_embeddings=8192,
     tie_word_embeddings=True,
   ),
+  'head_dim': keys.even(256),
   'attention_bias': keys.switch(False),
 }
 FIXED = {**common.FIXED, 'use_bidirectional_attention': [False]}

@@ -30,15 +30,15 @@ def read_config(path, config):
   every = found['sliding_window_pattern']
   slides = common.slides(path, found, lambda i: (i + 1) % every != 0)
   ropes = keys.read(path, found['rope_parameters'] or {}, _ROPES, {})
-  far = ropes['full_attention'] or found['rope_scaling'] or {}
-  near = ropes['sliding_attention'] or {}
+  whole = ropes['full_attention'] or found['rope_scaling'] or {}
+  local = ropes['sliding_attention'] or {}
   size = found['head_dim']
-  far = common.frequencies(path, far, found['rope_theta'], size)
-  near = common.frequencies(path, near, found['rope_local_base_freq'], size)
+  whole = common.frequencies(path, whole, found['rope_theta'], size)
+  local = common.frequencies(path, local, found['rope_local_base_freq'], size)
   return gemma.spec(
     path,
     found,
-    tuple(near if each else far for each in slides),
+    tuple(local if each else whole for each in slides),
     activation=found['hidden_activation'],
     windows=tuple(found['sliding_window'] if each else None for each in slides),
     query_divisor=found['query_pre_attn_scalar'] ** 0.5,

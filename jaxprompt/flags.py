@@ -23,7 +23,7 @@ READS = {
     ('config', 'workdir', 'prompt', 'input', 'output', 'overwrite')
     + ('temperature', 'top_k', 'top_p', 'seed')
   ),
-  'export': ('config', 'workdir', 'output', 'overwrite'),
+  'export': ('config', 'workdir', 'output', 'format', 'overwrite'),
   'report': ('workdir',),
   'compare': ('output',),
   'serve': ('config', 'workdir', 'prompt', 'host', 'port'),
@@ -36,6 +36,9 @@ _FLAGS = (
   Field('workdir', '', 'a directory, local or gs://'),
   Field('input', '', 'a .jsonl, .csv or .parquet file of sources, or -'),
   Field('output', '', 'a path to write to'),
+  Field('format', 'peft',
+        "of an export: PEFT's adapter, a checkpoint with the prompt in it, or the "
+        'embeddings by themselves', choices=('peft', 'merged', 'embeddings')),
   Field('temperature', 0.0, 'draws tokens, of logits divided by it; 0 = the likeliest',
         low=fields_lib.SMALLEST, high=fields_lib.LARGEST, also=0),
   Field('top_k', 0, 'draws of so many; 0 = all'),

@@ -58,7 +58,7 @@ def build(config, layout, progress):
   raw = sources.read(path, config.data.subset, seed=config.data.seed)
   experiment = build_model(config, layout, progress)
   splits = {
-    split: _load_rows(experiment, split, raw.pop(split)) for split in sources.SPLITS
+    split: load_rows(experiment, split, raw.pop(split)) for split in sources.SPLITS
   }
   for split, rows in splits.items():
     log.info(
@@ -79,7 +79,7 @@ def build(config, layout, progress):
   )
 
 
-def _load_rows(experiment, name, split):
+def load_rows(experiment, name, split):
   """Returns the `rows_lib.Rows` that the config takes of a split of that name."""
   data, progress = experiment.config.data, experiment.evaluator.progress
   size = data[f'{name}_size']

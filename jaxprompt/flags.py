@@ -23,7 +23,7 @@ READS = {
     ('config', 'workdir', 'prompt', 'input', 'output', 'overwrite')
     + ('temperature', 'top_k', 'top_p', 'seed')
   ),
-  'export': ('config', 'workdir', 'output', 'overwrite'),
+  'export': ('config', 'workdir', 'output', 'format', 'overwrite'),
   'report': ('workdir',),
   'compare': ('output',),
   'serve': ('config', 'workdir', 'prompt', 'host', 'port'),
@@ -36,6 +36,9 @@ _FLAGS = (
   Field('workdir', '', 'a directory, local or gs://'),
   Field('input', '', 'a .jsonl, .csv or .parquet file of sources, or -'),
   Field('output', '', 'a path to write to'),
+  Field('format', 'peft',
+        "of an export: PEFT's adapter, a checkpoint with the prompt in it, or the "
+        'embeddings by themselves', choices=('peft', 'merged', 'embeddings')),
   *fields_lib.SAMPLING,
   Field('host', '127.0.0.1', 'the address that the page is served at'),
   Field('port', 7860, 'its port', high=2**16 - 1),

@@ -5,6 +5,7 @@ python -m jaxprompt.main --config=configs/qa.py[:PRESET] --workdir=DIR [--mode=e
 python -m jaxprompt.main --mode=eval --config=... --workdir=DIR --prompt=DIR
 python -m jaxprompt.main --mode=predict [--workdir=DIR] [--prompt=[NAME=]DIR ...]
   --input=FILE --output=FILE [--temperature=1 --top_k=50 --top_p=0.9 --seed=0]
+python -m jaxprompt.main --mode=export --workdir=DIR --output=DIR [--format=merged]
 python -m jaxprompt.main --mode=sweep --config=... --workdir=DIR --config.sweep.seed=0,1
 python -m jaxprompt.main --mode=report --workdir=DIR
 python -m jaxprompt.main --mode=compare DIR DIR ... --output=FILE
@@ -29,9 +30,9 @@ from jaxprompt.devices import devices
 from jaxprompt.devices import processes
 from jaxprompt.infer import decode
 from jaxprompt.infer import predict
-from jaxprompt.prompts import peft
 from jaxprompt.report import compare
 from jaxprompt.report import report
+from jaxprompt.runs import exports
 from jaxprompt.runs import output
 from jaxprompt.runs import records
 from jaxprompt.runs import results
@@ -210,20 +211,21 @@ def _use(values, paths):
 
 def _export(values, _):
   config, workdir = _trained_run(values)
-  if config.prompt.position != 'prefix':
-    raise errors.UserError(
-      f'prompt.position is {config.prompt.position!r}; PEFT knows only a prompt in '
-      'front, so only a prefix can be exported'
-    )
   path = _required(values, 'output')
   if '://' in path:
     raise errors.UserError(
       f'--output {path!r} is no local directory; write one, and copy it there'
     )
   directory = pathlib.Path(os.path.expanduser(path))
-  peft.check_output(directory, values.overwrite)
-  peft.write(directory, trained_prompts.adapter(config, workdir))
-  print(f'adapter: {directory}')
+  exports.export(
+    config,
+    workdir,
+    directory,
+    values.format,
+    overwrite=values.overwrite,
+    progress=writer.show_progress(loop.Termination().check),
+  )
+  print(f'{values.format}: {directory}')
   return 0
 
 

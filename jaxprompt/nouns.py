@@ -23,6 +23,7 @@ from jaxprompt.data import loader
 from jaxprompt.data import rows as rows_lib
 from jaxprompt.prompts import arms
 from jaxprompt.prompts import batch as batch_lib
+from jaxprompt.prompts import exported
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import peft
 from jaxprompt.prompts import trained as trained_lib
@@ -271,7 +272,7 @@ class Prompt:
         'only a prefix can be exported'
       )
     place = pathlib.Path(directory).expanduser()
-    peft.check_output(place, overwrite)
+    exported.check(place, overwrite, 'an adapter', peft.is_ours)
     files = peft.files_of(
       kinds.fold(self.params),
       base=embedded.model_path(self.model.path),
@@ -281,7 +282,7 @@ class Prompt:
       task=self.use.task.name,
       template=self.use.task.template + self.model.tokenizer.eos_token,
     )
-    peft.write(place, files)
+    exported.write(place, files)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

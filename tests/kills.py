@@ -8,6 +8,7 @@ import sys
 
 import jaxprompt.modes
 from jaxprompt import main
+from jaxprompt.prompts import exported
 from jaxprompt.prompts import peft
 
 SECONDS = 120  # until a process must have begun, or ended
@@ -94,10 +95,10 @@ def export(ready, directory):
   """Replaces an adapter, again and again, by one of other bytes."""
   ready()
   for i in range(10_000):
-    peft.write(pathlib.Path(directory), adapter(i))
+    exported.write(pathlib.Path(directory), adapter(i))
 
 
 def adapter(i):
-  """Returns the files of an adapter for `peft.write`, those of the next one differ."""
+  """Returns the files of an adapter to write, those of the next one differ."""
   names = (peft.WEIGHTS, peft.CONFIG, 'README.md')
   return dict.fromkeys(names, bytes([i % 256]) * 1_000_000)

@@ -16,6 +16,7 @@ from conftest import write_data
 from etils import epath
 
 from jaxprompt import main
+from jaxprompt.prompts import exported
 from jaxprompt.prompts import peft
 from jaxprompt.runs import records
 from jaxprompt.training import checkpoint
@@ -35,7 +36,7 @@ def test_an_export_killed_at_any_moment_leaves_a_whole_adapter_or_none(tmp_path)
   args = (str(adapter),)
   kills.kill_at_random(kills.export, args, check, times=60, seconds=0.1)
   assert any(found)
-  peft.write(adapter, kills.adapter(7))
+  exported.write(adapter, kills.adapter(7))
   assert {file.name for file in tmp_path.iterdir()} == {'adapter'}
   contents = {file.name: file.read_bytes() for file in adapter.iterdir()}
   assert contents == kills.adapter(7)

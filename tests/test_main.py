@@ -20,10 +20,12 @@ from jaxprompt import flags as flags_lib
 from jaxprompt import main
 from jaxprompt import modes
 from jaxprompt.infer import decode
+from jaxprompt.infer import evaluate
 from jaxprompt.runs import setup
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.tasks import tasks
 from jaxprompt.training import checkpoint
+from jaxprompt.training import loop
 from jaxprompt.training import steps
 
 
@@ -540,3 +542,31 @@ def test_identity_is_content_not_a_path(finished, tmp_path, capsys):
   _change_weights(model)
   error = _error(capsys, arguments('qa', workdir, data, *given, mode='eval'))
   assert 'than data.path and model.path now has: weights, train' in error
+
+
+def test_a_run_that_is_stopped_while_it_validates_loses_no_validation(
+  finished, tmp_path, monkeypatch
+):
+  whole, data = finished['qa']
+  own, calls = evaluate.loss, []
+
+  def stopped(*arguments):
+    calls.append(arguments)
+    if len(calls) == 2:  # at the end of the second epoch of two
+      raise loop.Terminated
+    return own(*arguments)
+
+  monkeypatch.setattr(evaluate, 'loss', stopped)
+  with pytest.raises(loop.Terminated):
+    main.main(arguments('qa', tmp_path / 'run', data))
+  _run('qa', tmp_path / 'run', data)
+
+  def validations(workdir):
+    return [
+      (line['step'], line['validation_loss'])
+      for line in _jsonl(workdir / 'metrics.jsonl')
+      if 'validation_loss' in line
+    ]
+
+  assert validations(tmp_path / 'run') == validations(whole)
+  assert len(validations(whole)) == 2

@@ -147,19 +147,22 @@ def test_matthews_correlation_with_a_constant_is_zero():
 def test_a_metric_of_ones_own_is_the_mean_of_what_its_function_gives(
   tmp_path, monkeypatch
 ):
-  (tmp_path / 'my_metrics.py').write_text(
+  (tmp_path / 'own_scores.py').write_text(
     'def length(predictions, references):\n  return [len(p) for p in predictions]\n'
     'def short(predictions, references):\n  return [1]\n'
     'def broken(predictions, references):\n  return 1 / 0\n'
   )
   monkeypatch.syspath_prepend(tmp_path)
   texts = ['abc', 'a'], [['x'], ['y']]
-  assert _figure('my_metrics:length', *texts) == 2
-  assert metrics.of('my_metrics:length').title == 'length'
+  assert _figure('own_scores:length', *texts) == 2
+  assert metrics.of('own_scores:length').title == 'length'
   for name, message in (
-    ('my_metrics:short', r'my_metrics:short gives \[1.0\]; expected 2 numbers'),
-    ('my_metrics:broken', 'my_metrics:broken fails: division by zero; expected 2'),
-    ('my_metrics:other', "has no attribute 'other'"),
+    ('own_scores:short', r'own_scores:short gives \[1.0\]; expected 2 numbers'),
+    (
+      'own_scores:broken',
+      'own_scores:broken fails: division by zero; expected 2',
+    ),
+    ('own_scores:other', "has no attribute 'other'"),
     ('no_such_module:length', "No module named 'no_such_module'"),
     ('bleurt', "metrics has 'bleurt'; expected of token_match, .*module:function"),
   ):

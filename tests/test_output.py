@@ -10,14 +10,29 @@ import pytest
 
 from jaxprompt import errors
 from jaxprompt import main
+from jaxprompt.prompts import embeddings
+from jaxprompt.prompts import exported
 from jaxprompt.prompts import peft
 from jaxprompt.report import page
+from jaxprompt.runs import exports
 from jaxprompt.runs import output
 
 MADE_OF = {'input': 'a', 'prompt': {'x': {'content': 'b'}}, 'seed': 0}
 LINES = [{'id': str(i), 'prediction': 'p' * i} for i in range(40)]
-FILES = dict.fromkeys((peft.WEIGHTS, peft.CONFIG), b'x' * 9)
-FILES['README.md'] = f'---\n{peft._TAG}---\n'.encode()
+_CARD = {'README.md': f'---\n{exported.TAG}---\n'.encode()}
+# The files of an export, by its format.
+EXPORTED = {
+  'peft': {peft.WEIGHTS: b'x', peft.CONFIG: b'x', **_CARD},
+  'merged': {
+    'model-00001-of-00001.safetensors': b'x',
+    'tokenizer.json': b'x',
+    **_CARD,
+  },
+  'embeddings': {
+    embeddings.ARRAY: b'x',
+    embeddings.USE: json.dumps({'made_by': 'jaxprompt'}, indent=2).encode(),
+  },
+}
 
 
 def _open(path, source='-', made_of=None, overwrite=False):
@@ -135,26 +150,44 @@ def test_another_scheme_or_no_path_is_refused(tmp_path, capsys):
     assert f"--{flag} is ''; expected" in capsys.readouterr().err
 
 
-def test_an_adapter_replaces_nothing_that_is_not_one_of_ours(tmp_path):
+@pytest.mark.parametrize('name', exports.FORMATS)
+def test_an_export_replaces_nothing_that_is_not_one_of_ours(tmp_path, name):
+  what, is_ours, *_ = exports.FORMATS[name]
+
+  def check(directory, overwrite):
+    exported.check(directory, overwrite, what, is_ours)
+
   (tmp_path / 'mine').mkdir()
   (tmp_path / 'mine' / 'README.md').write_text('mine')
+  not_ours = f'is there and is not {what} of ours'
   for overwrite in (False, True):
-    with pytest.raises(errors.UserError, match='is there and is no adapter of ours'):
-      peft.check_output(tmp_path / 'mine', overwrite)
-  with pytest.raises(errors.UserError, match='is there and is no adapter of ours'):
-    peft.check_output(tmp_path / 'mine' / 'README.md', True)
-  adapter = tmp_path / 'adapter'
-  peft.check_output(adapter, False)
-  peft.write(adapter, FILES)
-  with pytest.raises(errors.UserError, match=r'has an adapter; .* with --overwrite'):
-    peft.check_output(adapter, False)
-  peft.check_output(adapter, True)
-  peft.write(adapter, {**FILES, peft.WEIGHTS: b'new'})
-  assert (adapter / peft.WEIGHTS).read_bytes() == b'new'
-  assert {file.name for file in tmp_path.iterdir()} == {'mine', 'adapter'}
-  (adapter / 'notes.txt').write_text('mine')
-  with pytest.raises(errors.UserError, match='is no adapter of ours'):
-    peft.check_output(adapter, True)
+    with pytest.raises(errors.UserError, match=not_ours):
+      check(tmp_path / 'mine', overwrite)
+  with pytest.raises(errors.UserError, match=not_ours):
+    check(tmp_path / 'mine' / 'README.md', True)
+  made, files = tmp_path / 'made', EXPORTED[name]
+  check(made, False)
+  exported.write(made, files)
+  with pytest.raises(errors.UserError, match=f'has {what}; .* with --overwrite'):
+    check(made, False)
+  check(made, True)
+  weights = next(file for file in files if file.endswith('.safetensors'))
+  exported.write(made, {**files, weights: b'new'})
+  assert (made / weights).read_bytes() == b'new'
+  assert {file.name for file in tmp_path.iterdir()} == {'mine', 'made'}
+  (made / 'notes.txt').write_text('mine')
+  with pytest.raises(errors.UserError, match=not_ours):
+    check(made, True)
+
+
+def test_an_export_that_fails_leaves_what_was_there(tmp_path):
+  exported.write(tmp_path / 'made', {'a': b'old'})
+  replacing = exported.replacing(tmp_path / 'made')
+  with pytest.raises(errors.UserError, match='No space left'), replacing as temporary:
+    (temporary / 'a').write_bytes(b'new')
+    raise OSError(errno.ENOSPC, 'No space left on device')
+  assert [file.name for file in tmp_path.iterdir()] == ['made']
+  assert (tmp_path / 'made' / 'a').read_bytes() == b'old'
 
 
 def test_a_comparison_replaces_only_a_page_of_ours(tmp_path):

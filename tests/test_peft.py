@@ -18,6 +18,7 @@ from jaxprompt import main
 from jaxprompt.infer import decode
 from jaxprompt.lm import loading
 from jaxprompt.prompts import batch as batch_lib
+from jaxprompt.prompts import exported
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import peft
 from jaxprompt.runs import workdir as workdir_lib
@@ -45,7 +46,7 @@ def _write(directory):
     task='qa',
     template='{context}',
   )
-  peft.write(directory, files)
+  exported.write(directory, files)
   return directory
 
 

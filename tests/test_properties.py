@@ -259,7 +259,9 @@ def answering():
   )
   prompt = np.random.default_rng(0).normal(size=(4, 24)).astype(np.float32)
   return experiment, {
-    name: trained.as_configured({'embeddings': prompt}, experiment.config)
+    name: trained.as_configured(
+      {'embeddings': prompt}, experiment.task, experiment.config
+    )
     for name in ('', 'qa')
   }
 
@@ -388,33 +390,30 @@ def test_any_file_of_a_workdir_is_read_or_refused(stored, data):
     _result(read, folder)
 
 
-@pytest.fixture(scope='module')
-def adapter(tmp_path_factory):
-  """A directory, and the content of an adapter's files."""
-  files = peft.files_of(
-    np.ones((2, 4), np.float32),
-    base='gpt2',
-    weights='w',
-    blocks=2,
-    heads=3,
-    name='x',
-    task='qa',
-    template='t',
-  )
-  return tmp_path_factory.mktemp('adapter'), files
+@pytest.fixture(scope='module', params=['embeddings', 'keys_values'])
+def adapter(request, gpt2, tmp_path_factory):
+  """A directory, the content of an adapter's files, and the model's spec."""
+  spec = gpt2[0].spec
+  shapes = {
+    'embeddings': (2, spec.width),
+    'keys_values': (spec.blocks, 2, spec.kv_heads, 2, spec.head_dim),
+  }
+  prompt = {request.param: np.ones(shapes[request.param], np.float32)}
+  of_model = {'base': 'gpt2', 'weights': 'w', 'spec': spec}
+  files = peft.files_of(prompt, **of_model, name='x', task='qa', template='t')
+  return tmp_path_factory.mktemp('adapter'), files, of_model
 
 
-@_examples(200)
+@_examples(100)
 @hypothesis.given(st.data())
 def test_any_adapter_is_read_or_refused(adapter, data):
-  directory, files = adapter
+  directory, files, of_model = adapter
   config = _spoiled(json.loads(files[peft.CONFIG]))
   for name, content in {
     peft.CONFIG: data.draw(_spoiled_bytes(config)),
     peft.WEIGHTS: data.draw(_spoiled_bytes(st.just(files[peft.WEIGHTS]))),
   }.items():
     (directory / name).write_bytes(content)
-  model = {'base': 'gpt2', 'weights': 'w', 'width': 4, 'blocks': 2, 'heads': 3}
-  found = _result(peft.read, directory, **model)
-  assert found is None or (found.shape == (2, 4) and np.isfinite(found).all())
-  _result(peft.length, directory)
+  found = _result(peft.read, directory, **of_model)
+  assert found is None or all(np.isfinite(array).all() for array in found.values())
+  _result(peft.kind_and_length, directory)

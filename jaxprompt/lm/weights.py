@@ -43,13 +43,11 @@ def read(path, shapes, head, dtype, place):
   Raises:
     UserError: names what is missing, left over, torn, not finite or of another shape.
   """
-  stored = _stored(path)
-  found = _found(path, stored, shapes, head)
-  digests = {}
+  stored, digests = readers(path, shapes, head), {}
 
   def leaf(keys, expected, place):
     name = _name(keys)
-    array = stored[found[name]]()
+    array = stored[name]()
     _check(path, name, array, _turned(keys, expected).shape)
     digests[name] = _digest(array)
     with np.errstate(over='ignore'):  # what overflows is refused
@@ -69,6 +67,16 @@ def read(path, shapes, head, dtype, place):
     arrays[i] = leaf(*leaves[i], puts[i])
   params = jax.tree.unflatten(tree, arrays)
   return params, hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
+
+
+def readers(path, shapes, head):
+  """Returns {PyTorch's name of a weight: function that reads it as it is stored}.
+
+  Arguments and errors are those of `read`.
+  """
+  stored = _stored(path)
+  found = _found(path, stored, shapes, head)
+  return {name: stored[own] for name, own in found.items()}
 
 
 def _found(path, stored, shapes, head):

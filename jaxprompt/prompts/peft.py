@@ -13,22 +13,19 @@ network's output.
 import json
 import logging
 import math
-import os
 import pathlib
-import shutil
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from jaxprompt import errors
+from jaxprompt.prompts import exported
 from jaxprompt.prompts import kinds
 
 log = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS = 'adapter_config.json', 'adapter_model.safetensors'
-_README = 'README.md'
-_TAG = '- jaxprompt\n'  # of an adapter's card: that this package has written it
 _KEY = 'prompt_embeddings'
 _WEIGHTS_KEY = 'base_model_weights'  # in the metadata, of which PEFT reads `format`
 _VERSION = '0.21.2'  # the release whose files these are
@@ -85,20 +82,19 @@ def files_of(prompt, *, base, weights, spec, name, task, template):
   }
   array = np.ascontiguousarray(array, np.float32)
   card = _CARD.format(
-    # No path of this machine in what is published; config.json has what loads it.
-    base=pathlib.PurePath(base).name if pathlib.PurePath(base).is_absolute() else base,
+    base=exported.shown(base),  # adapter_config.json has what loads it
     name=name,
     length=length,
     task=task,
     template=template,
     tuning=own['peft_type'].lower().replace('_', '-'),
-    tag=_TAG,
+    tag=exported.TAG,
   )
   return {
     WEIGHTS: safetensors.numpy.save(
       {_KEY: array}, metadata={'format': 'pt', _WEIGHTS_KEY: weights}
     ),
-    _README: card.encode(),
+    exported.README: card.encode(),
     CONFIG: json.dumps(config, indent=2, sort_keys=True).encode(),
   }
 
@@ -132,56 +128,9 @@ def _sizes(peft_type, spec):
   return {'num_attention_heads': heads, 'num_layers': spec.blocks, 'token_dim': width}
 
 
-def check_output(directory, overwrite):
-  """Refuses to write an adapter where something else is.
-
-  Args:
-    directory: a pathlib path.
-    overwrite: an adapter that this package has written may be there.
-
-  Raises:
-    UserError: says what is there.
-  """
-  if not directory.exists():
-    return
-  names = {file.name for file in directory.iterdir()} if directory.is_dir() else {''}
-  if not names:
-    return
-  card = directory / _README
-  ours = names == {WEIGHTS, _README, CONFIG} and _TAG in card.read_text('utf-8')
-  if not ours:
-    raise errors.UserError(
-      f'--output {str(directory)!r} is there and is no adapter of ours; choose a '
-      'directory that does not exist'
-    )
-  if not overwrite:
-    raise errors.UserError(
-      f'--output {str(directory)!r} has an adapter; choose another directory, or '
-      'replace it with --overwrite'
-    )
-
-
-def write(directory, files):
-  """Writes an adapter's files, all or none of them; see `check_output` first.
-
-  Args:
-    directory: a pathlib path.
-    files: from `files_of`.
-  """
-  temporary = directory.with_name(f'.{directory.name}.partial')
-  old = directory.with_name(f'.{directory.name}.old')
-  with errors.writing(f'--output {str(directory)!r}'):
-    if old.exists() and not directory.exists():  # killed between the two renames
-      old.rename(directory)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for name, content in files.items():
-      (temporary / name).write_bytes(content)
-    if directory.exists():
-      shutil.rmtree(old, ignore_errors=True)
-      directory.rename(old)
-    os.rename(temporary, directory)
-    shutil.rmtree(old, ignore_errors=True)
+def is_ours(directory, names):
+  """Returns whether a directory of such names is an adapter of `files_of` alone."""
+  return names == {WEIGHTS, exported.README, CONFIG} and exported.is_tagged(directory)
 
 
 def read(directory, *, base, weights, spec):

@@ -118,34 +118,43 @@ def build(config, layout, progress):
 
 
 def load_splits(task, template, raw, settings, progress):
-  """Tokenises the rows of all splits.
+  """Returns {name: `rows_lib.Rows`} of {name: `sources.Split`}, which this empties.
+
+  The other arguments are those of `load_rows`.
+  """
+  return {
+    name: load_rows(task, template, name, raw.pop(name), settings, progress)
+    for name in sources.SPLITS
+  }
+
+
+def load_rows(task, template, name, split, settings, progress):
+  """Tokenises the rows of one split.
 
   Args:
     task: `tasks.Task`.
     template: `template.Template`.
-    raw: {name: `sources.Split`}, which this empties.
+    name: of the split.
+    split: `sources.Split`.
     settings: the section `data` of a config.
     progress: see `evaluate.Evaluator`.
 
   Returns:
-    {name: `rows_lib.Rows`}.
+    `rows_lib.Rows`.
   """
-  splits = {}
-  for name in sources.SPLITS:
-    split, size = raw.pop(name), settings[f'{name}_size']
-    if settings.sample == 'random':
-      split = sources.sample(split, size, settings.seed)
-    splits[name] = rows_lib.load(
-      template,
-      task,
-      split,
-      size=size,
-      max_source_tokens=settings.max_source_tokens,
-      max_target_tokens=settings.max_target_tokens,
-      skip=settings.bad_rows == 'skip',
-      progress=lambda parts, name=name: progress(parts, f'{name} tokens'),
-    )
-  return splits
+  size = settings[f'{name}_size']
+  if settings.sample == 'random':
+    split = sources.sample(split, size, settings.seed)
+  return rows_lib.load(
+    template,
+    task,
+    split,
+    size=size,
+    max_source_tokens=settings.max_source_tokens,
+    max_target_tokens=settings.max_target_tokens,
+    skip=settings.bad_rows == 'skip',
+    progress=lambda parts: progress(parts, f'{name} tokens'),
+  )
 
 
 def with_splits(experiment, splits):

@@ -10,7 +10,6 @@ from ml_collections import config_dict
 from jaxprompt import config as config_lib
 from jaxprompt import embedded
 from jaxprompt import errors
-from jaxprompt.lm import loading
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import peft
 from jaxprompt.prompts import prompt
@@ -194,25 +193,4 @@ def _read_adapter(experiment, directory):
     base=embedded.model_path(experiment.config.model.path),
     weights=experiment.fingerprints['weights'],
     spec=experiment.lm.spec,
-  )
-
-
-def adapter(config, workdir):
-  """Returns the files of a run's PEFT adapter, {name: bytes}.
-
-  Args:
-    config: of the run.
-    workdir: its epath.
-  """
-  best, _ = best_prompt(workdir)
-  lm, _, tokenizer, fingerprint = loading.load(config.model.path, config.model.dtype)
-  records.check_content(workdir, fingerprint)
-  return peft.files_of(
-    best,
-    base=embedded.model_path(config.model.path),
-    weights=fingerprint['weights'],
-    spec=lm.spec,
-    name=config.prompt.name,
-    task=config.task,
-    template=config_lib.task_of(config).template + tokenizer.eos_token,
   )

@@ -75,6 +75,19 @@ class Template:
     """How many tokens the newline after a source is; 0 to some tokenizers."""
     return len(encode(self.tokenizer, 'a\n')[0]) - len(self._letter)
 
+  @functools.cached_property
+  def closing_ids(self):
+    """The ids of the newline after a source, where it is not one with the text."""
+    return self.inside(_NEWLINE)
+
+  def closes(self, text):
+    """Returns whether the newline after a text is tokens of its own.
+
+    To Llama 3's and Qwen's tokenizers it is one with punctuation before it.
+    """
+    ids, _ = encode(self.tokenizer, text + _NEWLINE)
+    return ids == [*encode(self.tokenizer, text)[0], *self.closing_ids]
+
   @property
   def frame_tokens(self):
     """How many tokens a source has besides its own: the start, and the newline."""

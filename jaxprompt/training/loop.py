@@ -207,6 +207,10 @@ class Trainer:
     first_step = self.step - place.batch
     plan = self._loader.epoch(self._config.seed, place.epoch)
     plan = plan[: self._total_steps - first_step]
+    if place.batch:  # a run that goes on may have been stopped while it validated
+      self._validate_if_due(self.step, last=place.batch == len(plan))
+      if self._is_over:
+        return
     label = f'epoch {place.epoch}/{-(-self._total_steps // self._epoch_steps)}'
     progress = writer.Progress(label, len(plan), done=place.batch)
     self._since = time.monotonic()
@@ -225,7 +229,7 @@ class Trainer:
         if save or validate or self._waited():
           progress.update(len(self._pending), loss=self._flush())
         if validate:
-          self._validate()
+          self._validate_if_due(step, last)
           if self._is_over:
             break
         if save:
@@ -281,6 +285,13 @@ class Trainer:
     """Returns the mean loss since the last validation."""
     nats, count = jax.device_get((self.state.loss_sum, self.state.loss_count))
     return float(nats / count)
+
+  def _validate_if_due(self, step, last):
+    """Validates after a step where it is time to, once; `last` is an epoch's last."""
+    records = self.place.epochs
+    done = records and records[-1]['step'] == step
+    if (last or is_due(step, self._config.eval.every_steps)) and not done:
+      self._validate()
 
   def _validate(self):
     """Measures the validation rows, and keeps the prompt if it is the best so far."""

@@ -266,8 +266,10 @@ def test_sampling_is_as_the_flags_say():
   values = _parsed(
     '--mode=predict', '--temperature=1e-30', '--top_k=5', '--top_p=1e-30'
   )
-  assert modes._sampling(values) == decode.Sampling(1e-30, 5, 1e-30)
-  assert modes._sampling(_parsed('--mode=predict')) is None
+  given = values.temperature, values.top_k, values.top_p
+  assert decode.sampling(*given) == decode.Sampling(1e-30, 5, 1e-30)
+  values = _parsed('--mode=predict')
+  assert decode.sampling(values.temperature, values.top_k, values.top_p) is None
 
 
 @pytest.mark.parametrize('home', [None, '/proc/none'])

@@ -136,7 +136,7 @@ def test_training_killed_at_any_moment_ends_as_if_it_had_not_been(unbroken, tmp_
       check_same()
       shutil.rmtree(workdir)
 
-  args = ('train.loop.Trainer.run', argv(workdir))
+  args = ('training.loop.Trainer.run', argv(workdir))
   kills.kill_at_random(kills.command, args, check, times=20, seconds=2)
   assert len(steps) > 3
   assert main.main(argv(workdir)) == 0

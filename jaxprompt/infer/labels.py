@@ -85,7 +85,7 @@ def _sums(lm, params, placement, labels, input_ids, attention_mask):
     ids, mask = (jnp.broadcast_to(x, (len(input_ids), len(x))) for x in label)  # [B, N]
     embeds = lm.embed(params, ids[:, :-1])
     hidden, _ = model.hidden_states(
-      lm, params, embeds, mask[:, :-1], context=context
+      lm, params, embeds, mask[:, :-1], contexts=[context]
     )  # [B, N - 1, H]
     hidden = jnp.concatenate([last[:, None], hidden], axis=1)  # [B, N, H]
     nats = model.token_losses(lm, params, hidden, ids)

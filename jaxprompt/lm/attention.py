@@ -25,28 +25,37 @@ def append(cache, key, value):
   """Puts a block's new keys and values after those that it kept.
 
   Args:
-    cache: (keys, values), each [B, G, S, D], or [1, G, S, D] if they are the same for
-      all rows.
+    cache: parts of S tokens in all, each (keys, values) [B, G, s, D], or [1, G, s, D]
+      if they are the same for all rows.
     key, value: the new ones, [B, G, T, D].
 
   Returns:
-    (keys, values), each [B, G, S + T, D].
+    The parts of all S + T tokens.
   """
-
-  def join(old, new):
-    old = jnp.broadcast_to(old, (len(new), *old.shape[1:]))
-    return jnp.concatenate([old, new], axis=2)
-
-  return tuple(map(join, cache, (key, value)))
+  return [*cache, (key, value)]
 
 
 def write(slot, cache, key, value):
-  """Writes new keys and values [B, G, 1, D] over a slot of the cache [B, G, S, D]."""
+  """Writes new keys and values [B, G, 1, D] over a slot of the cache's one part."""
 
   def update(old, new):
     return jax.lax.dynamic_update_slice_in_dim(old, new, slot, axis=2)
 
-  return tuple(map(update, cache, (key, value)))
+  (part,) = cache
+  return [tuple(map(update, part, (key, value)))]
+
+
+def _joined(parts):
+  """Returns (keys, values) of all parts, each [B, G, S, D]."""
+  if len(parts) == 1:
+    return parts[0]
+  rows = len(parts[-1][0])
+
+  def join(*arrays):
+    whole = [jnp.broadcast_to(x, (rows, *x.shape[1:])) for x in arrays]
+    return jnp.concatenate(whole, axis=2)
+
+  return jax.tree.map(join, *parts)
 
 
 def mix(streams, mask, cache, outputs, extend, rule):
@@ -56,7 +65,7 @@ def mix(streams, mask, cache, outputs, extend, rule):
     streams: query [b, heads, t, D], key and value [b, G, t, D] of each: of a prompt
       that all rows share (b is 1), if there is one, and of the B rows.
     mask: [B, S] bool: the keys that the rows may see, prompt and cache included.
-    cache: keys and values of before, or None.
+    cache: parts of before, see `append`.
     outputs: [B, N], the tokens of the rows that are wanted; None = all of all streams.
     extend: `append` or a `write`: how the cache and the rows' keys become one.
     rule: `Rule`.
@@ -67,26 +76,29 @@ def mix(streams, mask, cache, outputs, extend, rule):
   """
   *prompt, (query, key, value) = streams
   if prompt:
-    ((prompt_query, *cache),) = prompt
-  keys_values = extend(cache, key, value) if cache else (key, value)
+    ((prompt_query, *own),) = prompt
+    cache = [tuple(own)]
+  parts = extend(cache, key, value)
+  keys_values = _joined(parts)
   if outputs is not None:
     first = keys_values[0].shape[2] - query.shape[2]  # slot of the rows' first token
     query = jnp.take_along_axis(query, outputs[:, None, :, None], axis=2)
-    attended = [attend(query, *keys_values, mask, rule, outputs + first)]
+    attended = [attend(query, parts, mask, rule, outputs + first)]
   else:
-    attended = [attend(query, *keys_values, mask, rule)]
+    attended = [attend(query, parts, mask, rule)]
     if prompt:
       all_real = jnp.ones((1, prompt_query.shape[2]), bool)
-      attended.insert(0, attend(prompt_query, *cache, all_real, rule))
+      attended.insert(0, attend(prompt_query, cache, all_real, rule))
   return jnp.concatenate([a.reshape(-1, a.shape[-1]) for a in attended]), keys_values
 
 
-def attend(query, key, value, mask, rule, slots=None):
+def attend(query, parts, mask, rule, slots=None):
   """Softmax attention, its scores and softmax in float32.
 
   Args:
     query: [B, heads, T, D].
-    key, value: [B, G, S, D]; each serves heads / G heads that follow each other.
+    parts: of S tokens in all, each (keys, values) [B, G, s, D], the last one with those
+      of the queries; each head of G serves heads / G that follow each other.
     mask: [B, S] bool: the keys that hold a real token.
     rule: `Rule`.
     slots: [B, T] int32: the last key that each query may see; or None: the queries are
@@ -97,13 +109,19 @@ def attend(query, key, value, mask, rule, slots=None):
     [B, T, heads * D].
   """
   batch, heads, length, width = query.shape
-  groups, keys = key.shape[1:3]
+  # To join the parts is to copy keys and values; to keep them apart, the scores.
+  groups = parts[-1][0].shape[1]
+  if heads * length > 2 * groups * width:
+    parts = [_joined(parts)]
+  *before, (key, value) = parts
+  first = sum(x.shape[2] for x, _ in before)
+  keys = first + key.shape[2]
   query = query.reshape(batch, groups, heads // groups, length, width)
   query = query / rule.divisor
   if slots is not None:
     later = jnp.arange(keys) > slots[:, None, None, :, None]  # [B, 1, 1, T, S]
     bias = _real(mask, slots, rule.window) + jnp.where(later, _HIDDEN, 0.0)
-    out = _weigh(query, key, value, bias, rule.cap)
+    out = _weigh(query, parts, bias, rule.cap)
   else:
     blocks = max(1, round(length / _QUERIES_A_BLOCK))
     outs = []
@@ -114,8 +132,7 @@ def attend(query, key, value, mask, rule, slots=None):
       outs.append(
         _weigh(
           query[..., rows[0] : rows[-1] + 1, :],
-          key[:, :, :seen],
-          value[:, :, :seen],
+          [*before, (key[:, :, : seen - first], value[:, :, : seen - first])],
           _real(mask, own[None], rule.window)[..., :seen] + later,
           rule.cap,
         )
@@ -148,12 +165,24 @@ def _real(mask, slots, window):
   return jnp.where(seen, 0.0, _HIDDEN)[:, None, None]
 
 
-def _weigh(query, key, value, bias, cap):
+def _weigh(query, parts, bias, cap):
   """Attention of a block of queries; returns [B, G, heads / G, T, D]."""
-  scores = jnp.einsum(
-    'bghtd,bgsd->bghts', query, key, preferred_element_type=jnp.float32
-  )
+
+  def rows(x):  # those of a part that is the same for all rows have no axis B
+    return (x[0], 'gsd') if len(x) < len(query) else (x, 'bgsd')
+
+  scores = []
+  for key, _ in parts:
+    key, axes = rows(key)
+    product = f'bghtd,{axes}->bghts'
+    scores.append(jnp.einsum(product, query, key, preferred_element_type=jnp.float32))
+  scores = jnp.concatenate(scores, axis=-1)
   if cap is not None:
     scores = cap * jnp.tanh(scores / cap)
-  weights = jax.nn.softmax(scores + bias, axis=-1).astype(value.dtype)
-  return jnp.einsum('bghts,bgsd->bghtd', weights, value)
+  weights = jax.nn.softmax(scores + bias, axis=-1).astype(query.dtype)
+  ends = np.cumsum([value.shape[2] for _, value in parts])[:-1]
+  out = 0
+  for own, (_, value) in zip(jnp.split(weights, ends, axis=-1), parts, strict=True):
+    value, axes = rows(value)
+    out += jnp.einsum(f'bghts,{axes}->bghtd', own, value)
+  return out

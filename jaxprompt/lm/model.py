@@ -100,8 +100,8 @@ class LanguageModel:
 
     Args: as `sequence`, and
       mask: [B, S + T].
-      cache: keys and values of the S tokens, each [B, G, S, D], or [1, G, S, D] if they
-        are the same for all rows.
+      cache: parts of the S tokens, in order: of every block, keys and values
+        [B, G, s, D], or [1, G, s, D] if they are the same for all rows.
 
     Returns:
       As `sequence`; the keys and values are those of all S + T tokens.
@@ -122,14 +122,16 @@ class LanguageModel:
       Hidden states [B, 1, H], and the cache.
     """
     extend = functools.partial(attention.write, slot)
-    return self._run(params, [(embeds, position_ids)], mask, cache=cache, extend=extend)
+    return self._run(
+      params, [(embeds, position_ids)], mask, cache=[cache], extend=extend
+    )
 
   def _table(self, params):
     names = self.spec.names
     return params[names.root][names.embedding]['embedding']
 
   def _run(
-    self, params, streams, mask, *, cache=None, outputs=None, extend=attention.append
+    self, params, streams, mask, *, cache=(), outputs=None, extend=attention.append
   ):
     """Runs (embeddings, position ids) of each stream side by side, the rows last."""
     own = params[self.spec.names.root]
@@ -141,7 +143,7 @@ class LanguageModel:
     windows = dict.fromkeys(self.spec.windows)
     run_block = {window: self._block(shapes, extend, window) for window in windows}
     weights = own[self.spec.names.blocks]
-    caches = cache or [None] * len(weights)
+    caches = list(zip(*cache, strict=True)) or [()] * len(weights)
     kept = []
     for i, own_cache in enumerate(caches):
       wanted = outputs if i == len(caches) - 1 else None

@@ -20,7 +20,7 @@ def position_ids(attention_mask):
 
 
 def hidden_states(
-  lm, params, embeds, attention_mask, prefix=None, context=None, outputs=None
+  lm, params, embeds, attention_mask, prefix=None, contexts=(), outputs=None
 ):
   """Runs embeddings through the frozen blocks.
 
@@ -30,7 +30,8 @@ def hidden_states(
     embeds: [B, T, H].
     attention_mask: [B, T] bool.
     prefix: [P, H], which stands before every row and is run once for all; or None.
-    context: the `placement.Context` of S tokens before these instead, or None.
+    contexts: each `placement.Context` that stands before these instead, in order, of S
+      tokens in all.
     outputs: positions of T whose hidden states are wanted, [B, N]; or None for all.
 
   Returns:
@@ -38,11 +39,13 @@ def hidden_states(
     S + T tokens.
   """
   positions, mask = position_ids(attention_mask), attention_mask
-  if context is not None:
-    before = jnp.broadcast_to(context.mask, (len(mask), context.mask.shape[1]))
+  if contexts:
+    masks = [jnp.broadcast_to(x, (len(mask), x.shape[1])) for _, x in contexts]
+    before = jnp.concatenate(masks, axis=1)  # [B, S]
     mask = jnp.concatenate([before, mask], axis=1)  # [B, S + T]
-    positions += jnp.sum(context.mask, axis=1, keepdims=True)
-    cache = jax.tree.map(lambda x: x.astype(embeds.dtype), context.keys_values)
+    positions += jnp.sum(before, axis=1, keepdims=True)
+    caches = [context.keys_values for context in contexts]
+    cache = jax.tree.map(lambda x: x.astype(embeds.dtype), caches)
     hidden, keys_values = lm.after(params, embeds, positions, mask, cache, outputs)
     return hidden, placement_lib.Context(keys_values, mask)
   if prefix is not None and len(prefix):
@@ -86,15 +89,15 @@ def prompted_source(lm, params, placement, source_ids, source_mask):
     embeds,
     mask,
     prefix=prefix,
-    context=placement.before,
+    contexts=placement.before,
     outputs=last[:, None],
   )
-  if placement.after is not None:
+  if placement.after:
     first = context.mask.shape[1] - mask.shape[1]  # slot of the rows' own tokens
-    context = placement_lib.before_last(context, placement.after, first + last)
+    contexts = placement_lib.before_last(context, placement.after, first + last)
     embeds = jnp.take_along_axis(embeds, last[:, None, None], axis=1)
     real = jnp.any(mask, axis=1, keepdims=True)
-    hidden, context = hidden_states(lm, params, embeds, real, context=context)
+    hidden, context = hidden_states(lm, params, embeds, real, contexts=contexts)
   return hidden[:, 0], context
 
 
@@ -124,21 +127,22 @@ def target_hidden(lm, params, placement, batch, context=None):
       embeds,
       mask,
       prefix=placement.prefix,
-      context=placement.before,
+      contexts=placement.before,
       outputs=outputs,
     )[0]
   context = context or source_context(lm, params, batch.source_ids, batch.source_mask)
-  if placement.after is not None:
+  if placement.after:
     last = _last(batch.source_mask)
-    context = placement_lib.before_last(context, placement.after, last)
+    contexts = placement_lib.before_last(context, placement.after, last)
     ids = jnp.take_along_axis(batch.source_ids, last[:, None], axis=1)
     real = jnp.any(batch.source_mask, axis=1, keepdims=True)
     embeds = jnp.concatenate([lm.embed(params, ids), embeds], axis=1)  # [B, 1 + T, H]
     mask = jnp.concatenate([real, mask], axis=1)
   else:
+    contexts = [context]
     embeds, mask = placement_lib.before_targets(placement, embeds, mask)
   outputs += embeds.shape[1] - batch.input_ids.shape[1]  # [B, Q + T, H]
-  return hidden_states(lm, params, embeds, mask, context=context, outputs=outputs)[0]
+  return hidden_states(lm, params, embeds, mask, contexts=contexts, outputs=outputs)[0]
 
 
 def target_ids(batch):

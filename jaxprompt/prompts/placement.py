@@ -6,7 +6,6 @@ count through all of them. A begin-of-text token is the source's first one.
 """
 
 import dataclasses
-import functools
 from typing import NamedTuple
 
 import jax
@@ -37,13 +36,13 @@ class Placement:
   suffix: jax.Array | None = None  # after it
   prefix_mask: jax.Array | None = None  # [B, P] bool
   suffix_mask: jax.Array | None = None  # [B, Q] bool
-  before: Context | None = None  # before the source; nothing of it is run
-  after: Context | None = None  # after it, and before its last token, see `before_last`
+  before: tuple[Context, ...] = ()  # before the source; nothing of them is run
+  after: tuple[Context, ...] = ()  # before the source's last token, see `before_last`
 
   @property
   def splits_rows(self):
     """Whether the prompt stands between source and target, which are padded apart."""
-    return self.suffix is not None or self.after is not None
+    return self.suffix is not None or bool(self.after)
 
 
 def place(soft_prompt, position):
@@ -66,51 +65,48 @@ def place_cache(keys_values, position):
   mask = np.ones((1, keys_values.shape[-2]), bool)
   cache = tuple((block[0][None], block[1][None]) for block in keys_values)
   where = {'prefix': 'before', 'suffix': 'after'}[position]
-  return Placement(**{where: Context(cache, mask)})
+  return Placement(**{where: (Context(cache, mask),)})
 
 
 def stack(placements):
   """Pads K placements to one with arrays [K, ...], of which each row takes its own."""
 
-  def pad(arrays, axis):
-    """Stacks arrays that differ along an axis; None has nothing there."""
-    like = next(x for x in arrays if x is not None)
-    empty = np.take(like, [], axis)
-    arrays = [np.asarray(empty if x is None else x, np.float32) for x in arrays]
-    lengths = [x.shape[axis] for x in arrays]
-    room = [(0, 0)] * like.ndim
-    padded = []
-    for array, length in zip(arrays, lengths, strict=True):
-      room[axis] = (0, max(lengths) - length)
-      padded.append(np.pad(array, room))
-    return np.stack(padded), np.arange(max(lengths)) < np.asarray(lengths)[:, None]
+  def tokens(name):
+    arrays = [getattr(each, name) for each in placements]
+    return _padded([None if x is None else x[None] for x in arrays])
 
-  def pad_tokens(arrays):
-    if all(x is None for x in arrays):
-      return None, None
-    return pad(arrays, axis=0)
+  def contexts(name):
+    found = [getattr(each, name) for each in placements]
+    if not any(found):
+      return ()
+    structure = jax.tree.structure(next(own for own in found if own)[0].keys_values)
+    none = [None] * structure.num_leaves
+    caches = [jax.tree.leaves(own[0].keys_values) if own else none for own in found]
+    stacked = [_padded(arrays) for arrays in zip(*caches, strict=True)]
+    keys_values = jax.tree.unflatten(structure, [array for array, _ in stacked])
+    return (Context(keys_values, stacked[0][1]),)
 
-  def pad_contexts(contexts):
-    blocks = max((len(x.keys_values) for x in contexts if x), default=0)
-    if not blocks:
-      return None
-    both = [
-      [pad([x and x.keys_values[i][j][0] for x in contexts], axis=1) for j in range(2)]
-      for i in range(blocks)
-    ]
-    cache = tuple((keys, values) for (keys, _), (values, _) in both)
-    return Context(cache, both[0][0][1])
+  (prefix, prefix_mask), (suffix, suffix_mask) = tokens('prefix'), tokens('suffix')
+  before, after = contexts('before'), contexts('after')
+  return Placement(prefix, suffix, prefix_mask, suffix_mask, before, after)
 
-  prefix, prefix_mask = pad_tokens([x.prefix for x in placements])
-  suffix, suffix_mask = pad_tokens([x.suffix for x in placements])
-  return Placement(
-    prefix,
-    suffix,
-    prefix_mask,
-    suffix_mask,
-    pad_contexts([x.before for x in placements]),
-    pad_contexts([x.after for x in placements]),
-  )
+
+def _padded(arrays):
+  """Pads K arrays [1, ..., P, X] to the longest P; where there is None, P is 0.
+
+  Returns:
+    [K, ..., P, X] float32 and the mask [K, P]; or None twice, if there is no array.
+  """
+  found = [x for x in arrays if x is not None]
+  if not found:
+    return None, None
+  lengths = np.asarray([0 if x is None else x.shape[-2] for x in arrays])
+  *outer, _, inner = found[0].shape[1:]
+  padded = np.zeros((len(arrays), *outer, max(lengths), inner), np.float32)
+  for row, array, length in zip(padded, arrays, lengths, strict=True):
+    if length:
+      row[..., :length, :] = array[0]
+  return padded, np.arange(max(lengths)) < lengths[:, None]
 
 
 def around(placement, embeds, mask):
@@ -143,26 +139,14 @@ def before_last(context, after, last):
 
   Args:
     context: the `Context` of the sources, the last tokens included.
-    after: that of what comes between.
+    after: each `Context` that comes between.
     last: [B], the last tokens' slots in the context.
 
   Returns:
-    The `Context` of the last tokens.
+    Each `Context` that the last tokens see, in order.
   """
   others = jnp.arange(context.mask.shape[1]) != last[:, None]
-  return joined(context._replace(mask=context.mask & others), after)
-
-
-def joined(first, second):
-  """Puts a `Context` after another; of all rows alike, it is every row's."""
-
-  def join(axis, x, y):
-    y = jnp.broadcast_to(y, (len(x), *y.shape[1:]))
-    return jnp.concatenate([x, y.astype(x.dtype)], axis=axis)
-
-  caches = first.keys_values, second.keys_values
-  mask = join(1, first.mask, second.mask)
-  return Context(jax.tree.map(functools.partial(join, 2), *caches), mask)
+  return context._replace(mask=context.mask & others), *after
 
 
 def _suffix(placement, batch):

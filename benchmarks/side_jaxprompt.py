@@ -39,7 +39,7 @@ def read_rows(file, split):
 class Side:
   """The compiled programs, and how far training is."""
 
-  def __init__(self, model, file, batch_size, batches, position):
+  def __init__(self, model, file, batch_size, batches, position, kind):
     self._rows, self._held = read_rows(file, 'train'), read_rows(file, 'test')
     self._eos_id = int(np.load(file)['eos_id'])
     self._batch_size, self._batches, self._position = batch_size, batches, position
@@ -48,7 +48,8 @@ class Side:
     lm = lm.on(self._layout.platform)
     self._lm, self._params = lm, self._layout.place_params(lm, params)
     tx = optim.prompt_only(0.01, clip_norm=1.0)
-    prompt = {'embeddings': lm.embed(params, jnp.arange(PROMPT))}
+    embeddings = lm.embed(params, jnp.arange(PROMPT))
+    prompt = kinds.KINDS[kind](lm, params, embeddings, jax.random.key(0))
 
     taking = steps.Options(1, devices.DATA, self._layout.tokens_at_a_time)
 
@@ -212,8 +213,8 @@ def _seconds(call, times):
   return statistics.median(found)
 
 
-def main(model, file, batch_size, batches, position):
-  side = Side(model, file, int(batch_size), int(batches), position)
+def main(model, file, batch_size, batches, position, kind):
+  side = Side(model, file, int(batch_size), int(batches), position, kind)
   turns = ('warm_up', 'train', 'kept', 'evaluate', 'generate', 'losses', 'operations')
   worker.answer({turn: getattr(side, turn) for turn in turns})
 

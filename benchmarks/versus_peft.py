@@ -6,10 +6,10 @@ MODEL_DIR is a local GPT-2 checkpoint, DATA_DIR holds a directory for each task,
 `data.path` takes it. DIR is a virtual environment for the peer; it is made there if it
 does not exist. FILE gets every figure as JSON; a Markdown table is printed.
 
-Both sides train the same prompt of 20 virtual tokens with the same AdamW on rows that
-are tokenised once: jaxprompt in its length buckets, PEFT as its documentation says, in
-random order and padded to each batch's longest row. The processes live side by side
-and take turns, so that both meet the same machine; a turn is a few batches of an epoch,
+Both sides train the same prompt of 20 virtual tokens (in two cases ours is `deep`, and
+PEFT's is prompt tuning all the same) with the same AdamW on rows that are tokenised
+once: jaxprompt in its length buckets, PEFT as its documentation says, in random order
+and padded to each batch's longest row. The processes live side by side and take turns, so that both meet the same machine; a turn is a few batches of an epoch,
 or of the test split's evaluation, of which each turn takes others. The figure is real
 tokens (source, target) a second, which is the epoch's speed, or tokens generated.
 With a suffix prompt it is the second epoch's, whose contexts are kept. What compiles is
@@ -46,6 +46,7 @@ class Case(NamedTuple):
   rows: int  # of a batch
   turns: tuple[str, ...]
   batches: int  # of a turn of training
+  kind: str = 'embedding'  # of our prompt; PEFT's is always one
 
 
 CASES = [
@@ -61,6 +62,8 @@ CASES = [
     Case(task, 'prefix', 1, ('train',), 8)
     for task in ('translation', 'qa', 'summarization')
   ),
+  Case('qa', 'prefix', 8, ('train',), 3, 'deep'),
+  Case('qa', 'suffix', 8, ('train',), 3, 'deep'),
 ]
 
 
@@ -88,7 +91,7 @@ def write_rows(tokenizer, directory, task, file):
 def pair(python, model, rows, case):
   """Starts both sides."""
   options = [model, rows, str(case.rows), str(case.batches), case.position]
-  ours = worker.Worker(sys.executable, 'side_jaxprompt.py', *options)
+  ours = worker.Worker(sys.executable, 'side_jaxprompt.py', *options, case.kind)
   return ours, worker.Worker(python, 'side_peft.py', *options)
 
 
@@ -139,7 +142,7 @@ def table(found):
   """Returns the Markdown of what was measured."""
   lines = ['| figure | jaxprompt / PEFT | jaxprompt | PEFT |', '|---|---|---|---|']
   for case in found['cases']:
-    name = f'{case["task"]}, batch {case["rows"]}, `{case["position"]}`'
+    name = f'{case["task"]}, batch {case["rows"]}, {case["kind"]} {case["position"]}'
     for turn in case['turns']:
       ours, peft = (statistics.median(case[turn][k]) for k in ('jaxprompt', 'peft'))
       ratio = worker.summary(case[turn]['ratios'])

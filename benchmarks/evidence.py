@@ -1,14 +1,19 @@
 """Trains and compares on a real model and real data; prints docs/results.md's tables.
 
-For each task, a sweep over learning rates and prompt lengths on a part of the training
-rows finds the best validation loss. With that run's settings, a prompt before the
-source (prefix) and one after it (suffix) are trained. The test rows choose nothing.
-Everything goes through the command that users run, so a stopped call goes on where it
-was when it is given again.
+For each task, and by the command that users run:
+
+1. Short runs of each kind of prompt choose its learning rate by validation loss.
+2. A deep suffix is trained with several seeds, and the best of them, by validation
+   loss, is compared with every written arm.
+3. The other kinds and places of a prompt are trained on the same rows for the same
+   steps, with the first seed.
+
+The test rows choose nothing. A call that was stopped goes on where it was when it is
+given again.
 
   python benchmarks/evidence.py MODEL_DIR DATA_DIR OUTPUT_DIR [--tasks=qa,...]
 
-DATA_DIR holds a directory for each task, as `data.path` takes it. The tables are
+DATA_DIR holds a directory for each task, as `data.path` takes it. A task's tables are
 written to OUTPUT_DIR/TASK/table.md.
 """
 
@@ -19,144 +24,223 @@ import pathlib
 import subprocess
 import sys
 
-import numpy as np
-
-from jaxprompt.tasks import statistics
-from jaxprompt.tasks import tasks
+from jaxprompt.runs import results
 
 ROOT = pathlib.Path(__file__).parents[1]
+RATES = {'deep': '0.01,0.03', 'embedding': '0.03,0.1'}
+MAIN = ('deep', 'suffix')
+OTHERS = (('deep', 'prefix'), ('embedding', 'suffix'), ('embedding', 'prefix'))
+SEEDS = '0,1,2'
+ARMS = ('none', 'hard', 'best_hard', 'few_shot', 'chat', 'soft')
 COMMON = {
   'train.batch_size': 8,
   'train.epochs': 2,
   'train.warmup': 5,
-  'data.train_size': 240,
+  'data.train_size': 480,
   'data.validation_size': 64,
   'data.test_size': 64,
   'eval.batch_size': 16,
-  'checkpoint.every_steps': 20,
+  'few_shot.draws': 2,
 }
-SWEEP = {
-  'sweep.learning_rate': '0.03,0.1',
-  'sweep.length': '10,40',
+SHORT = {
   'train.epochs': 1,
-  'data.train_size': 120,
+  'data.train_size': 320,
   'data.test_size': 8,
   'eval.max_new_tokens': 1,
+  'arms': 'soft',
 }
+# Of each task: the config file, and what is set in it.
 TASKS = {
-  'translation': {
-    'data.max_source_tokens': 64,
-    'data.max_target_tokens': 64,
-    'eval.max_new_tokens': 48,
-  },
-  'qa': {
-    'data.max_source_tokens': 224,
-    'data.max_target_tokens': 24,
-    'eval.max_new_tokens': 24,
-  },
-  'summarization': {
-    'data.max_source_tokens': 256,
-    'data.max_target_tokens': 96,
-    'eval.max_new_tokens': 64,
-  },
+  'qa': (
+    'qa',
+    {
+      'data.max_source_tokens': 224,
+      'data.max_target_tokens': 24,
+      'eval.max_new_tokens': 24,
+    },
+  ),
+  'summarization': (
+    'summarization',
+    {
+      'data.max_source_tokens': 256,
+      'data.max_target_tokens': 96,
+      'eval.max_new_tokens': 64,
+    },
+  ),
+  'translation': (
+    'translation',
+    {
+      'data.max_source_tokens': 64,
+      'data.max_target_tokens': 64,
+      'eval.max_new_tokens': 48,
+    },
+  ),
+  'webnlg': (
+    'text',
+    {
+      'example.source': r'{triples:\n}',
+      'example.target': '{texts[0]}',
+      'example.references': 'texts',
+      'metrics': 'bleu,chrf,rougeL',
+      'hard_prompt': 'Say these facts in a sentence :',
+      'hard_prompts': json.dumps(
+        [
+          'Say these facts in a sentence :',
+          'Facts:\n{source}\nText:',
+          '{source}\n\nThe same facts as one text:',
+          'Write a short text that says all of these facts.\n\n{source}\n\nText:',
+        ]
+      ),
+      'data.max_source_tokens': 160,
+      'data.max_target_tokens': 96,
+      'eval.max_new_tokens': 64,
+    },
+  ),
+  'sst2': (
+    'text',
+    {
+      'example.source': 'Review: {sentence}',
+      'example.target': '{label}',
+      'example.labels': 'negative,positive',
+      'metrics': 'accuracy,macro_f1',
+      'hard_prompts': json.dumps(
+        [
+          'Classify the following text as negative or positive :',
+          '{source}\nSentiment:',
+          '{source}\nThe sentiment of this review is',
+          'Is this review negative or positive?\n\n{source}\n\nAnswer:',
+        ]
+      ),
+      'data.max_source_tokens': 80,
+      'data.max_target_tokens': 4,
+      'eval.max_new_tokens': 4,
+      'data.train_size': 1600,
+      'data.validation_size': 200,
+      'data.test_size': 600,
+    },
+  ),
 }
 
 
-def run(task, workdir, fields, *, mode='train', file='results.json'):
+def run(config, workdir, fields, *, mode='train', file='results.json'):
   """Trains, or goes on; returns the content of the file that it leaves."""
   flags = [f'--config.{name}={value}' for name, value in fields.items()]
   command = [sys.executable, '-m', 'jaxprompt.main', f'--mode={mode}']
-  command += [f'--config={ROOT}/configs/{task}.py', f'--workdir={workdir}', *flags]
+  command += [f'--config={ROOT}/configs/{config}.py', f'--workdir={workdir}', *flags]
   path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
   subprocess.run(command, check=True, env={**os.environ, 'PYTHONPATH': path})
   return json.loads((workdir / file).read_text())
 
 
-def row(name, arm, metric):
-  """Returns a line of the table: loss and metric with their 95% intervals."""
-  cells = [name]
-  for figure in ('loss', metric, 'token_match'):
-    low, high = arm['ci95'][figure]
-    cells.append(f'{arm[figure]:.2f} [{low:.2f}, {high:.2f}]')
-  return f'| {" | ".join(cells)} |'
+def cell(arm, figure):
+  low, high = arm['ci95'][figure]
+  return f'{arm[figure]:.2f} [{low:.2f}, {high:.2f}]'
 
 
-def differences(workdir):
-  """Returns how much lower each arm's loss is than the arm before's, row by row.
-
-  All arms have the same test rows, so this tells arms apart whose own intervals, which
-  hold what makes rows hard for every arm, overlap.
-
-  Args:
-    workdir: of a run; its predictions hold every row's mean loss per target token.
-  """
-  losses = {}
-  for arm in ('none', 'hard', 'soft'):
-    lines = (workdir / 'predictions' / f'{arm}.jsonl').read_text().splitlines()
-    losses[arm] = np.array([json.loads(line)['scores']['loss'] for line in lines])
-  told = []
-  for arm, other in (('hard', 'none'), ('soft', 'hard')):
-    gains = statistics.mean(losses[other] - losses[arm])
-    low, high = statistics.interval(gains, seed=0)
-    told.append(
-      f'{arm} below {other} by {statistics.figure(gains):.3f} [{low:.3f}, {high:.3f}]'
-    )
-  return f'Losses of the same rows, as means over rows: {", ".join(told)}.'
+def table(rows):
+  """Returns the Markdown of rows of cells, the first of which is the head."""
+  lines = [f'| {" | ".join(row)} |' for row in rows]
+  return '\n'.join([lines[0], '|' + '---|' * len(rows[0]), *lines[1:]])
 
 
-def table(task, runs, prefix, suffix, told):
-  """Returns the Markdown of a task: what was found, and how.
+def arms_table(found):
+  """Returns the table of all arms of a run, and what soft is above or below each.
 
   Args:
-    task: a key of `TASKS`.
-    runs: of the sweep.
-    prefix, suffix: content of results.json.
-    told: what `differences` says of the prefix run.
+    found: the run's results.json.
   """
-  metric = tasks.TASKS[task].metrics[0]
-  trials = ', '.join(
-    f'{trial["validation_loss"]:.3f} with {trial["prompt.length"]} at '
-    f'{trial["train.learning_rate"]}'
-    for trial in runs
-  )
-  config, versions = prefix['config'], prefix['versions']
-  seconds = {
-    name: sum(epoch['seconds'] for epoch in found['epochs'])
-    for name, found in (('prefix', prefix), ('suffix', suffix))
-  }
-  lines = [
-    f'| {task} | test loss | {metric} | token_match |',
-    '|---|---|---|---|',
-    *(row(name, prefix['test'][name], metric) for name in ('none', 'hard')),
-    row('soft, prefix', prefix['test']['soft'], metric),
-    row('soft, suffix', suffix['test']['soft'], metric),
-    '',
-    f'{prefix["data"]["train"]["rows"]} training rows, {config["train"]["epochs"]} '
-    f'epochs of batches of {config["train"]["batch_size"]}, '
-    f'{prefix["prompt"]["length"]} virtual tokens ({prefix["prompt"]["parameters"]} '
-    f'trained parameters), learning rate {config["train"]["learning_rate"]}, seed '
-    f'{config["seed"]}, {prefix["test"]["soft"]["examples"]} test rows; training took '
-    f'{seconds["prefix"]:.0f} s as prefix, {seconds["suffix"]:.0f} s as suffix (jax '
-    f'{versions["jax"]}). Validation losses of the sweep: {trials}. {told}',
-  ]
-  return '\n'.join(lines) + '\n'
+  metric = found['config']['metrics'][0]
+
+  def soft_less(arm, figure):
+    if arm == 'soft':
+      return ''
+    apart = results.difference(found, figure, 'soft', arm)
+    low, high = apart['ci95']
+    return f'{apart["difference"]:+.2f} [{low:+.2f}, {high:+.2f}]'
+
+  head = ['arm', 'rows seen', 'tokens a query', 'test loss', 'soft less it']
+  rows = [[*head, metric, 'soft less it']]
+  for name, arm in found['test'].items():
+    tuning = found['tuning'][name]
+    cells = [name, str(tuning['rows']), f'{tuning["tokens"]:.0f}']
+    for figure in ('loss', metric):
+      cells += [cell(arm, figure), soft_less(name, figure)]
+    rows.append(cells)
+  return table(rows)
 
 
-def measure(task, model, data, output):
-  """Runs all that a task's table needs; returns the table."""
-  fields = COMMON | TASKS[task]
-  fields |= {'model.path': model, 'data.path': data / task, 'data.subset': ''}
-  sweep = output / 'sweep'
-  found = run(task, sweep, fields | SWEEP, mode='sweep', file='sweep.json')
-  best = found['runs'][found['best']]
-  for name in ('prompt.length', 'train.learning_rate'):
-    fields[name] = best[name]
-  prefix, suffix = (
-    run(task, output / position, fields | {'prompt.position': position})
-    for position in ('prefix', 'suffix')
+def kinds_table(runs):
+  """Returns the table of kinds and places of a prompt.
+
+  Args:
+    runs: results.json by (kind, position).
+  """
+  head = ['prompt', 'parameters', 'learning rate', 'validation loss', 'test loss']
+  metric = next(iter(runs.values()))['config']['metrics'][0]
+  rows = [[*head, metric, 'seconds of training']]
+  for (kind, position), found in runs.items():
+    soft = found['test']['soft']
+    best = min(epoch['validation_loss'] for epoch in found['epochs'])
+    seconds = sum(epoch['seconds'] for epoch in found['epochs'])
+    cells = [f'{kind}, {position}', f'{found["prompt"]["parameters"]:,}']
+    cells += [str(found['config']['train']['learning_rate']), f'{best:.3f}']
+    rows.append([*cells, cell(soft, 'loss'), cell(soft, metric), f'{seconds:.0f}'])
+  return table(rows)
+
+
+def choose_rates(task, fields, output):
+  """Returns each kind's learning rate, and every trial in words."""
+  rates, told = {}, []
+  for kind, values in RATES.items():
+    trial = {**fields, **SHORT, 'prompt.kind': kind, 'prompt.position': 'suffix'}
+    trial['sweep.learning_rate'] = values
+    workdir = output / f'rates-{kind}'
+    found = run(task, workdir, trial, mode='sweep', file='sweep.json')
+    rates[kind] = found['runs'][found['best']]['train.learning_rate']
+    told += [
+      f'{x["validation_loss"]:.3f} of {kind} at {x["train.learning_rate"]}'
+      for x in found['runs']
+    ]
+  return rates, ', '.join(told)
+
+
+def measure(task, model, data, output, arms):
+  """Runs all that a task's tables need; returns them as Markdown."""
+  config, own = TASKS[task]
+  fields = {**COMMON, **own, 'model.path': model, 'data.path': data / task}
+  if config != 'text':
+    fields['data.subset'] = ''
+  rates, trials = choose_rates(config, fields, output)
+
+  def with_prompt(kind, position):
+    chosen = {'prompt.kind': kind, 'prompt.position': position}
+    return {**fields, **chosen, 'train.learning_rate': rates[kind]}
+
+  seeds = {'sweep.seed': SEEDS, 'sweep.test': 'all', 'arms': arms}
+  workdir = output / '-'.join(MAIN)
+  fields_of_main = with_prompt(*MAIN) | seeds
+  sweep = run(config, workdir, fields_of_main, mode='sweep', file='sweep.json')
+  best = json.loads((workdir / 'best' / 'results.json').read_text())
+  runs = {MAIN: json.loads((workdir / 'runs' / '0' / 'results.json').read_text())}
+  for prompt in OTHERS:
+    alone = with_prompt(*prompt) | {'arms': 'soft'}
+    runs[prompt] = run(config, output / '-'.join(prompt), alone)
+  spread = ', '.join(
+    f'{name} {x["mean"]:.3f} ± {x["deviation"]:.3f} (worst {x["worst"]:.3f})'
+    for name, x in sweep['test']['figures'].items()
   )
-  told = differences(output / 'prefix')
-  return table(task, found['runs'], prefix, suffix, told)
+  return '\n'.join(
+    [
+      arms_table(best),
+      '',
+      kinds_table(runs),
+      '',
+      f'{best["data"]["train"]["rows"]} training rows, {best["epochs"][-1]["step"]} '
+      f'steps, {best["test"]["soft"]["examples"]} test rows. Validation losses of '
+      f'short runs: {trials}. Seeds {SEEDS} of {", ".join(MAIN)}: {spread}.',
+      '',
+    ]
+  )
 
 
 def main():
@@ -167,11 +251,12 @@ def main():
   parser.add_argument('data', type=pathlib.Path)
   parser.add_argument('output', type=pathlib.Path)
   parser.add_argument('--tasks', default=','.join(TASKS))
+  parser.add_argument('--arms', default=','.join(ARMS))
   args = parser.parse_args()
   for task in args.tasks.split(','):
-    output = args.output / task
+    output = args.output.resolve() / task
     output.mkdir(parents=True, exist_ok=True)
-    found = measure(task, args.model.resolve(), args.data.resolve(), output)
+    found = measure(task, args.model.resolve(), args.data.resolve(), output, args.arms)
     (output / 'table.md').write_text(found)
     print(found)
 

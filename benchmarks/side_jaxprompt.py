@@ -213,7 +213,7 @@ def _seconds(call, times):
   return statistics.median(found)
 
 
-def main(model, file, batch_size, batches, position, kind):
+def main(model, file, batch_size, batches, position, kind='embedding'):
   side = Side(model, file, int(batch_size), int(batches), position, kind)
   turns = ('warm_up', 'train', 'kept', 'evaluate', 'generate', 'losses', 'operations')
   worker.answer({turn: getattr(side, turn) for turn in turns})

@@ -9,11 +9,12 @@ does not exist. FILE gets every figure as JSON; a Markdown table is printed.
 Both sides train the same prompt of 20 virtual tokens (in two cases ours is `deep`, and
 PEFT's is prompt tuning all the same) with the same AdamW on rows that are tokenised
 once: jaxprompt in its length buckets, PEFT as its documentation says, in random order
-and padded to each batch's longest row. The processes live side by side and take turns, so that both meet the same machine; a turn is a few batches of an epoch,
-or of the test split's evaluation, of which each turn takes others. The figure is real
-tokens (source, target) a second, which is the epoch's speed, or tokens generated.
-With a suffix prompt it is the second epoch's, whose contexts are kept. What compiles is
-counted in the start-up alone.
+and padded to each batch's longest row. The processes live side by side and take turns,
+so that both meet the same machine; a turn is a few batches of an epoch, or of the test
+split's evaluation, of which each turn takes others. The figure is real tokens (source,
+target) a second, which is the epoch's speed, or tokens generated. With a suffix prompt
+it is the second epoch's, whose contexts are kept. What compiles is counted in the
+start-up alone.
 """
 
 import argparse

@@ -1,7 +1,6 @@
 """The benchmarks run, and what they count holds: nothing here is timed."""
 
 import importlib
-import json
 import os
 import pathlib
 import sys
@@ -76,16 +75,29 @@ def test_a_step_keeps_no_blocks_attention():
   assert (temporary(6) - temporary(3)) / 3 < 1.5 * kept
 
 
-def test_evidence_compares_the_arms_row_by_row(benchmark, tmp_path):
-  losses = {'none': (3.0, 9.0), 'hard': (2.9, 8.9), 'soft': (1.9, 8.1)}
-  (tmp_path / 'predictions').mkdir()
-  for arm, rows in losses.items():
-    lines = (json.dumps({'scores': {'loss': loss}}) for loss in rows)
-    (tmp_path / 'predictions' / f'{arm}.jsonl').write_text('\n'.join(lines))
-  told = benchmark('evidence').differences(tmp_path)
-  # Rows differ by six nats, but agree on the arms.
-  assert 'hard below none by 0.100 [0.100, 0.100]' in told
-  assert 'soft below hard by 0.900 [0.800, 1.000]' in told
+def test_evidence_puts_soft_against_each_arm(benchmark):
+  def arm(loss, share):
+    ci95 = {'loss': (loss, loss), 'bleu': (share, share)}
+    return {'loss': loss, 'bleu': share, 'ci95': ci95}
+
+  def difference(figure, apart):
+    interval = [apart - 0.5, apart + 0.5]
+    pair = {'figure': figure, 'arm': 'soft', 'other': 'hard'}
+    return pair | {'difference': apart, 'ci95': interval, 'better': True}
+
+  found = {
+    'config': {'metrics': ['bleu']},
+    'test': {'hard': arm(3.0, 20.0), 'soft': arm(2.0, 25.0)},
+    'differences': [difference('loss', -1.0), difference('bleu', 5.0)],
+    'tuning': {
+      'hard': {'rows': 0, 'tokens': 7.0},
+      'soft': {'rows': 90, 'tokens': 0.0},
+    },
+  }
+  *_, hard, soft = benchmark('evidence').arms_table(found).splitlines()
+  assert '| hard | 0 | 7 | 3.00 [3.00, 3.00] | -1.00 [-1.50, -0.50] |' in hard
+  assert '| 20.00 [20.00, 20.00] | +5.00 [+4.50, +5.50] |' in hard
+  assert soft.startswith('| soft | 90 | 0 | 2.00 [2.00, 2.00] |  |')
 
 
 def test_both_sides_take_turns(benchmark, monkeypatch, tmp_path, peer):
@@ -116,4 +128,4 @@ def test_both_sides_take_turns(benchmark, monkeypatch, tmp_path, peer):
   }
   table = versus.table(found)
   assert '| command to first step, at once | 2.00 |' in table
-  assert 'batch 4, `suffix`, without the sources that are kept |' in table
+  assert 'batch 4, embedding suffix, without the sources that are kept |' in table

@@ -1,6 +1,7 @@
 """The benchmarks run, and what they count holds: nothing here is timed."""
 
 import importlib
+import json
 import os
 import pathlib
 import sys
@@ -129,3 +130,37 @@ def test_both_sides_take_turns(benchmark, monkeypatch, tmp_path, peer):
   table = versus.table(found)
   assert '| command to first step, at once | 2.00 |' in table
   assert 'batch 4, embedding suffix, without the sources that are kept |' in table
+
+
+def test_scale_puts_models_in_the_order_of_their_size(
+  benchmark, monkeypatch, tmp_path, capsys
+):
+  scale = benchmark('scale')
+
+  def command(config, workdir, *flags):
+    """Leaves in a run's workdir what a run leaves."""
+    if not config.startswith('--config='):
+      return
+    path = pathlib.Path(workdir.removeprefix('--workdir='))
+    large = path.name == 'large'
+    arms = {'hard': 3.0, 'soft': 1.0 if large else 2.0}
+    apart = {'difference': arms['soft'] - 3.0, 'ci95': [-2.5, -0.5], 'better': True}
+    found = {
+      'config': {'metrics': ['bleu']},
+      'model': path.name,
+      'model_parameters': 9000 if large else 400,
+      'test': {arm: {'loss': x, 'bleu': x} for arm, x in arms.items()},
+      'differences': [
+        {'figure': figure, 'arm': 'soft', 'other': 'hard', **apart}
+        for figure in ('loss', 'bleu')
+      ],
+    }
+    path.mkdir(parents=True)
+    (path / 'results.json').write_text(json.dumps(found))
+
+  monkeypatch.setattr(scale, 'command', command)
+  monkeypatch.setattr(sys, 'argv', ['scale', str(tmp_path), 'm/large', 'm/small'])
+  scale.main()
+  *_, small, large = capsys.readouterr().out.splitlines()
+  assert small.startswith('| small | 400 | 2.000 | -1.000 [-2.500, -0.500] than hard |')
+  assert large.startswith('| large | 9,000 | 1.000 | -2.000 [-2.500, -0.500] than')

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 
+import httpx
 import huggingface_hub
 import requests
 from huggingface_hub import constants
@@ -11,6 +12,8 @@ from huggingface_hub import errors as hub_errors
 
 from jaxprompt import errors
 
+# What huggingface_hub asks with: requests before its release 1, httpx since.
+_FAILURES = (requests.RequestException, httpx.HTTPError)
 _SECONDS = 10.0  # to answer; the libraries' own retries would wait for minutes
 _LOCAL = {'model': 'a local directory', 'dataset': 'a local file or directory'}
 _IF_CACHED = 'set HF_HUB_OFFLINE=1 if the cache already holds it'
@@ -41,7 +44,7 @@ def require(repo_id, repo_type, field):
     return
   try:
     huggingface_hub.HfApi().repo_info(repo_id, repo_type=repo_type, timeout=_SECONDS)
-  except (requests.RequestException, hub_errors.HFValidationError) as e:
+  except (*_FAILURES, hub_errors.HFValidationError) as e:
     reason = _refusal(e, repo_id, repo_type)
     raise errors.UserError(f'{field} {repo_id!r} {reason}') from e
 

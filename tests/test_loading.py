@@ -100,7 +100,7 @@ def test_keys_that_cannot_matter_to_the_logits_do_not(folder):
     torch_dtype='float16',
     task_specific_params={'text-generation': {'do_sample': True, 'max_length': 50}},
     auto_map={'AutoModel': 'code.Model'},
-    id2label=['a'],
+    id2label={'0': 'a'},
     author='somebody',
     use_cache=False,
     temperature=0.7,

@@ -177,20 +177,15 @@ def _read_tokenizer(path):
 def _restore(tokenizer, own):
   """Gives a tokenizer the parts of its tokenizer.json.
 
-  Classes of transformers 5 put their own in place of them, as those of 4.57 do not: so
-  a text is the same tokens by both, and the fingerprint the same.
+  Classes put some of their own in place of them, and releases of transformers differ in
+  which; by the file, a text's tokens and the fingerprint are the same in all of them.
 
   Args:
     tokenizer: what `AutoTokenizer` has made; is changed.
     own: `tokenizers.Tokenizer` of the file.
   """
-  backend = tokenizer.backend_tokenizer
-  for part in ('model', 'normalizer', 'pre_tokenizer', 'decoder'):
-    setattr(backend, part, getattr(own, part))
-  # What is put around a text may be the class's: tokenizer_config.json may ask for it.
-  own.no_padding()
-  if tokenizer('')['input_ids'] == own.encode('').ids:
-    backend.post_processor = own.post_processor
+  for part in ('model', 'normalizer', 'pre_tokenizer', 'post_processor', 'decoder'):
+    setattr(tokenizer.backend_tokenizer, part, getattr(own, part))
 
 
 def _ends(path, config):

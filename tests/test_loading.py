@@ -346,6 +346,24 @@ def test_the_tokenizer_is_its_file_whatever_class_the_config_names(name):
   assert model.fingerprint['tokenizer'].startswith('c840e56f0d51')
 
 
+def test_a_tokenizer_that_transformers_5_saved_is_read_by_both_lines(folder):
+  expected = loading.load(str(folder), 'float32')
+  for name in ('special_tokens_map.json', 'vocab.json', 'merges.txt'):
+    (folder / name).unlink(missing_ok=True)
+  content = {
+    'backend': 'tokenizers',
+    'eos_token': '<|endoftext|>',
+    'extra_special_tokens': ['<|endoftext|>'],
+    'is_local': True,
+    'model_max_length': 192,
+    'tokenizer_class': 'TokenizersBackend',
+  }
+  (folder / 'tokenizer_config.json').write_text(json.dumps(content))
+  found = loading.load(str(folder), 'float32')
+  assert found.fingerprint == expected.fingerprint
+  assert found.lm.end_ids == expected.lm.end_ids
+
+
 def test_what_the_tokenizers_file_puts_before_a_text_is_all_that_is(folder):
   _edit(
     folder,

@@ -164,11 +164,17 @@ def _read_tokenizer(path):
     )
     with errors.reading(file, upgrade):
       own = tokenizers.Tokenizer.from_file(str(file))
+  reader, settings = transformers.AutoTokenizer, {}
+  if config.get('tokenizer_class') == 'TokenizersBackend':  # of transformers 5
+    # In 4.57 it has another name, and cannot read the list of these tokens, which
+    # tokenizer.json has too.
+    reader = transformers.PreTrainedTokenizerFast
+    settings = {'extra_special_tokens': {}}
   with errors.reading(
     f'the tokenizer of model.path {path!r}',
     'put a tokenizer.json there, which transformers.AutoTokenizer saves',
   ):
-    read = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    read = reader.from_pretrained(path, trust_remote_code=False, **settings)
   if own is not None and read.is_fast:
     _restore(read, own)
   return read

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 
+import httpx
 import huggingface_hub
 import requests
 from huggingface_hub import constants
@@ -11,6 +12,8 @@ from huggingface_hub import errors as hub_errors
 
 from jaxprompt import errors
 
+# What huggingface_hub asks with: requests before its release 1, httpx since.
+_FAILURES = (requests.RequestException, httpx.HTTPError)
 _SECONDS = 10.0  # to answer; the libraries' own retries would wait for minutes
 _LOCAL = {'model': 'a local directory', 'dataset': 'a local file or directory'}
 _IF_CACHED = 'set HF_HUB_OFFLINE=1 if the cache already holds it'
@@ -34,14 +37,18 @@ def require(repo_id, repo_type, field):
     repo_type: 'model' or 'dataset'.
     field: the config field that named it, for the error.
 
+  Returns:
+    The whole id by which the hub has it: 'openai-community/gpt2'; offline, `repo_id`.
+
   Raises:
     UserError: says why the repository cannot be had.
   """
   if constants.HF_HUB_OFFLINE:
-    return
+    return repo_id
+  api = huggingface_hub.HfApi()
   try:
-    huggingface_hub.HfApi().repo_info(repo_id, repo_type=repo_type, timeout=_SECONDS)
-  except (requests.RequestException, hub_errors.HFValidationError) as e:
+    return api.repo_info(repo_id, repo_type=repo_type, timeout=_SECONDS).id
+  except (*_FAILURES, hub_errors.HFValidationError) as e:
     reason = _refusal(e, repo_id, repo_type)
     raise errors.UserError(f'{field} {repo_id!r} {reason}') from e
 
@@ -118,7 +125,8 @@ def _offline_remedy(name, field):
 
 def load_dataset(path, subset):
   """Downloads a data set, or takes it from the cache; returns {split: rows}."""
-  require(path, 'dataset', 'data.path')
+  # By its whole id: huggingface_hub 1 reads no data set by a name without an owner.
+  path = require(path, 'dataset', 'data.path')
   import datasets  # here: a fifth of the start, and no run on local files needs it
 
   with one_line(path, 'data.path'):

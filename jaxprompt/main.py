@@ -42,6 +42,8 @@ def main(argv):
       print(flags.usage(), flush=True)
       return 0
     values, arguments = flags.parse(argv)
+    # transformers 5 would say that there is no torch, of which nothing is used.
+    os.environ['TRANSFORMERS_NO_ADVISORY_WARNINGS'] = '1'
     from jaxprompt import modes
 
     if signal.getsignal(signal.SIGINT) is _end:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import transformers
 from playwright import sync_api
 
 from jaxprompt.lm import loading
@@ -53,6 +54,13 @@ def with_devices(count):
   """Returns the environment variables that give a process so many devices."""
   flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={count}'
   return {'XLA_FLAGS': flags}
+
+
+def flax_class(name):
+  """Returns transformers' own Flax model of a name, which its line 5 does not have."""
+  if not hasattr(transformers, name):
+    pytest.skip(f'transformers {transformers.__version__} has no {name}')
+  return getattr(transformers, name)
 
 
 @pytest.fixture(scope='session')

@@ -4,7 +4,9 @@ import contextlib
 import http.server
 import threading
 
+import datasets
 import pytest
+from hub import serve
 from huggingface_hub import constants
 
 from jaxprompt import errors
@@ -85,6 +87,14 @@ def test_a_hub_that_is_not_there_is_named(monkeypatch, no_proxy):
   monkeypatch.setattr(constants, 'ENDPOINT', url)
   with pytest.raises(errors.UserError, match='cannot be reached; give a local dir'):
     hub.require('a/b', 'model', 'model.path')
+
+
+def test_a_name_without_an_owner_is_the_hubs_whole_id(monkeypatch, no_proxy, hub_root):
+  with serve(hub_root) as served:
+    monkeypatch.setattr(constants, 'ENDPOINT', served.url)
+    monkeypatch.setattr(datasets, 'load_dataset', lambda path, subset: (path, subset))
+    assert hub.require('gpt2', 'model', 'model.path') == 'openai-community/gpt2'
+    assert hub.load_dataset('wmt16', 'de-en') == ('wmt/wmt16', 'de-en')
 
 
 @pytest.mark.parametrize(

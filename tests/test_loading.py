@@ -8,11 +8,13 @@ import pytest
 import safetensors.numpy
 import tokenizers
 import transformers
+from conftest import FAMILIES
 from conftest import FIXTURES
 
 from jaxprompt import errors
 from jaxprompt.infer import evaluate
 from jaxprompt.lm import loading
+from jaxprompt.tasks import template
 
 LFS = 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n'
 
@@ -100,7 +102,7 @@ def test_keys_that_cannot_matter_to_the_logits_do_not(folder):
     torch_dtype='float16',
     task_specific_params={'text-generation': {'do_sample': True, 'max_length': 50}},
     auto_map={'AutoModel': 'code.Model'},
-    id2label=['a'],
+    id2label={'0': 'a'},
     author='somebody',
     use_cache=False,
     temperature=0.7,
@@ -252,6 +254,42 @@ def test_a_tokenizer_without_an_end_of_text_names_the_key_to_set(folder):
   _refused(folder, 'without an end of text; set eos_token in its tokenizer_config')
 
 
+def _add_token(folder, special):
+  """Adds a token after the table of 320 embeddings."""
+  file = folder / 'tokenizer.json'
+  content = json.loads(file.read_text())
+  added = {**content['added_tokens'][0], 'id': 320, 'content': '<x>'}
+  content['added_tokens'].append({**added, 'special': special})
+  # tokenizers gives an added token the next free id, unless the vocabulary has it.
+  content['model']['vocab']['<x>'] = 320
+  file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+  'special, fields, refused',
+  [
+    (False, {}, True),
+    (True, {}, False),  # a text that spells it stays text
+    (True, {'chat_template': '<x>{{ messages[0].content }}'}, True),
+    (True, {'eos_token': '<x>'}, True),
+  ],
+)
+def test_a_token_beyond_the_embeddings_is_refused_if_a_text_becomes_it(
+  folder, special, fields, refused
+):
+  _add_token(folder, special)
+  _edit(folder, 'tokenizer_config.json', **fields)
+  _edit(folder, eos_token_id=None)
+  if refused:
+    _refused(
+      folder, 'tokens <x> have no row in the 320 embeddings of its model; put the'
+    )
+    return
+  model = loading.load(str(folder), 'float32')
+  ids, _ = template.encode(model.tokenizer, 'a <x>')
+  assert max(ids) < 320
+
+
 def test_no_end_of_text_in_the_config_is_the_tokenizers(folder):
   _edit(folder, eos_token_id=None)
   loading.load(str(folder), 'float32')
@@ -297,6 +335,44 @@ def test_a_fingerprint_is_of_the_content_wherever_it_lies(folder, tmp_path):
   _edit(folder, **{epsilon: 0.01})
   other = loading.load(str(folder), 'float32').fingerprint
   assert other['weights'] != expected['weights']
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_the_tokenizer_is_its_file_whatever_class_the_config_names(name):
+  own = tokenizers.Tokenizer.from_file(str(FIXTURES / name / 'tokenizer.json'))
+  model = loading.load(str(FIXTURES / name), 'float32')
+  assert model.tokenizer.backend_tokenizer.to_str() == own.to_str()
+  # By every release: a run that began with one of them goes on with another.
+  assert model.fingerprint['tokenizer'].startswith('c840e56f0d51')
+
+
+def test_a_tokenizer_that_transformers_5_saved_is_read_by_both_lines(folder):
+  expected = loading.load(str(folder), 'float32')
+  for name in ('special_tokens_map.json', 'vocab.json', 'merges.txt'):
+    (folder / name).unlink(missing_ok=True)
+  content = {
+    'backend': 'tokenizers',
+    'eos_token': '<|endoftext|>',
+    'extra_special_tokens': ['<|endoftext|>'],
+    'is_local': True,
+    'model_max_length': 192,
+    'tokenizer_class': 'TokenizersBackend',
+  }
+  (folder / 'tokenizer_config.json').write_text(json.dumps(content))
+  found = loading.load(str(folder), 'float32')
+  assert found.fingerprint == expected.fingerprint
+  assert found.lm.end_ids == expected.lm.end_ids
+
+
+def test_what_the_tokenizers_file_puts_before_a_text_is_all_that_is(folder):
+  _edit(
+    folder,
+    'tokenizer_config.json',
+    tokenizer_class='LlamaTokenizerFast',
+    add_bos_token=True,
+  )
+  model = loading.load(str(folder), 'float32')
+  assert template.Template(model.tokenizer).start_ids == ()
 
 
 def _sentencepiece():

@@ -115,6 +115,9 @@ def test_the_source_checkpoint_is_as_it_was_but_for_table_and_head(tmp_path):
   changed = {name for name in config if config[name] != before.get(name)}
   assert changed <= {'vocab_size', 'tie_word_embeddings'}
   assert config['vocab_size'] == len(after['lm_head.weight'])
+  # The name that both lines of transformers know.
+  stored = json.loads((tmp_path / 'x' / 'tokenizer_config.json').read_text())
+  assert stored['tokenizer_class'] == 'PreTrainedTokenizerFast'
 
 
 def test_shards_and_the_type_of_the_source_are_kept(tmp_path, monkeypatch):

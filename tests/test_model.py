@@ -10,6 +10,7 @@ import pytest
 import transformers
 from conftest import FAMILIES
 from conftest import FIXTURES
+from conftest import flax_class
 
 from jaxprompt.infer import decode
 from jaxprompt.lm import loading
@@ -121,16 +122,16 @@ def test_rows_of_the_table_beyond_the_tokenizer_are_padding(gpt2):
 
 
 STOCK = {
-  'gpt2': transformers.FlaxGPT2LMHeadModel,
-  'llama': transformers.FlaxLlamaForCausalLM,
-  'llama_untied': transformers.FlaxLlamaForCausalLM,
+  'gpt2': 'FlaxGPT2LMHeadModel',
+  'llama': 'FlaxLlamaForCausalLM',
+  'llama_untied': 'FlaxLlamaForCausalLM',
 }
 
 
 @pytest.mark.parametrize('family', STOCK)
 def test_the_weights_are_a_tree_of_transformers_own_flax_model(family):
   config = transformers.AutoConfig.from_pretrained(FIXTURES / family)
-  stock = STOCK[family](config, _do_init=False).params_shape_tree
+  stock = flax_class(STOCK[family])(config, _do_init=False).params_shape_tree
   lm = loading.load(str(FIXTURES / family), 'float32').lm
   expected = dict(jax.tree.map(lambda x: x.shape, stock))
   if config.tie_word_embeddings:
@@ -141,7 +142,7 @@ def test_the_weights_are_a_tree_of_transformers_own_flax_model(family):
 def test_gpt2_computes_what_transformers_flax_gpt2_does(gpt2):
   lm, params, _ = gpt2
   config = transformers.AutoConfig.from_pretrained(FIXTURES / 'gpt2')
-  stock = transformers.FlaxGPT2LMHeadModel(config, _do_init=False)
+  stock = flax_class('FlaxGPT2LMHeadModel')(config, _do_init=False)
   ids = jnp.asarray([[7, 81, 300, 12, 45], [9, 200, 11, 11, 11]])
   mask = jnp.asarray([[True] * 5, [True] * 2 + [False] * 3])
   hidden, _ = hidden_states(lm, params, lm.embed(params, ids), mask)

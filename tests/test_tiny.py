@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import transformers
+from conftest import flax_class
 
 from tools.tiny import build
 from tools.tiny import datasets
@@ -65,7 +66,7 @@ def pretraining_text() -> str:
 
 @pytest.fixture(scope='module')
 def lm():
-  return transformers.FlaxGPT2LMHeadModel.from_pretrained(MODEL)
+  return flax_class('FlaxGPT2LMHeadModel').from_pretrained(MODEL)
 
 
 @pytest.fixture(scope='module')
@@ -219,7 +220,7 @@ def test_interrupted_pretraining_goes_on_as_if_it_had_not_been(tmp_path, monkeyp
     n_head=2,
     eos_token_id=0,
   )
-  lm = transformers.FlaxGPT2LMHeadModel(config, _do_init=False)
+  lm = flax_class('FlaxGPT2LMHeadModel')(config, _do_init=False)
   shape = (4 * pretrain.BATCH_ROWS, 3, pretrain.ROW_TOKENS)
   rows = np.random.default_rng(0).integers(0, 3, shape).astype(np.uint16)
   names = np.array([[-1], [1], [2]])

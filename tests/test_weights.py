@@ -36,14 +36,14 @@ def _take_arrays(folder):
   return arrays
 
 
-def _into_shards(folder):
-  """Stores the weights as large checkpoints do: bfloat16, in several files."""
+def _into_shards(folder, dtype=jnp.bfloat16):
+  """Stores the weights as large checkpoints do: of two bytes, in several files."""
   arrays = _take_arrays(folder)
   names = sorted(arrays)
   places = {}
   for i in range(2):
     shard, chosen = f'model-0000{i + 1}-of-00002.safetensors', names[i::2]
-    rounded = {name: arrays[name].astype(jnp.bfloat16) for name in chosen}
+    rounded = {name: arrays[name].astype(dtype) for name in chosen}
     safetensors.flax.save_file(rounded, folder / shard, metadata={'format': 'pt'})
     places |= dict.fromkeys(chosen, shard)
   index = {'metadata': {}, 'weight_map': places}
@@ -55,6 +55,16 @@ def test_weights_in_shards_and_in_bfloat16_are_the_same_rounded(folder):
   _into_shards(folder)
   sharded = _params(folder)
   jax.tree.map(np.testing.assert_array_equal, sharded, whole)
+  assert {leaf.dtype for leaf in jax.tree.leaves(sharded)} == {jnp.dtype('float32')}
+
+
+def test_weights_in_shards_and_in_float16_are_the_same_rounded(folder):
+  whole = _params(folder)
+  _into_shards(folder, jnp.float16)
+  sharded = _params(folder)
+  jax.tree.map(
+    lambda x, y: np.testing.assert_array_equal(x, y.astype(np.float16)), sharded, whole
+  )
   assert {leaf.dtype for leaf in jax.tree.leaves(sharded)} == {jnp.dtype('float32')}
 
 

@@ -25,7 +25,7 @@ PRESETS = {
 
 def get_config(preset=''):
   config = config_lib.default('qa')
-  config.data.path = 'squad'
+  config.data.path = 'rajpurkar/squad'
   config.data.max_source_tokens = 448
   config.data.max_target_tokens = 32
   config.eval.max_new_tokens = 32

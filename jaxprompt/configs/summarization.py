@@ -23,7 +23,7 @@ PRESETS = {
 
 def get_config(preset=''):
   config = config_lib.default('summarization')
-  config.data.path = 'cnn_dailymail'
+  config.data.path = 'abisee/cnn_dailymail'
   config.data.subset = '3.0.0'
   config.data.max_source_tokens = 768
   config.data.max_target_tokens = 128

@@ -23,7 +23,7 @@ PRESETS = {
 
 def get_config(preset=''):
   config = config_lib.default('translation')
-  config.data.path = 'wmt16'
+  config.data.path = 'wmt/wmt16'
   config.data.subset = 'de-en'
   config.data.max_source_tokens = 128
   config.data.max_target_tokens = 128

@@ -155,6 +155,7 @@ def _read_tokenizer(path):
       f'model.path {path!r} has no tokenizer.json; put the one of the model there, '
       'which transformers.AutoTokenizer saves'
     )
+  own = None
   if file is not None:
     files.read_json(path, 'tokenizer.json')
     upgrade = (
@@ -162,12 +163,35 @@ def _read_tokenizer(path):
       'get the file again'
     )
     with errors.reading(file, upgrade):
-      tokenizers.Tokenizer.from_file(str(file))
+      own = tokenizers.Tokenizer.from_file(str(file))
+  reader, settings = transformers.AutoTokenizer, {}
+  if config.get('tokenizer_class') == 'TokenizersBackend':  # of transformers 5
+    # In 4.57 it has another name, and cannot read the list of these tokens, which
+    # tokenizer.json has too.
+    reader = transformers.PreTrainedTokenizerFast
+    settings = {'extra_special_tokens': {}}
   with errors.reading(
     f'the tokenizer of model.path {path!r}',
     'put a tokenizer.json there, which transformers.AutoTokenizer saves',
   ):
-    return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    read = reader.from_pretrained(path, trust_remote_code=False, **settings)
+  if own is not None and read.is_fast:
+    _restore(read, own)
+  return read
+
+
+def _restore(tokenizer, own):
+  """Gives a tokenizer the parts of its tokenizer.json.
+
+  Classes put some of their own in place of them, and releases of transformers differ in
+  which; by the file, a text's tokens and the fingerprint are the same in all of them.
+
+  Args:
+    tokenizer: what `AutoTokenizer` has made; is changed.
+    own: `tokenizers.Tokenizer` of the file.
+  """
+  for part in ('model', 'normalizer', 'pre_tokenizer', 'post_processor', 'decoder'):
+    setattr(tokenizer.backend_tokenizer, part, getattr(own, part))
 
 
 def _ends(path, config):
@@ -187,12 +211,6 @@ def _check_tokenizer(path, tokenizer, vocab_size, ends):
       f'model.path {path!r} has no fast tokenizer; save one there with '
       'transformers.AutoTokenizer (tokenizer.json)'
     )
-  # Beyond it there may be tokens that were added for other modalities: Gemma 3 has one.
-  if tokenizer.vocab_size > vocab_size:
-    raise errors.UserError(
-      f'model.path {path!r} has a tokenizer of {tokenizer.vocab_size} tokens, a model '
-      f"of {vocab_size}; put the model's own tokenizer there"
-    )
   end = tokenizer.eos_token_id
   if end is None:
     raise errors.UserError(
@@ -206,6 +224,32 @@ def _check_tokenizer(path, tokenizer, vocab_size, ends):
       f'eos_token in tokenizer_config.json, {sorted(ends)} by eos_token_id in '
       'config.json and generation_config.json; correct the one that is wrong'
     )
+  beyond = _beyond(tokenizer, vocab_size)
+  if beyond:
+    raise errors.UserError(
+      f'model.path {path!r} has a tokenizer whose tokens {", ".join(beyond):.80} have '
+      f"no row in the {vocab_size} embeddings of its model; put the model's own "
+      'tokenizer there'
+    )
+
+
+def _beyond(tokenizer, vocab_size):
+  """Returns the tokens beyond a table of embeddings that some text becomes.
+
+  No text becomes a special token, but by the chat template or as what is put around a
+  text: Gemma 3's for images, beyond its table, is never met.
+  """
+  added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+  met = {tokenizer.eos_token_id, *tokenizer('')['input_ids']}
+  never = {
+    id
+    for id, token in added.items()
+    if token.special
+    and id not in met
+    and token.content not in str(tokenizer.chat_template)
+  }
+  tokens = tokenizer.get_vocab().items()
+  return sorted(token for token, id in tokens if id >= vocab_size and id not in never)
 
 
 def _digest(*values):

@@ -97,7 +97,7 @@ def write(directory, prompt, *, path, lm, template, unchosen, texts):
   ids = [tokenizer.token_to_id(token) for token in tokens]
   size = max(lm.spec.vocab_size, *(id + 1 for id in ids))
   _write_weights(directory, _arrays(path, lm, prompt, ids, size, unchosen))
-  _wrapped(tokenizer, template.tokenizer).save_pretrained(directory)
+  _save_tokenizer(directory, _wrapped(tokenizer, template.tokenizer))
   texts = {
     name: json.dumps(content, indent=2)
     for name, content in _configs(path, lm, prompt, size).items()
@@ -160,6 +160,16 @@ def _wrapped(made, source):
     clean_up_tokenization_spaces=source.clean_up_tokenization_spaces,
     **source.special_tokens_map,
   )
+
+
+def _save_tokenizer(directory, wrapped):
+  """Writes a tokenizer's files as both lines of transformers read them."""
+  wrapped.save_pretrained(directory)
+  file = directory / 'tokenizer_config.json'
+  content = json.loads(file.read_text(encoding='utf-8'))
+  # 5 knows the class by this name too, 4.57 by no other.
+  content['tokenizer_class'] = 'PreTrainedTokenizerFast'
+  file.write_text(json.dumps(content, indent=2), encoding='utf-8')
 
 
 def _configs(path, lm, prompt, size):

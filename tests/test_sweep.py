@@ -101,7 +101,8 @@ def test_every_run_is_the_run_by_itself(finished, tmp_path):
         assert record[name] == pytest.approx(alone[name], abs=1e-6)
 
 
-def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch):
+@pytest.mark.parametrize('name', optim.OPTIMIZERS)
+def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch, name):
   """Their sources too are in the precision that the run by itself keeps them in."""
   lm, params, _ = gpt2
   rng = np.random.default_rng(0)
@@ -115,7 +116,8 @@ def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch):
   batches = jax.tree.map(lambda x: np.stack([x, x[::-1]], axis=1), batch)
 
   def tx_of(peak):
-    return optim.prompt_only(peak, clip_norm=1.0)
+    own = optim.resolve(name, weight_decay=0.0, beta1=0.9, beta2=0.999)
+    return optim.prompt_only(peak, clip_norm=1.0, optimizer=own)
 
   def state(prompt):
     return steps.init_state({'embeddings': prompt}, params, tx_of(0.1))

@@ -48,6 +48,7 @@ class Training(typing.TypedDict, total=False):
   validate_every: Annotated[int, 'eval.every_steps']
   validation_batch_size: Annotated[int, 'eval.batch_size']
   save_every: Annotated[int, 'checkpoint.every_steps']
+  wandb: Annotated[str, 'log.wandb']
   seed: Annotated[int, 'seed']
 
 

@@ -37,8 +37,8 @@ FIELDS = {
   'eval.max_new_tokens', 'eval.beams',
   'checkpoint.every_steps', 'checkpoint.keep', 'parallel.mode', 'parallel.data',
   'parallel.model', 'sweep.length', 'sweep.seed', 'sweep.init', 'sweep.learning_rate',
-  'sweep.test', 'task', 'seed', 'arms', 'hard_prompts', 'few_shot.examples',
-  'few_shot.draws',
+  'sweep.test', 'log.wandb', 'task', 'seed', 'arms', 'hard_prompts',
+  'few_shot.examples', 'few_shot.draws',
 }  # fmt: skip
 
 

@@ -171,7 +171,11 @@ class Trainer:
     if restored:
       log.info('going on after step %d, in epoch %d', self.step, self.place.epoch)
     self._writer = writer.Writer(
-      workdir, lines=self.place.metrics_lines, step=self.step
+      workdir,
+      lines=self.place.metrics_lines,
+      step=self.step,
+      project=config.log.wandb,
+      config=config.to_dict(),
     )
     self._pending = []  # (step, scalars on the device) not written yet
     self._since = time.monotonic()  # the start of the steps that are pending

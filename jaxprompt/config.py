@@ -269,13 +269,13 @@ def swept(config, name):
     return [own]
   field = FIELDS[SWEPT[name]]
   try:
-    values = [field.parse(part.strip()) for part in text.split(',')]
-  except errors.UserError:
+    values = [field.parse(str(part)) for part in fields_lib.texts(text)]
+  except ValueError:  # of JSON too
     values = []
   if not values or len(set(values)) < len(values):
     raise errors.UserError(
-      f'sweep.{name} is {text!r}; expected values separated by commas, all different, '
-      f'each {field.expected}'
+      f'sweep.{name} is {text!r}; expected values separated by commas or a JSON list, '
+      f'all different, each {field.expected}'
     )
   return values
 

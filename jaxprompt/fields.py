@@ -91,7 +91,7 @@ class Field:
 
   def parse(self, text, name=None):
     """Returns the value that a text on the command line stands for; see `check`."""
-    read = _texts if isinstance(self.default, tuple) else type(self.default)
+    read = texts if isinstance(self.default, tuple) else type(self.default)
     try:
       value = read(text)
     except ValueError:
@@ -99,7 +99,7 @@ class Field:
     return self.check(value, name)
 
 
-def _texts(text):
+def texts(text):
   """Returns the texts of a JSON list, or of one text with commas between them."""
   if text.lstrip().startswith('['):
     return json.loads(text)
@@ -244,7 +244,8 @@ _ALL = (
   Field('parallel.model', 1, 'devices that share the weights; -1 = all that are left',
         low=1, also=(-1,)),
   Field('sweep.length', '',
-        'of a sweep: values of `prompt.length`, separated by commas', blank=True),
+        'of a sweep: values of `prompt.length`, separated by commas or a JSON list',
+        blank=True),
   Field('sweep.seed', '', 'of a sweep: values of `seed`', blank=True),
   Field('sweep.init', '', 'of a sweep: values of `prompt.init`', blank=True),
   Field('sweep.learning_rate', '', 'of a sweep: values of `train.learning_rate`',

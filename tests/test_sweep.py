@@ -301,6 +301,13 @@ def test_runs_of_one_length_and_then_of_one_seed_stand_together(tmp_path):
   assert {run.train.learning_rate for run in runs} == {0.05}
 
 
+def test_an_init_of_a_sweep_may_be_the_mean_of_several_runs(tmp_path):
+  inits = ['text', 'runs/a,runs/b', 'runs/c']
+  argv = _arguments(tmp_path, tmp_path, {'init': json.dumps(inits)})
+  runs = sweep.grid(flags_lib.parse(argv)[0].config)
+  assert [run.prompt.init for run in runs] == inits
+
+
 ERRORS = {
   'learning_rate=0.1,fast': "sweep.learning_rate is '0.1,fast'; expected values",
   'learning_rate=-0.1': 'each a number from 1e-30 to 1e+30, or 0',
@@ -310,6 +317,8 @@ ERRORS = {
   'seed=1.5': 'each a whole number from 0 to 4294967295',
   'init=text,,vocab': 'each a text in UTF-8 that is not blank',
   'init=text,/nowhere': "prompt.init '/nowhere' holds no trained prompt",
+  'init=["text"': 'separated by commas or a JSON list',
+  'length=[[3]]': 'each a whole number from 1 to',
   'length=3,0': 'each a whole number from 1 to',
   'length=3,150': 'prompt.length (150) and the longest row of',
   'learning_rate=': '--mode=sweep has nothing to sweep; give values to one or more of',

@@ -89,11 +89,11 @@ def with_preset(config, presets, name):
   return config
 
 
-# Where none is given, the learning rate of an optimiser for a kind of prompt, as
-# measured (docs/prompts.md). Prodigy finds its own, of which this is the share taken.
+# Where none is given, the learning rate of an optimiser for a kind of prompt. Prodigy
+# finds its own, of which this is the share taken.
 BY_OPTIMIZER = FIELDS['train.learning_rate'].default
 RATES = {
-  'adamw': {'embedding': 0.05, 'deep': 0.01, 'residual': 0.05},
+  'adamw': {'embedding': 0.05, 'deep': 0.03, 'residual': 0.05},
   'adafactor': {'embedding': 0.3, 'deep': 0.03, 'residual': 0.3},
   'prodigy': {'embedding': 1.0, 'deep': 1.0, 'residual': 1.0},
 }

@@ -36,7 +36,11 @@ class Training(typing.TypedDict, total=False):
   epochs: Annotated[int, 'train.epochs']
   batch_size: Annotated[int, 'train.batch_size']
   accumulate: Annotated[int, 'train.accumulate']
+  optimizer: Annotated[str, 'train.optimizer']
   learning_rate: Annotated[float, 'train.learning_rate']
+  weight_decay: Annotated[float, 'train.weight_decay']
+  beta1: Annotated[float, 'train.beta1']
+  beta2: Annotated[float, 'train.beta2']
   schedule: Annotated[str, 'train.schedule']
   warmup: Annotated[int, 'train.warmup']
   clip_norm: Annotated[float, 'train.clip_norm']
@@ -44,6 +48,7 @@ class Training(typing.TypedDict, total=False):
   validate_every: Annotated[int, 'eval.every_steps']
   validation_batch_size: Annotated[int, 'eval.batch_size']
   save_every: Annotated[int, 'checkpoint.every_steps']
+  wandb: Annotated[str, 'log.wandb']
   seed: Annotated[int, 'seed']
 
 

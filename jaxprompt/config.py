@@ -89,6 +89,29 @@ def with_preset(config, presets, name):
   return config
 
 
+# Where none is given, the learning rate of an optimiser for a kind of prompt. Prodigy
+# finds its own, of which this is the share taken.
+BY_OPTIMIZER = FIELDS['train.learning_rate'].default
+RATES = {
+  'adamw': {'embedding': 0.05, 'deep': 0.03, 'residual': 0.05},
+  'adafactor': {'embedding': 0.3, 'deep': 0.03, 'residual': 0.3},
+  'prodigy': {'embedding': 1.0, 'deep': 1.0, 'residual': 1.0},
+}
+# The settings that an optimiser reads besides.
+_READ = {
+  'adamw': ('weight_decay', 'beta1', 'beta2'),
+  'adafactor': ('weight_decay',),
+  'prodigy': ('weight_decay', 'beta1', 'beta2'),
+}
+
+
+def set_rate(config):
+  """Sets the learning rate, in place, where it is left to an optimiser of `RATES`."""
+  train = config.train
+  if train.learning_rate == BY_OPTIMIZER and train.optimizer in RATES:
+    train.learning_rate = RATES[train.optimizer][config.prompt.kind]
+
+
 # The fields that a sweep gives several values, by their names in it. The first varies
 # slowest from run to run.
 SWEPT = {
@@ -169,6 +192,7 @@ def check(config):
     raise errors.UserError(
       'hard_prompts is empty, and arms has best_hard; give several texts to choose from'
     )
+  _check_optimizer(config.train)
   rows = config.train.batch_size * config.train.accumulate
   if rows > fields_lib.STEP_ROWS:
     raise errors.UserError(
@@ -178,12 +202,31 @@ def check(config):
     )
 
 
+def _check_optimizer(train):
+  name = train.optimizer
+  if name not in RATES and ':' not in name:
+    raise errors.UserError(
+      f'train.optimizer is {name!r:.60}; expected one of {", ".join(RATES)}, or '
+      'package.module:function'
+    )
+  for key in _READ['adamw']:
+    field = f'train.{key}'
+    if key not in _READ.get(name, ()) and train[key] != FIELDS[field].default:
+      raise errors.UserError(
+        f'{field} is {train[key]}, which train.optimizer {name!r:.60} does not read; '
+        'leave it out'
+      )
+
+
 def run(config, **values):
-  """Returns the config of one run of a sweep: it has no `sweep`.
+  """Returns the config of one run of a sweep: it has no `sweep`, and its own rate.
 
   Args:
     config: from `default`.
     values: by the names of `SWEPT`; what is missing stays as it is.
+
+  Raises:
+    UserError: if an optimiser of one's own has no learning rate.
   """
   config = config.copy_and_resolve_references()
   with config.unlocked():
@@ -191,6 +234,12 @@ def run(config, **values):
   config.update_from_flattened_dict(
     {SWEPT[name]: chosen for name, chosen in values.items()}
   )
+  set_rate(config)
+  if config.train.learning_rate == BY_OPTIMIZER:
+    raise errors.UserError(
+      f'train.learning_rate is {BY_OPTIMIZER}, and train.optimizer '
+      f'{config.train.optimizer!r:.60} has none of its own; give one'
+    )
   return config
 
 
@@ -220,13 +269,13 @@ def swept(config, name):
     return [own]
   field = FIELDS[SWEPT[name]]
   try:
-    values = [field.parse(part.strip()) for part in text.split(',')]
-  except errors.UserError:
+    values = [field.parse(str(part)) for part in fields_lib.texts(text)]
+  except ValueError:  # of JSON too
     values = []
   if not values or len(set(values)) < len(values):
     raise errors.UserError(
-      f'sweep.{name} is {text!r}; expected values separated by commas, all different, '
-      f'each {field.expected}'
+      f'sweep.{name} is {text!r}; expected values separated by commas or a JSON list, '
+      f'all different, each {field.expected}'
     )
   return values
 

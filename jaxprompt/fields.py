@@ -10,6 +10,7 @@ from jaxprompt.prompts import arms
 SMALLEST, LARGEST = 1e-30, 1e30
 INT32 = 2**31 - 1  # steps and tokens are counted to it
 UINT32 = 2**32 - 1  # the largest seed
+_BELOW_1 = 0.999999  # beta of a moving average in float32
 _BATCH_ROWS, STEP_ROWS = 2**16, 2**20  # of a micro-batch, of an optimiser step
 
 
@@ -24,7 +25,7 @@ class Field:
     choices: the texts that it, or each of a tuple, may be; () = any.
     blank: whether a text may be blank, or a tuple without texts.
     low, high: of a number, both inclusive.
-    also: a number outside of them that it may be, or None.
+    also: numbers outside of them that it may be.
     by_config: whether each config file has a default of its own.
   """
 
@@ -35,7 +36,7 @@ class Field:
   blank: bool = False
   low: float = 0
   high: float = INT32
-  also: float | None = None
+  also: tuple[float, ...] = ()
   by_config: bool = False
 
   @property
@@ -50,7 +51,7 @@ class Field:
     if isinstance(self.default, str):
       return 'a text in UTF-8' + ('' if self.blank else ' that is not blank')
     kind = 'a whole number' if isinstance(self.default, int) else 'a number'
-    also = '' if self.also is None else f', or {self.also}'
+    also = ''.join(f', or {number}' for number in self.also)
     return f'{kind} from {self.low} to {self.high}{also}'
 
   def check(self, value, name=None):
@@ -80,7 +81,7 @@ class Field:
       return False
     if isinstance(value, str):
       return self._accepts_text(value)
-    return self.low <= value <= self.high or value == self.also  # NaN is in no range
+    return self.low <= value <= self.high or value in self.also  # NaN is in no range
 
   def _accepts_text(self, text):
     if self.choices:
@@ -90,7 +91,7 @@ class Field:
 
   def parse(self, text, name=None):
     """Returns the value that a text on the command line stands for; see `check`."""
-    read = _texts if isinstance(self.default, tuple) else type(self.default)
+    read = texts if isinstance(self.default, tuple) else type(self.default)
     try:
       value = read(text)
     except ValueError:
@@ -98,7 +99,7 @@ class Field:
     return self.check(value, name)
 
 
-def _texts(text):
+def texts(text):
   """Returns the texts of a JSON list, or of one text with commas between them."""
   if text.lstrip().startswith('['):
     return json.loads(text)
@@ -200,14 +201,23 @@ _ALL = (
         high=STEP_ROWS),
   Field('train.clip_norm', 1.0,
         "largest norm of the prompt's gradient; 0 = no clipping",
-        low=SMALLEST, high=LARGEST, also=0),
-  Field('train.learning_rate', 0.05, 'AdamW, after the warm-up',
-        low=SMALLEST, high=LARGEST, also=0),
+        low=SMALLEST, high=LARGEST, also=(0,)),
+  Field('train.optimizer', 'adamw',
+        'adamw, adafactor, prodigy, or package.module:function'),
+  Field('train.learning_rate', -1.0,
+        "after the warm-up; -1 = the optimiser's own for the kind of prompt",
+        low=SMALLEST, high=LARGEST, also=(0, -1)),
+  Field('train.weight_decay', 0.0, 'how much a step draws the prompt to zero',
+        high=LARGEST),
+  Field('train.beta1', 0.9, 'AdamW and Prodigy: decay of the mean of gradients',
+        high=_BELOW_1),
+  Field('train.beta2', 0.999, 'AdamW and Prodigy: decay of the mean of their squares',
+        high=_BELOW_1),
   Field('train.schedule', 'cosine', 'after the warm-up: cosine, linear or constant',
         ('cosine', 'linear', 'constant')),
   Field('train.warmup', 10, 'optimiser steps', high=2**24),  # float32 counts to it
   Field('train.context_cache_gb', -1.0,
-        'host memory for sources; -1 = a third of the free', high=LARGEST, also=-1),
+        'host memory for sources; -1 = a third of the free', high=LARGEST, also=(-1,)),
   Field('train.context_dtype', 'float32', "of a suffix's sources: float32 or bfloat16",
         _FLOATS),
   Field('eval.batch_size', 16, 'rows', low=1, high=_BATCH_ROWS),
@@ -224,14 +234,18 @@ _ALL = (
   Field('checkpoint.every_steps', 100,
         "optimiser steps, besides every epoch's end; 0 = none"),
   Field('checkpoint.keep', 3, 'newest checkpoints kept', low=1),
+  Field('log.wandb', '',
+        "a project of Weights & Biases that gets a run's scalars too; '' = none",
+        blank=True),
   Field('parallel.mode', 'jit', 'how devices are used: jit (over a mesh) or pmap',
         ('jit', 'pmap')),
   Field('parallel.data', -1, 'devices that share a batch; -1 = all that are left',
-        low=1, also=-1),
+        low=1, also=(-1,)),
   Field('parallel.model', 1, 'devices that share the weights; -1 = all that are left',
-        low=1, also=-1),
+        low=1, also=(-1,)),
   Field('sweep.length', '',
-        'of a sweep: values of `prompt.length`, separated by commas', blank=True),
+        'of a sweep: values of `prompt.length`, separated by commas or a JSON list',
+        blank=True),
   Field('sweep.seed', '', 'of a sweep: values of `seed`', blank=True),
   Field('sweep.init', '', 'of a sweep: values of `prompt.init`', blank=True),
   Field('sweep.learning_rate', '', 'of a sweep: values of `train.learning_rate`',
@@ -247,7 +261,7 @@ SECTIONS = tuple(
 # Of drawing text; no part of a run's config.
 SAMPLING = (
   Field('temperature', 0.0, 'draws tokens, of logits divided by it; 0 = the likeliest',
-        low=SMALLEST, high=LARGEST, also=0),
+        low=SMALLEST, high=LARGEST, also=(0,)),
   Field('top_k', 0, 'draws of so many; 0 = all'),
   Field('top_p', 1.0,
         'draws of the likeliest tokens that have this probability together',

@@ -209,6 +209,7 @@ def overridden(config, values):
   config.update_from_flattened_dict(overrides(values))
   config.hard_prompt = config.hard_prompt or tasks.hard_prompt(config.example.labels)
   config_lib.check(config)
+  config_lib.set_rate(config)
   return config
 
 

@@ -1,6 +1,7 @@
 """The fields and their checks; every config and preset instantiates and passes them."""
 
 import math
+import re
 import runpy
 import subprocess
 import sys
@@ -31,12 +32,13 @@ FIELDS = {
   'prompt.kind', 'train.steps', 'train.patience', 'eval.every_steps',
   'eval.validation_text',
   'train.accumulate', 'train.clip_norm', 'train.learning_rate', 'train.schedule',
+  'train.optimizer', 'train.weight_decay', 'train.beta1', 'train.beta2',
   'train.warmup', 'train.context_cache_gb', 'train.context_dtype', 'eval.batch_size',
   'eval.max_new_tokens', 'eval.beams',
   'checkpoint.every_steps', 'checkpoint.keep', 'parallel.mode', 'parallel.data',
   'parallel.model', 'sweep.length', 'sweep.seed', 'sweep.init', 'sweep.learning_rate',
-  'sweep.test', 'task', 'seed', 'arms', 'hard_prompts', 'few_shot.examples',
-  'few_shot.draws',
+  'sweep.test', 'log.wandb', 'task', 'seed', 'arms', 'hard_prompts',
+  'few_shot.examples', 'few_shot.draws',
 }  # fmt: skip
 
 
@@ -110,6 +112,64 @@ def test_a_choice_is_a_key_of_what_it_chooses_from():
     assert config_lib.FIELDS[name].choices == tuple(choices), name
 
 
+def test_every_optimiser_has_a_learning_rate_for_every_kind_of_prompt():
+  assert config_lib.RATES.keys() == optim.OPTIMIZERS.keys()
+  for rates in config_lib.RATES.values():
+    assert rates.keys() == kinds.KINDS.keys()
+
+
+@pytest.mark.parametrize(
+  'given, expected',
+  [
+    ({'optimizer': 'prodigy'}, 1.0),
+    ({'optimizer': 'prodigy', 'learning_rate': 0.5}, 0.5),
+    ({'learning_rate': 0.0}, 0.0),
+    ({'optimizer': 'my:own', 'learning_rate': 0.2}, 0.2),
+  ],
+)
+def test_a_learning_rate_that_is_not_given_is_the_optimisers_own(given, expected):
+  config = _config('qa')
+  config.train.update(given)
+  assert config_lib.single_run(config).train.learning_rate == expected
+
+
+def test_each_kind_of_prompt_has_a_learning_rate_of_its_own():
+  config = _config('qa')
+  config.prompt.kind = 'deep'
+  found = config_lib.single_run(config).train.learning_rate
+  assert found == config_lib.RATES['adamw']['deep']
+  assert found < config_lib.single_run(_config('qa')).train.learning_rate
+
+
+@pytest.mark.parametrize(
+  'given, message',
+  [
+    ({'optimizer': 'adam'}, "'adam'; expected one of adamw, adafactor, prodigy, or"),
+    (
+      {'optimizer': 'adafactor', 'beta1': 0.8},
+      "beta1 is 0.8, which train.optimizer 'ad",
+    ),
+    ({'optimizer': 'my:own', 'weight_decay': 0.1}, 'weight_decay is 0.1, which'),
+    ({'optimizer': 'my:own'}, "train.optimizer 'my:own' has none of its own; give one"),
+  ],
+)
+def test_an_optimiser_that_cannot_be_used_is_one_line(given, message):
+  config = _config('qa')
+  config.train.update(given)
+  with pytest.raises(errors.UserError, match=re.escape(message)):
+    config_lib.check(config)
+    config_lib.single_run(config)
+
+
+def test_a_run_that_was_stored_without_an_optimiser_is_the_same_run():
+  config = config_lib.single_run(_config('qa', 'tiny')).to_dict()
+  stored = {**config, 'train': dict(config['train'])}
+  for name in ('optimizer', 'weight_decay', 'beta1', 'beta2'):
+    del stored['train'][name]
+  found = config_lib.single_run(config_lib.complete(stored, 'here')).to_dict()
+  assert found == config
+
+
 def test_reading_a_config_imports_no_model_code():
   code = 'import sys, jaxprompt.flags as c; c.load("qa:tiny"); print(*sys.modules)'
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
@@ -141,6 +201,8 @@ REFUSED = {
   'train.epochs': [0, 10**12, math.inf],
   'train.clip_norm': [-1.0, 1e-40, 1e38, math.nan],
   'train.learning_rate': [-0.1, 1e-40, 1e38, 10**400, math.nan, math.inf],
+  'train.optimizer': ['', 1],
+  'train.beta1': [-0.1, 1.0],
   'train.warmup': [-1, 10_000_000_000],
   'train.context_cache_gb': [-2.0, math.nan, math.inf],
   'eval.beams': [0, 10**9],
@@ -163,7 +225,8 @@ def test_a_bad_value_is_named_with_what_was_expected(name, value):
 ACCEPTED = {
   'seed': [0, 2**32 - 1],
   'data.subset': [''],
-  'train.learning_rate': [0.0, 0, 1e-30, 1e30],
+  'train.learning_rate': [0.0, 0, 1e-30, 1e30, -1],
+  'train.beta2': [0.0, 0.999],
   'train.context_cache_gb': [-1.0, -1, 0.0, 0.5],
   'parallel.data': [-1, 1],
 }

@@ -108,10 +108,11 @@ def rows():
   )
 
 
-def _train(layout, model, rows, kind, position, accumulate):
+def _train(layout, model, rows, kind, position, accumulate, optimizer):
   """Takes 20 steps as a run does; returns the prompt and each step's scalars."""
   lm, params = model
-  tx = optim.prompt_only(0.01, clip_norm=1.0)
+  own = optim.resolve(optimizer, weight_decay=0.0, beta1=0.9, beta2=0.999)
+  tx = optim.prompt_only(0.01, clip_norm=1.0, optimizer=own)
   embeddings = np.random.default_rng(1).normal(size=(3, lm.spec.width))
   begin = jax.jit(kinds.KINDS[kind], static_argnums=0)
   prompt = begin(lm, params, embeddings.astype(np.float32), jax.random.key(0))
@@ -133,17 +134,17 @@ def _train(layout, model, rows, kind, position, accumulate):
 
 
 @pytest.mark.parametrize(
-  'family, kind, position, accumulate',
+  'family, kind, position, accumulate, optimizer',
   [
-    ('gpt2', 'embedding', 'prefix', 1),
-    ('llama', 'embedding', 'suffix', 2),
-    ('gpt2', 'deep', 'suffix', 2),
-    ('llama', 'deep', 'prefix', 1),
-    ('gpt2', 'residual', 'prefix', 1),
+    ('gpt2', 'embedding', 'prefix', 1, 'adamw'),
+    ('llama', 'embedding', 'suffix', 2, 'adamw'),
+    ('gpt2', 'deep', 'suffix', 2, 'adafactor'),
+    ('llama', 'deep', 'prefix', 1, 'adamw'),
+    ('gpt2', 'residual', 'prefix', 1, 'prodigy'),
   ],
 )
-def test_training_is_one_devices(rows, family, kind, position, accumulate):
-  model, setting = _model(family), (kind, position, accumulate)
+def test_training_is_one_devices(rows, family, kind, position, accumulate, optimizer):
+  model, setting = _model(family), (kind, position, accumulate, optimizer)
   prompt, scalars = _train(_one_device(), model, rows, *setting)
   for each in LAYOUTS + SHARED:
     layout = devices.layout(*each)

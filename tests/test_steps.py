@@ -1,6 +1,7 @@
 """The train step: what it changes, what it leaves, and how a batch may be cut."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxprompt import errors
 from jaxprompt.prompts import batch as batch_lib
 from jaxprompt.training import optim
 from jaxprompt.training import steps
@@ -15,9 +17,17 @@ from jaxprompt.training import steps
 close = functools.partial(np.testing.assert_allclose, atol=1e-5)
 
 
+SETTINGS = {'weight_decay': 0.0, 'beta1': 0.9, 'beta2': 0.999}
+
+
 @pytest.fixture
 def tx():
   return optim.prompt_only(0.1, clip_norm=1.0)
+
+
+def _optimizer(name):
+  own = optim.resolve(name, **SETTINGS)
+  return optim.prompt_only(0.1, clip_norm=1.0, optimizer=own)
 
 
 def _run(lm, params, tx, soft_prompt, batches, accumulate=1):
@@ -28,8 +38,9 @@ def _run(lm, params, tx, soft_prompt, batches, accumulate=1):
   return state, scalars
 
 
-def test_only_the_prompt_changes_and_the_loss_falls(gpt2, tx, soft_prompt, batch):
-  lm, params, _ = gpt2
+@pytest.mark.parametrize('name', optim.OPTIMIZERS)
+def test_only_the_prompt_changes_and_the_loss_falls(name, gpt2, soft_prompt, batch):
+  (lm, params, _), tx = gpt2, _optimizer(name)
   before = jax.tree.map(lambda x: np.array(x, copy=True), params)
   first, _ = _run(lm, params, tx, soft_prompt, [batch])
   state, scalars = _run(lm, params, tx, soft_prompt, [batch] * 20)
@@ -52,6 +63,58 @@ def test_the_optimiser_holds_moments_for_the_prompt_alone(gpt2, tx, soft_prompt)
   state = tx.init({'frozen': params, 'prompt': {'embeddings': soft_prompt}})
   shapes = [leaf.shape for leaf in jax.tree.leaves(state) if leaf.ndim]
   assert shapes == [soft_prompt.shape] * 2
+
+
+def test_a_decay_draws_the_prompt_to_zero():
+  tree = {'frozen': {'w': jnp.zeros(2)}, 'prompt': {'a': jnp.full((4, 5), 3.0)}}
+  still = jax.tree.map(jnp.zeros_like, tree)
+  for name in ('adamw', 'adafactor'):
+    own = optim.resolve(name, **SETTINGS | {'weight_decay': 0.5})
+    tx = optim.prompt_only(0.1, clip_norm=0, optimizer=own)
+    updates, _ = tx.update(still, tx.init(tree), tree)
+    expected = {'adamw': -0.1 * 0.5 * 3, 'adafactor': -0.5 * 3}[name]
+    np.testing.assert_allclose(updates['prompt']['a'], expected, rtol=1e-6)
+
+
+def test_adafactor_takes_steps_of_the_learning_rate_however_long_the_prompt_is():
+  for scale in (1.0, 100.0):
+    tree = {'frozen': {'w': jnp.zeros(2)}, 'prompt': {'a': jnp.full((4, 5), scale)}}
+    tx = _optimizer('adafactor')
+    updates, _ = tx.update(tree, tx.init(tree), tree)
+    np.testing.assert_allclose(updates['prompt']['a'], -0.1, rtol=1e-4)
+
+
+def _sgd(schedule):
+  return optax.sgd(schedule)
+
+
+def _nothing(schedule):
+  del schedule
+
+
+def _fails(schedule):
+  return float(schedule)
+
+
+def test_an_optimiser_of_ones_own_is_found_by_its_name():
+  own = optim.resolve(f'{__name__}:_sgd', **SETTINGS)
+  tree = {'frozen': {'w': jnp.ones(2)}, 'prompt': {'a': jnp.ones((4, 5))}}
+  tx = optim.prompt_only(optax.constant_schedule(0.2), clip_norm=0, optimizer=own)
+  updates, _ = tx.update(tree, tx.init(tree), tree)
+  np.testing.assert_allclose(updates['prompt']['a'], -0.2)
+
+
+@pytest.mark.parametrize(
+  'name, message',
+  [
+    ('_nothing', '_nothing gives None; expected an optax.GradientTransformation'),
+    ('_fails', '_fails fails: float()'),
+    ('_missing', "which cannot be imported: module '"),
+  ],
+)
+def test_an_optimiser_of_ones_own_that_cannot_be_used_is_one_line(name, message):
+  with pytest.raises(errors.UserError, match=re.escape(message)):
+    optim.resolve(f'{__name__}:{name}', **SETTINGS)(optax.constant_schedule(0.1))
 
 
 def test_raw_gradients_of_frozen_weights_do_not_reach_them(tx):

@@ -101,7 +101,8 @@ def test_every_run_is_the_run_by_itself(finished, tmp_path):
         assert record[name] == pytest.approx(alone[name], abs=1e-6)
 
 
-def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch):
+@pytest.mark.parametrize('name', optim.OPTIMIZERS)
+def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch, name):
   """Their sources too are in the precision that the run by itself keeps them in."""
   lm, params, _ = gpt2
   rng = np.random.default_rng(0)
@@ -115,7 +116,8 @@ def test_a_step_of_suffixes_is_each_ones_by_itself(gpt2, batch):
   batches = jax.tree.map(lambda x: np.stack([x, x[::-1]], axis=1), batch)
 
   def tx_of(peak):
-    return optim.prompt_only(peak, clip_norm=1.0)
+    own = optim.resolve(name, weight_decay=0.0, beta1=0.9, beta2=0.999)
+    return optim.prompt_only(peak, clip_norm=1.0, optimizer=own)
 
   def state(prompt):
     return steps.init_state({'embeddings': prompt}, params, tx_of(0.1))
@@ -299,6 +301,13 @@ def test_runs_of_one_length_and_then_of_one_seed_stand_together(tmp_path):
   assert {run.train.learning_rate for run in runs} == {0.05}
 
 
+def test_an_init_of_a_sweep_may_be_the_mean_of_several_runs(tmp_path):
+  inits = ['text', 'runs/a,runs/b', 'runs/c']
+  argv = _arguments(tmp_path, tmp_path, {'init': json.dumps(inits)})
+  runs = sweep.grid(flags_lib.parse(argv)[0].config)
+  assert [run.prompt.init for run in runs] == inits
+
+
 ERRORS = {
   'learning_rate=0.1,fast': "sweep.learning_rate is '0.1,fast'; expected values",
   'learning_rate=-0.1': 'each a number from 1e-30 to 1e+30, or 0',
@@ -308,6 +317,8 @@ ERRORS = {
   'seed=1.5': 'each a whole number from 0 to 4294967295',
   'init=text,,vocab': 'each a text in UTF-8 that is not blank',
   'init=text,/nowhere': "prompt.init '/nowhere' holds no trained prompt",
+  'init=["text"': 'separated by commas or a JSON list',
+  'length=[[3]]': 'each a whole number from 1 to',
   'length=3,0': 'each a whole number from 1 to',
   'length=3,150': 'prompt.length (150) and the longest row of',
   'learning_rate=': '--mode=sweep has nothing to sweep; give values to one or more of',

@@ -7,9 +7,11 @@ import logging
 import os
 import pathlib
 import struct
+import sys
 import time
 
 import pytest
+import wandb
 from tensorboardX.proto import event_pb2
 
 from jaxprompt import errors
@@ -90,6 +92,42 @@ def test_a_file_that_cannot_be_closed_does_not_keep_the_other_open(tmp_path):
     log.close()
   assert lines._file.closed and events._file._writer.closed
   assert len((tmp_path / 'metrics.jsonl').read_text().splitlines()) == 1
+
+
+def test_a_project_of_weights_and_biases_gets_the_scalars_too(tmp_path, monkeypatch):
+  monkeypatch.setenv('WANDB_MODE', 'offline')
+  workdir = tmp_path / 'mine'
+  workdir.mkdir()
+  for done in (0, 3):  # a run, and the run that goes on
+    log = writer.Writer(
+      workdir, lines=done, step=done, project='prompts', config={'train': {'steps': 7}}
+    )
+    log.write(done + 1, {'train_loss': 2.828125 + done})
+    log.flush()
+    log.close()
+  runs = sorted((workdir / 'wandb').glob('offline-run-*/*.wandb'))
+  contents = {run.read_bytes() for run in runs}
+  assert len(contents) == 2
+  for content in contents:
+    assert all(each in content for each in (b'train_loss', b'prompts', b'mine'))
+  for value in (b'2.828125', b'5.828125'):
+    assert sum(value in each for each in contents) == 1
+
+
+def test_a_project_that_cannot_be_used_is_one_line(tmp_path, monkeypatch):
+  def no_key(**_):
+    raise wandb.Error('no API key\nis configured')
+
+  monkeypatch.setattr(wandb, 'init', no_key)
+  message = r"log\.wandb is 'p', .* no API key is configured; run .*MODE=offline"
+  with pytest.raises(errors.UserError, match=message):
+    writer.Writer(tmp_path, lines=0, step=0, project='p')
+
+
+def test_without_its_package_a_project_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'wandb', None)
+  with pytest.raises(errors.UserError, match=r"pip install 'jaxprompt\[wandb\]'"):
+    writer.Writer(tmp_path, lines=0, step=0, project='p')
 
 
 class _Terminal(io.StringIO):

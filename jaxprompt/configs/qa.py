@@ -15,8 +15,10 @@ PRESETS = {
     'data.max_source_tokens': 96,
     'data.max_target_tokens': 12,
     'eval.max_new_tokens': 12,
-    # At 0.1 one seed in four stopped learning halfway.
-    'train.learning_rate': 0.03,
+    # Seeds 0 to 9 reach 92.7 to 97.3% exact matches. With a warm-up of 10 steps, and
+    # 0.03, seed 1 learned to answer a part of the questions alone, and stopped at 69%.
+    'train.learning_rate': 0.06,
+    'train.warmup': 60,
     'train.epochs': 8,
   },
   'original': SIZES | config_lib.ORIGINAL,

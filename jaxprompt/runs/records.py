@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 COMPARED = ('arms', 'hard_prompts', 'few_shot')
 # How a run goes on, and what its prompt is compared with, not what it is; `_PLACES` are
 # where its parts may be.
-FREE = frozenset({'parallel', 'train.context_cache_gb', 'sweep.test', *COMPARED})
+FREE = frozenset({'parallel', 'log', 'train.context_cache_gb', 'sweep.test', *COMPARED})
 _NUMBER = (int, float)
 _CONFIG = {'config': dict, 'versions': dict, 'devices': list}
 _DIFFERENCE = {

@@ -83,6 +83,7 @@ def fit(experiment, prompt, workdir, termination):
     termination: `loop.Termination`.
   """
   config = experiment.config
+  loop.optimizer(config.train, config.train.learning_rate, 1)  # can it be made?
   # Only now is the workdir this run's: one that could not begin leaves no claim.
   workdir_lib.write_json(
     workdir / 'config.json', results.setting(config, experiment.fingerprints)

@@ -85,6 +85,8 @@ def sweep(config, workdir, termination):
     trained_prompts.initial_prompt(dataclasses.replace(experiment, config=each))
     for each in configs
   ]
+  for each in configs:
+    loop.optimizer(each.train, each.train.learning_rate, 1)  # can it be made?
   # Only now is the workdir this sweep's: one that could not begin leaves no claim.
   setting = results.setting(config, experiment.fingerprints)
   workdir_lib.write_json(workdir / 'config.json', setting)

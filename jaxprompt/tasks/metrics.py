@@ -2,7 +2,6 @@
 
 import collections
 import functools
-import importlib
 import re
 import string
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxprompt import errors
+from jaxprompt import own
 from jaxprompt.tasks import rouge
 from jaxprompt.tasks import statistics
 
@@ -280,18 +280,7 @@ def resolve(name):
   """
   if name in METRICS:
     return METRICS[name]
-  module, colon, function = name.partition(':')
-  if not colon:
-    raise errors.UserError(
-      f'metrics has {name!r:.60}; expected of {", ".join(METRICS)}, or '
-      'package.module:function'
-    )
-  try:
-    score = getattr(importlib.import_module(module), function)
-  except Exception as e:  # whatever the user's own module raises
-    raise errors.UserError(
-      f'metrics has {name!r:.60}, which cannot be imported: {errors.reason(e)}'
-    ) from e
+  score = own.function(name, 'metrics', METRICS)
   return of(name)._replace(measure=functools.partial(_measure_own, name, score))
 
 

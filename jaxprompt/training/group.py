@@ -17,7 +17,6 @@ from jaxprompt.tasks import statistics
 from jaxprompt.training import checkpoint
 from jaxprompt.training import epochs
 from jaxprompt.training import loop
-from jaxprompt.training import optim
 from jaxprompt.training import steps
 
 log = logging.getLogger(__name__)
@@ -122,13 +121,7 @@ class Group:
     return np.reshape(arrays, (len(self._seeds), -1, *np.shape(arrays[0])))
 
   def _optimiser(self, peak):
-    schedule = optim.schedule(
-      self._config.train.schedule,
-      peak=peak,
-      warmup=self._config.train.warmup,
-      steps=self._total_steps,
-    )
-    return optim.prompt_only(schedule, clip_norm=self._config.train.clip_norm)
+    return loop.optimizer(self._config.train, peak, self._total_steps)[1]
 
   def run(self):
     """Trains until no run goes on; returns every run's `Outcome`."""

@@ -91,6 +91,24 @@ def total_steps(config, epoch_steps):
   return config.train.steps or config.train.epochs * epoch_steps
 
 
+def optimizer(train, peak, total):
+  """Returns the learning rate's schedule, and the optimiser, see `optim.prompt_only`.
+
+  Args:
+    train: the section of the config.
+    peak: the learning rate after the warm-up; in a sweep, traced.
+    total: the optimiser steps of the run.
+  """
+  schedule = optim.schedule(train.schedule, peak=peak, warmup=train.warmup, steps=total)
+  own = optim.resolve(
+    train.optimizer,
+    weight_decay=train.weight_decay,
+    beta1=train.beta1,
+    beta2=train.beta2,
+  )
+  return schedule, optim.prompt_only(schedule, clip_norm=train.clip_norm, optimizer=own)
+
+
 def train_loader(experiment, config, keeps_contexts=True):
   """Returns the `loader.Loader` of the training rows' optimiser steps.
 
@@ -133,14 +151,9 @@ class Trainer:
     self._loader = train_loader(experiment, config)
     self._epoch_steps = len(self._loader)
     self._total_steps = total_steps(config, self._epoch_steps)
-    self._schedule = optim.schedule(
-      config.train.schedule,
-      peak=config.train.learning_rate,
-      warmup=config.train.warmup,
-      steps=self._total_steps,
+    self._schedule, tx = optimizer(
+      config.train, config.train.learning_rate, self._total_steps
     )
-    tx = optim.prompt_only(self._schedule, clip_norm=config.train.clip_norm)
-
     options = steps.Options(
       config.train.accumulate, devices.DATA, self._layout.tokens_at_a_time
     )
@@ -158,7 +171,11 @@ class Trainer:
     if restored:
       log.info('going on after step %d, in epoch %d', self.step, self.place.epoch)
     self._writer = writer.Writer(
-      workdir, lines=self.place.metrics_lines, step=self.step
+      workdir,
+      lines=self.place.metrics_lines,
+      step=self.step,
+      project=config.log.wandb,
+      config=config.to_dict(),
     )
     self._pending = []  # (step, scalars on the device) not written yet
     self._since = time.monotonic()  # the start of the steps that are pending

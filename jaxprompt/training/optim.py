@@ -1,8 +1,12 @@
-"""The optimiser: a schedule, and AdamW over frozen weights and prompt, masked."""
+"""The optimiser: a schedule, and what moves the prompt by it; never the weights."""
+
+import functools
 
 import optax
+from optax import contrib
 
 from jaxprompt import errors
+from jaxprompt import own
 
 _MOST_STEPS = 2**31 - 1  # that a step's number can hold
 SCHEDULES = {
@@ -37,8 +41,73 @@ def schedule(kind, *, peak, warmup, steps):
   return optax.join_schedules([rise, decay], [warmup])
 
 
-def prompt_only(learning_rate, *, clip_norm):
-  """Returns AdamW for `{'frozen': weights, 'prompt': arrays}`.
+def _adamw(learning_rate, weight_decay=0.0, beta1=0.9, beta2=0.999):
+  return optax.adamw(learning_rate, beta1, beta2, weight_decay=weight_decay)
+
+
+def _adafactor(learning_rate, weight_decay, beta1, beta2):
+  """As Lester et al. 2021 (arXiv:2104.08691) trained prompts: of no parameter scale.
+
+  Its decay is a share of the prompt at every step, whatever the learning rate is.
+  """
+  del beta1, beta2  # it has no mean of gradients, and its decay follows the step
+  return optax.adafactor(
+    learning_rate,
+    multiply_by_parameter_scale=False,
+    weight_decay_rate=weight_decay or None,
+  )
+
+
+def _prodigy(learning_rate, weight_decay, beta1, beta2):
+  """Finds its rate itself (Mishchenko and Defazio 2023, arXiv:2306.06101).
+
+  Args:
+    learning_rate: what the rate that it finds is multiplied by.
+    weight_decay, beta1, beta2: as AdamW's.
+  """
+  return contrib.prodigy(
+    learning_rate,
+    (beta1, beta2),
+    weight_decay=weight_decay,
+    safeguard_warmup=True,  # else a warm-up from 0 lets it find too high a rate
+  )
+
+
+OPTIMIZERS = {'adamw': _adamw, 'adafactor': _adafactor, 'prodigy': _prodigy}
+
+
+def resolve(name, **settings):
+  """Returns an optimiser as a function of its learning rate, a number or a schedule.
+
+  Args:
+    name: of `OPTIMIZERS`; or 'package.module:function', from a schedule to an
+      `optax.GradientTransformation`. In a sweep the schedule's peak is traced.
+    **settings: of `OPTIMIZERS`: weight_decay, beta1, beta2.
+
+  Raises:
+    UserError: if there is none.
+  """
+  if name in OPTIMIZERS:
+    return functools.partial(OPTIMIZERS[name], **settings)
+  found = own.function(name, 'train.optimizer', OPTIMIZERS)
+  return functools.partial(_own, name, found)
+
+
+def _own(name, function, learning_rate):
+  try:
+    found = function(learning_rate)
+  except Exception as e:  # whatever the user's own function raises
+    raise errors.UserError(f'train.optimizer {name} fails: {errors.reason(e)}') from e
+  if not isinstance(found, optax.GradientTransformation):
+    raise errors.UserError(
+      f'train.optimizer {name} gives {found!r:.60}; expected an '
+      'optax.GradientTransformation'
+    )
+  return found
+
+
+def prompt_only(learning_rate, *, clip_norm, optimizer=_adamw):
+  """Returns an optimiser for `{'frozen': weights, 'prompt': arrays}`.
 
   Only the prompt is trained: moments exist for it alone, its gradient alone is
   clipped to the global norm `clip_norm`, and the weights' updates are zero whatever
@@ -48,10 +117,10 @@ def prompt_only(learning_rate, *, clip_norm):
   Args:
     learning_rate: a number or a schedule.
     clip_norm: largest global norm of the prompt's gradient; 0 for no clipping.
+    optimizer: from `resolve`.
   """
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-  # No decay: it would pull the prompt to zero, which is no place in the vocabulary.
-  trained = optax.chain(clip, optax.adamw(learning_rate, weight_decay=0.0))
+  trained = optax.chain(clip, optimizer(learning_rate))
   return optax.partition(
     {'trained': trained, 'frozen': optax.set_to_zero()},
     {'frozen': 'frozen', 'prompt': 'trained'},

@@ -1,4 +1,4 @@
-"""What a run says while it goes on: metrics.jsonl, TensorBoard, the terminal."""
+"""What a run says while it goes on: metrics.jsonl, TensorBoard, W&B, the terminal."""
 
 import contextlib
 import json
@@ -24,10 +24,11 @@ _SECONDS_BETWEEN_LINES = 10.0  # of progress, where there is no terminal for a b
 class Writer:
   """Writes scalars to metrics.jsonl, one object a line, and to TensorBoard.
 
-  Of several processes, the first one writes; the others only count the lines.
+  Where a project is named, also to Weights & Biases. Of several processes, the first
+  one writes; the others only count the lines.
   """
 
-  def __init__(self, workdir, *, lines, step):
+  def __init__(self, workdir, *, lines, step, project='', config=None):
     """Opens the files for a run that goes on after `step`.
 
     Args:
@@ -35,6 +36,11 @@ class Writer:
       lines: the lines of metrics.jsonl to keep: what the run had written by then. A
         killed run may have written more, which it will write again.
       step: the optimiser steps done.
+      project: of Weights & Biases; '' = none.
+      config: of the run, a nested dict, which it shows.
+
+    Raises:
+      UserError: if a file cannot be written, or the project cannot be used.
     """
     self._path = path = workdir / 'metrics.jsonl'
     with errors.reading(path, 'make it readable'):
@@ -52,6 +58,9 @@ class Writer:
         _Events(str(workdir / 'tensorboard'), step),
       ):
         self._outputs.append(self._files.enter_context(contextlib.closing(output)))
+    if project:
+      output = _WandB(project, workdir, config)
+      self._outputs.append(self._files.enter_context(contextlib.closing(output)))
 
   def write(self, step, scalars):
     """Writes {name: number} of an optimiser step."""
@@ -66,7 +75,7 @@ class Writer:
         output.flush()
 
   def close(self):
-    """Closes both files, also if one cannot be written."""
+    """Closes all files, also if one cannot be written."""
     with self._writing():
       self._files.close()
 
@@ -138,6 +147,48 @@ class _Events:
 
   def close(self):
     self._file.close()
+
+
+class _WandB:
+  """A run of Weights & Biases, a new one at every start, as TensorBoard has a file.
+
+  WANDB_MODE=offline keeps it in the workdir.
+  """
+
+  def __init__(self, project, workdir, config):
+    try:
+      import wandb
+    except ModuleNotFoundError as e:
+      raise errors.UserError(
+        f'log.wandb is {project!r}, which needs wandb; install it with: pip install '
+        "'jaxprompt[wandb]'"
+      ) from e
+    name = workdir.name
+    local = None if '://' in os.fspath(workdir) else os.fspath(workdir)
+    settings = wandb.Settings(console='off', silent=True)
+    try:
+      self._run = wandb.init(
+        project=project,
+        name=name,
+        group=name,
+        dir=local,
+        config=config,
+        settings=settings,
+      )
+    except wandb.Error as e:
+      raise errors.UserError(
+        f'log.wandb is {project!r}, which cannot be used: {errors.reason(e):.300}; run '
+        '`wandb login`, or set WANDB_MODE=offline'
+      ) from e
+
+  def write(self, step, scalars):
+    self._run.log(scalars, step=step)
+
+  def flush(self):
+    """Does nothing: a process of its own writes what it was given."""
+
+  def close(self):
+    self._run.finish()
 
 
 def _shows_bars(stream):

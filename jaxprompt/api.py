@@ -154,7 +154,8 @@ def load_prompt(
   Args:
     directory: the workdir of a run; or a PEFT adapter, which says nothing of its use.
     model: with which it was trained.
-    task, **settings: of an adapter; see `arguments.Lengths`.
+    task: of an adapter.
+    **settings: of an adapter; see `arguments.Lengths`.
   """
   place = workdir_lib.resolve(directory)
   is_run = (place / 'config.json').exists()

@@ -17,6 +17,7 @@ if typing.TYPE_CHECKING:
   from jaxprompt.api import load_model as load_model
   from jaxprompt.api import load_prompt as load_prompt
   from jaxprompt.api import loss as loss
+  from jaxprompt.api import merge as merge
   from jaxprompt.api import train as train
   from jaxprompt.errors import UserError as UserError
   from jaxprompt.nouns import Bare as Bare
@@ -37,7 +38,7 @@ if typing.TYPE_CHECKING:
 _PLACES = {
   'api': (
     *('compare', 'generate', 'init_prompt', 'load_data', 'load_model', 'load_prompt'),
-    *('loss', 'train'),
+    *('loss', 'merge', 'train'),
   ),
   'errors': ('UserError',),
   'nouns': (

@@ -5,7 +5,6 @@ the same code. docs/python.md shows them in use.
 """
 
 import contextlib
-import dataclasses
 import os
 import tempfile
 from collections.abc import Mapping
@@ -20,12 +19,12 @@ from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt import fields as fields_lib
 from jaxprompt import nouns
+from jaxprompt import uses
 from jaxprompt.data import sources as sources_lib
 from jaxprompt.devices import devices
 from jaxprompt.infer import decode
 from jaxprompt.infer import evaluate
 from jaxprompt.infer import predict
-from jaxprompt.prompts import arms
 from jaxprompt.prompts import batch as batch_lib
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import trained as trained_lib
@@ -154,7 +153,8 @@ def load_prompt(
   Args:
     directory: the workdir of a run; or a PEFT adapter, which says nothing of its use.
     model: with which it was trained.
-    task, **settings: of an adapter; see `arguments.Lengths`.
+    task: of an adapter.
+    **settings: of an adapter; see `arguments.Lengths`.
   """
   place = workdir_lib.resolve(directory)
   is_run = (place / 'config.json').exists()
@@ -199,7 +199,7 @@ def compare(
       f'there are {len(prompts)} prompts and {len(rows)} rows; expected one at least'
     )
   _check_model(model, rows=rows, **prompts)
-  lengths = [kinds.length(x.params) for x in prompts.values() if _is_soft(x)]
+  lengths = [kinds.length(x.params) for x in prompts.values() if nouns.is_soft(x)]
   longest = {'prompt.length': max(lengths, default=1)}
   config = _config(model, rows.task, rows.fields | longest | fields)
   setup.check_rows(config, model.lm, {'test': rows.table})
@@ -218,7 +218,7 @@ def compare(
 
 def _measure(experiment, name, prompt, table):
   """Returns the `results.Measured` of one prompt."""
-  if _is_soft(prompt):
+  if nouns.is_soft(prompt):
     found = evaluate.evaluate(experiment.evaluator, prompt.use.placement, table, name)
     tuning = comparison.spent(prompt.params, {}, []) | prompt.tuning
     return results.Measured([found], tuning)
@@ -272,7 +272,7 @@ def generate(
   given = {key: config.eval[key] for key in _OWN & settings.keys()}
   found = predict.answers(
     experiment,
-    [_use(experiment, each, given) for each in own.values()],
+    [uses.use(experiment, each, given) for each in own.values()],
     list(zip([places[id(each)] for each in prompt], sources, strict=True)),
     seed=drawing.pop('seed'),
     sampling=decode.sampling(**drawing),
@@ -282,36 +282,32 @@ def generate(
 
 _TEXT = tasks.Task('{text}', '{target}')
 _OWN = {'max_new_tokens', 'beams', 'calibration'}  # settings that a prompt has too
-_SEAMS = 8  # tokens that a text may have more than its parts
 
 
-def _use(experiment, prompt, given):
-  """Returns the `trained.TrainedPrompt` of any prompt, and room for its sources."""
-  model, template, config = experiment.model, experiment.template, experiment.config
-  if _is_soft(prompt):
-    use, around = dataclasses.replace(prompt.use, **given), 0
-  else:
-    wording, *others = prompt.wordings(template)
-    if others:
-      raise errors.UserError(
-        f'prompt is one of {1 + len(others)} texts; choose one by compare, and give it'
-      )
-    around = 0
-    if wording.after is not None:
-      around = len(template.inside(wording.lead + wording.after)) + _SEAMS
-      around += len(wording.closing)
-    front = comparison.in_front(model, arms.ids_in_front(wording, template)).prefix
-    use = trained_lib.as_configured({'embeddings': front}, experiment.task, config)
-    use = dataclasses.replace(use, position='prefix', wording=wording)
-  room = model.lm.spec.max_positions - kinds.length(use.arrays) - around
-  room -= template.frame_tokens + use.max_new_tokens
-  if room < 1:
+@arguments.named()
+def merge(
+  prompts: Mapping[str, nouns.Prompt],
+  rows: Mapping[str, nouns.Rows],
+  directory: str | os.PathLike,
+  *,
+  overwrite: bool = False,
+):
+  """Writes a checkpoint with several prompts, each where a text has its `<|name|>`.
+
+  Args:
+    prompts: by names, of letters and digits.
+    rows: each one's validation rows: on them it is measured that no virtual token is
+      ever chosen.
+    directory: a new one; with `overwrite`, one that was written so before.
+  """
+  if not prompts or rows.keys() != prompts.keys():
     raise errors.UserError(
-      f'max_new_tokens is {use.max_new_tokens}, which leaves no room for a source in '
-      f'the {model.lm.spec.max_positions} positions of the model; lower it'
+      f'rows has {list(rows)}, prompts has {list(prompts)}; expected the same names'
     )
-  limit = min(room, use.max_source_tokens) if _is_soft(prompt) else room
-  return dataclasses.replace(use, max_source_tokens=limit)
+  model = next(iter(prompts.values())).model
+  _check_model(model, **{f'prompts[{name!r}]': each for name, each in prompts.items()})
+  _check_model(model, **{f'rows[{name!r}]': each for name, each in rows.items()})
+  nouns.write(prompts, directory, 'merged', rows, overwrite)
 
 
 def loss(params: nouns.Params, model: nouns.Model, batch: batch_lib.Batch) -> jax.Array:
@@ -322,10 +318,6 @@ def loss(params: nouns.Params, model: nouns.Model, batch: batch_lib.Batch) -> ja
   """
   nats, tokens = steps.sums(model.lm, model.params, params, batch)
   return nats / tokens
-
-
-def _is_soft(prompt):
-  return isinstance(prompt, nouns.Prompt)
 
 
 def _progress():

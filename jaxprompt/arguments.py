@@ -119,6 +119,7 @@ _CALLED = {field: name for kind in KINDS for name, field in field_of(kind).items
   '--workdir': 'workdir',
   '--prompt': 'directory',
   '--output': 'directory',
+  '--format': 'format',
   '--overwrite': 'overwrite=True',
   '--temperature': 'temperature',
   '--top_k': 'top_k',

@@ -23,7 +23,7 @@ READS = {
     ('config', 'workdir', 'prompt', 'input', 'output', 'overwrite')
     + ('temperature', 'top_k', 'top_p', 'seed')
   ),
-  'export': ('config', 'workdir', 'output', 'format', 'overwrite'),
+  'export': ('config', 'workdir', 'prompt', 'output', 'format', 'overwrite'),
   'report': ('workdir',),
   'compare': ('output',),
   'serve': ('config', 'workdir', 'prompt', 'host', 'port'),

@@ -6,6 +6,8 @@ python -m jaxprompt.main --mode=eval --config=... --workdir=DIR --prompt=DIR
 python -m jaxprompt.main --mode=predict [--workdir=DIR] [--prompt=[NAME=]DIR ...]
   --input=FILE --output=FILE [--temperature=1 --top_k=50 --top_p=0.9 --seed=0]
 python -m jaxprompt.main --mode=export --workdir=DIR --output=DIR [--format=merged]
+python -m jaxprompt.main --mode=export --format=merged --prompt=NAME=DIR ...
+  --output=DIR
 python -m jaxprompt.main --mode=sweep --config=... --workdir=DIR --config.sweep.seed=0,1
 python -m jaxprompt.main --mode=report --workdir=DIR
 python -m jaxprompt.main --mode=compare DIR DIR ... --output=FILE
@@ -183,6 +185,14 @@ def _prompt_paths(values):
   return paths
 
 
+def _check_named(paths):
+  """Refuses a --prompt without a name."""
+  if '' in paths:
+    raise errors.UserError(
+      f'--prompt {str(paths[""])!r} has no name here; expected NAME=WORKDIR'
+    )
+
+
 def _sets_eval(values):
   """Returns whether the flags, not the runs, say how to generate."""
   fields = flags.overrides(values)
@@ -210,16 +220,24 @@ def _use(values, paths):
 
 
 def _export(values, _):
-  config, workdir = _trained_run(values)
+  paths = _prompt_paths(values)
+  _check_named(paths)
   path = _required(values, 'output')
   if '://' in path:
     raise errors.UserError(
       f'--output {path!r} is no local directory; write one, and copy it there'
     )
   directory = pathlib.Path(os.path.expanduser(path))
+  runs = {name: (_stored_config(values, own), own) for name, own in paths.items()}
+  if not runs:
+    config, workdir = _trained_run(values)
+    runs = {config.task: (config, workdir)}
+  elif values.workdir is not None:
+    raise errors.UserError(
+      '--workdir and --prompt are both given; name each prompt: --prompt=NAME=WORKDIR'
+    )
   exports.export(
-    config,
-    workdir,
+    runs,
     directory,
     values.format,
     overwrite=values.overwrite,
@@ -255,10 +273,7 @@ def _compare(values, arguments):
 
 def _serve(values, _):
   paths = _prompt_paths(values)
-  if '' in paths:
-    raise errors.UserError(
-      f'--prompt {str(paths[""])!r} has no name here; expected NAME=WORKDIR'
-    )
+  _check_named(paths)
   config, workdir = _trained_run(values)
   serve.run(config, workdir, paths, host=values.host, port=values.port)
   return 0

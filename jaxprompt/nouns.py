@@ -16,21 +16,20 @@ import jax
 import numpy as np
 
 from jaxprompt import arguments
-from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt import fields as fields_lib
 from jaxprompt.data import loader
 from jaxprompt.data import rows as rows_lib
 from jaxprompt.prompts import arms
 from jaxprompt.prompts import batch as batch_lib
-from jaxprompt.prompts import exported
 from jaxprompt.prompts import kinds
-from jaxprompt.prompts import peft
 from jaxprompt.prompts import trained as trained_lib
 from jaxprompt.runs import comparison
+from jaxprompt.runs import exports
 from jaxprompt.runs import results
 from jaxprompt.runs import setup
 from jaxprompt.tasks import tasks
+from jaxprompt.training import writer
 
 Model = setup.Model
 Params = dict[str, Any]  # of arrays, numpy's or JAX's; see `kinds`
@@ -264,25 +263,64 @@ class Prompt:
     return comparison.nearest(self.model, kinds.fold(self.params))
 
   @arguments.named()
-  def export(self, directory: str | os.PathLike, *, overwrite: bool = False):
-    """Writes a Hugging Face PEFT adapter; with `overwrite`, over one of ours."""
-    if self.use.position != 'prefix':
+  def export(
+    self,
+    directory: str | os.PathLike,
+    *,
+    format: str = 'peft',
+    rows: Rows | None = None,
+    overwrite: bool = False,
+  ):
+    """Writes the prompt for other programs.
+
+    Args:
+      directory: a new one; with `overwrite`, one that was written so before.
+      format: `peft`, an adapter; `merged`, a checkpoint with the prompt in it; or
+        `embeddings`, the array and how it is used.
+      rows: of `merged`, validation rows: on them it is measured that no virtual token
+        is ever chosen.
+    """
+    if (format == 'merged') != (rows is not None):
       raise errors.UserError(
-        f'the position is {self.use.position!r}; PEFT knows only a prompt in front, so '
-        'only a prefix can be exported'
+        f'rows is {rows!r}, and format {format!r}; expected validation rows with '
+        "format 'merged', and with no other"
       )
-    place = pathlib.Path(directory).expanduser()
-    exported.check(place, overwrite, 'an adapter', peft.is_ours)
-    files = peft.files_of(
-      kinds.fold(self.params),
-      base=embedded.model_path(self.model.path),
-      weights=dict(self.model.fingerprint)['weights'],
-      spec=self.model.lm.spec,
-      name=self.name,
-      task=self.use.task.name,
-      template=self.use.task.template + self.model.tokenizer.eos_token,
+    name = self.use.task.name
+    write({name: self}, directory, format, {name: rows} if rows else {}, overwrite)
+
+
+def is_soft(prompt: Prompt | Written) -> bool:
+  """Returns whether a prompt is a soft one."""
+  return isinstance(prompt, Prompt)
+
+
+def write(
+  prompts: Mapping[str, Prompt],
+  directory: str | os.PathLike,
+  format: str,
+  rows: Mapping[str, Rows],
+  overwrite: bool,
+):
+  """Writes prompts of one model as files, see `exports`."""
+  if format not in exports.FORMATS:
+    raise errors.UserError(
+      f'format is {format!r}; expected one of {", ".join(exports.FORMATS)}'
     )
-    exported.write(place, files)
+  place = pathlib.Path(directory).expanduser()
+  uses = {
+    name: dataclasses.replace(prompt.use, arrays=kinds.fold(prompt.params))
+    for name, prompt in prompts.items()
+  }
+  exports.check(uses, place, format, overwrite)
+  exports.write(
+    place,
+    uses,
+    format,
+    next(iter(prompts.values())).model,
+    {name: own.table for name, own in rows.items()},
+    fields_lib.FIELDS['eval.batch_size'].default,
+    writer.show_progress(lambda: None),
+  )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

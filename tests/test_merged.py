@@ -23,6 +23,7 @@ from jaxprompt.infer import unchosen
 from jaxprompt.lm import loading
 from jaxprompt.prompts import batch as batch_lib
 from jaxprompt.prompts import merged
+from jaxprompt.prompts import merged_tokenizer
 from jaxprompt.prompts import model
 from jaxprompt.prompts import placement
 from jaxprompt.prompts import trained
@@ -56,13 +57,13 @@ def _load(path):
   return lm, jax.device_put(params), template_lib.Template(tokenizer, lm.end_ids)
 
 
-def _merge(directory, path, prompt, row=ZEROS):
-  """Writes the merged checkpoint of a path; returns what loads from both."""
+def _merge(directory, path, *prompts, row=ZEROS):
+  """Writes a checkpoint with prompts `a`, `b`, ...; returns what loads from both."""
   lm, params, template = _load(path)
   directory.mkdir()
   merged.write(
     directory,
-    prompt,
+    dict(zip('abc', prompts, strict=False)),
     path=str(path),
     lm=lm,
     template=template,
@@ -83,7 +84,7 @@ def _next_logits(lm, params, arm, ids):
 def test_it_has_the_logits_of_the_prompted_model(tmp_path, family, position):
   prompt = _prompt(position)
   row = np.arange(24, dtype=np.float32)
-  own, theirs = _merge(tmp_path / 'x', FIXTURES / family, prompt, row)
+  own, theirs = _merge(tmp_path / 'x', FIXTURES / family, prompt, row=row)
   lm, params, template = own
   _, ids = template.source('', SOURCE, '', 99)
   hidden, expected = _next_logits(lm, params, prompt.placement, ids)
@@ -96,6 +97,29 @@ def test_it_has_the_logits_of_the_prompted_model(tmp_path, family, position):
   virtual = [id for id in bare if id >= lm.tokens]
   assert len(found) == max(virtual) + 1 > size
   np.testing.assert_allclose(found[size:], hidden @ row, rtol=1e-3)
+
+
+@pytest.mark.parametrize('family', ['gpt2', 'llama', 'gemma'])
+def test_one_checkpoint_holds_several_prompts(tmp_path, family):
+  prompts = {'a': _prompt('prefix'), 'b': _prompt('suffix', length=5)}
+  prompts['b'].arrays['embeddings'] *= -1
+  own, (lm, params, template) = _merge(
+    tmp_path / 'x', FIXTURES / family, *prompts.values()
+  )
+  nothing = placement.Placement(prefix=np.zeros((0, 24), np.float32))
+  _, ids = own[2].source('', SOURCE, '', 99)
+  start = own[2].tokenizer.decode(own[2].start_ids)
+  written = {'a': f'<|a|>{start}{SOURCE}\n', 'b': f'{start}{SOURCE}\n<|b|>'}
+  for name, prompt in prompts.items():
+    _, expected = _next_logits(*own[:2], prompt.placement, ids)
+    asked = template.tokenizer(written[name])['input_ids']
+    assert len(asked) == len(ids) + len(prompt.arrays['embeddings'])
+    _, found = _next_logits(lm, params, nothing, asked)
+    np.testing.assert_allclose(
+      found[: own[0].spec.vocab_size], expected, rtol=2e-4, atol=2e-4
+    )
+  card = (tmp_path / 'x' / 'README.md').read_text()
+  assert all(repr(text.replace(SOURCE, 'SOURCE')) in card for text in written.values())
 
 
 def test_the_source_checkpoint_is_as_it_was_but_for_table_and_head(tmp_path):
@@ -167,8 +191,7 @@ def test_the_tokenizer_puts_the_prompt_around_a_text(name, position):
   template = template_lib.Template(TOKENIZERS[name]())
   adds_newline = template.closes('a.')
   prompt = _prompt(position, length=3)
-  tokenizer, tokens = merged._tokenizer(template, prompt, adds_newline)
-  wrapped = merged._wrapped(tokenizer, template.tokenizer)
+  wrapped, tokens = merged_tokenizer.around(template, 'qa', prompt, adds_newline)
   text = 'The Rhine is a river in Europe.'
   _, source = template.source('', text, '', 99)
   virtual = wrapped.convert_tokens_to_ids(tokens)
@@ -183,6 +206,36 @@ def test_the_tokenizer_puts_the_prompt_around_a_text(name, position):
   assert wrapped.decode(expected, skip_special_tokens=True) == shown
 
 
+@pytest.mark.parametrize('name', TOKENIZERS)
+def test_a_name_in_a_text_is_a_prompts_tokens(name):
+  template = template_lib.Template(TOKENIZERS[name]())
+  prompts = {'a': _prompt('suffix', length=3), 'a.b': _prompt('suffix', length=2)}
+  text = 'The Rhine is a river in Europe.'
+  wrapped, tokens, written = merged_tokenizer.by_name(template, prompts, [text])
+  assert tokens == ['<|a:0|>', '<|a:1|>', '<|a:2|>', '<|a.b:0|>', '<|a.b:1|>']
+  start = template.tokenizer.decode(template.start_ids)
+  assert written['a.b'] == f'{start}SOURCE\n<|a.b|>'
+  virtual = wrapped.convert_tokens_to_ids(tokens)
+  _, source = template.source('', text, '', None)
+  given = f'{start}{text}\n<|a.b|><|a|>'
+  assert wrapped(given)['input_ids'] == [*source, *virtual[3:], *virtual[:3]]
+  assert wrapped(f'{start}{text}\n')['input_ids'] == source
+
+
+def test_names_and_tokenizers_that_cannot_be_had_are_refused():
+  def made(name, *prompts):
+    template = template_lib.Template(TOKENIZERS[name]())
+    return merged_tokenizer.by_name(template, dict(prompts), ['Who?'])
+
+  prompt = _prompt('prefix', length=3)
+  for name in ('a b', 'a|>', ''):
+    with pytest.raises(errors.UserError, match='cannot be the name of a prompt'):
+      made('tiktoken', (name, prompt))
+  # It puts a piece for a space before a text, and not before what follows a prompt.
+  with pytest.raises(errors.UserError, match=r'beside <\|b\|> than alone; export each'):
+    made('sentencepiece without BOS', ('a', _prompt('suffix')), ('b', prompt))
+
+
 def test_a_newline_that_is_one_token_with_the_text_is_left_to_the_caller(tmp_path):
   template = template_lib.Template(TOKENIZERS['tiktoken']())
   assert template.closes('a') and not template.closes('Europe.')
@@ -194,7 +247,7 @@ def test_tokens_of_a_prompt_that_was_merged_before_are_not_taken(tmp_path):
   _merge(tmp_path / 'twice', tmp_path / 'once', _prompt('prefix', length=3))
   tokenizer = _load(tmp_path / 'twice')[2].tokenizer
   found = tokenizer.convert_ids_to_tokens(tokenizer(SOURCE)['input_ids'])
-  assert found[:3] == ['<|qa-2:0|>', '<|qa-2:1|>', '<|qa-2:2|>']
+  assert found[:3] == ['<|a-2:0|>', '<|a-2:1|>', '<|a-2:2|>']
 
 
 def test_a_row_below_all_others_is_found_where_there_is_one():
@@ -225,6 +278,20 @@ def run(request, tmp_path_factory):
 def _rows(workdir):
   lines = (workdir / 'predictions' / 'soft.jsonl').read_text().splitlines()
   return [json.loads(line) for line in lines]
+
+
+def test_runs_are_merged_by_name(run, tmp_path, capsys):
+  export = ['jaxprompt', '--mode=export', f'--output={tmp_path / "x"}']
+  both = [f'--prompt=a={run}', f'--prompt=b={run}']
+  assert main.main([*export, *both]) == 2
+  assert '--format=peft holds one prompt, and there are 2' in capsys.readouterr().err
+  assert main.main([*export, *both, '--format=merged', f'--workdir={run}']) == 2
+  assert '--workdir and --prompt are both given' in capsys.readouterr().err
+  assert main.main([*export, *both, '--format=merged']) == 0
+  tokenizer = _load(tmp_path / 'x')[2].tokenizer
+  ids = tokenizer('<|b|><|a|>')['input_ids']
+  found = tokenizer.convert_ids_to_tokens(ids)
+  assert found == [f'<|{name}:{i}|>' for name in 'ba' for i in range(13)]
 
 
 def _export(workdir, name):

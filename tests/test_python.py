@@ -283,6 +283,25 @@ def test_an_adapter_gives_the_prompt_back(model, run, tmp_path):
   run.prompt.export(tmp_path / 'adapter', overwrite=True)
 
 
+def test_a_prompt_is_merged_alone_or_with_others(model, data, run, tmp_path):
+  sources = [row.source for row in data.test]
+  expected = jp.generate(model, run.prompt, sources)
+  run.prompt.export(tmp_path / 'one', format='merged', rows=data.validation)
+  other = run.prompt.replace({'embeddings': -run.prompt.params['embeddings']})
+  prompts, rows = {'a': run.prompt, 'b': other}, {'a': data.test, 'b': data.test}
+  jp.merge(prompts, rows, tmp_path / 'two')
+  merged = jp.load_model(str(tmp_path / 'one'))
+  length = SIZES['max_target_tokens']
+  assert jp.generate(merged, jp.Bare(), sources, max_new_tokens=length) == expected
+  tokenizer = jp.load_model(str(tmp_path / 'two')).tokenizer
+  found = tokenizer.convert_ids_to_tokens(tokenizer('<|b|>')['input_ids'])
+  assert found == ['<|b:0|>', '<|b:1|>', '<|b:2|>']
+  run.prompt.export(tmp_path / 'array', format='embeddings')
+  assert (tmp_path / 'array' / 'prompt.safetensors').exists()
+  with pytest.raises(jp.UserError, match=r'directory .* a merged checkpoint; .*overwr'):
+    jp.merge(prompts, rows, tmp_path / 'two')
+
+
 def test_labels_are_answered_by_the_likeliest(model):
   task = jp.Task('{text}', '{answer}', labels=('yes', 'no'), metrics=('accuracy',))
   answers = jp.generate(model, jp.Hard('Is it?'), ['It is 3.', '4'], task=task)
@@ -334,6 +353,18 @@ MISTAKES = {
   ),
   'max_new_tokens is 9999, which leaves no room': (
     lambda m, d: jp.generate(m, jp.Bare(), ['a'], max_new_tokens=9999)
+  ),
+  'format is .gguf.; expected one of peft, merged': (
+    lambda m, d: jp.init_prompt(m, d).export('x', format='gguf')
+  ),
+  "rows is None, and format 'merged'; expected validation rows": (
+    lambda m, d: jp.init_prompt(m, d).export('x', format='merged')
+  ),
+  "position is 'suffix'; PEFT knows only a prompt in front": (
+    lambda m, d: jp.init_prompt(m, d, jp.Soft(position='suffix')).export('x')
+  ),
+  'rows has ..a.., prompts has ..b..; expected the same': (
+    lambda m, d: jp.merge({'b': jp.init_prompt(m, d)}, {'a': d.validation}, 'x')
   ),
   'task is missing; .* is no run': lambda m, d: jp.load_prompt('/nowhere', m),
   'the arm long with .* makes a row of': (

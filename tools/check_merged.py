@@ -2,14 +2,16 @@
 
 In an environment with torch and transformers (benchmarks/peer-requirements.txt):
 
-  python tools/check_merged.py WORKDIR MERGED [EMBEDDINGS]
+  python tools/check_merged.py WORKDIR MERGED[:NAME] [EMBEDDINGS]
 
 MERGED is loaded by AutoTokenizer and AutoModelForCausalLM, and is given the bare source
-of each test row in WORKDIR's predictions/soft.jsonl. EMBEDDINGS goes with the model
-that it names, through the client in docs/prompts.md. The loss of all rows and every
-greedy text have to be those of the run.
+of each test row in WORKDIR's predictions/soft.jsonl; or, if it holds several prompts,
+what its card says of the prompt NAME. EMBEDDINGS goes with the model that it names,
+through the client in docs/prompts.md. The loss of all rows and every greedy text have
+to be those of the run.
 """
 
+import ast
 import json
 import pathlib
 import re
@@ -41,17 +43,25 @@ def encode_target(tokenizer, target):
 
 
 class Merged:
-  """The checkpoint that holds the prompt."""
+  """The checkpoint that holds the prompt, or several of which one is named."""
 
   def __init__(self, path):
+    path, _, name = path.partition(':')
     self.tokenizer, self.model = load(path)
+    self.is_named = bool(name)
+    if name:
+      card = (pathlib.Path(path) / 'README.md').read_text().splitlines()
+      (line,) = (x for x in card if x.startswith('      ') and f'<|{name}|>' in x)
+      self.written = ast.literal_eval(line.strip())
+      return
     adds_newline = self.tokenizer.decode(
       self.tokenizer('a')['input_ids'], skip_special_tokens=True
     ).endswith('\n')
-    self.end = '' if adds_newline else '\n'
+    self.written = 'SOURCE' if adds_newline else 'SOURCE\n'
 
   def prepare(self, source):
-    return self.tokenizer(source + self.end, return_tensors='pt')
+    text = self.written.replace('SOURCE', source)
+    return self.tokenizer(text, return_tensors='pt')
 
   def loss(self, source, target):
     ids = self.prepare(source)['input_ids']
@@ -59,9 +69,11 @@ class Merged:
     whole = torch.cat([ids, torch.tensor([target])], dim=1)
     return self.model(input_ids=whole, labels=labels).loss
 
-  def answer(self, source, _):
+  def answer(self, source, max_new_tokens):
     inputs = self.prepare(source)
-    found = self.model.generate(**inputs, do_sample=False)[0]
+    # Of several prompts the checkpoint's own limit is the highest.
+    limit = {'max_new_tokens': max_new_tokens} if self.is_named else {}
+    found = self.model.generate(**inputs, **limit, do_sample=False)[0]
     return found[inputs['input_ids'].shape[1] :]
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprompt.data import loader
-from jaxprompt.prompts import model
+from jaxprompt.prompts import model as prompted
 
 _BELOW = 10.0  # the lowest of the other logits
 _SPARE = 2.0  # times as far, for tokens that are not measured
@@ -29,16 +29,17 @@ class Unchosen(NamedTuple):
   last: int  # those of them where the row's logit is below all others
 
 
-def measure(lm, evaluator, arm, rows):
-  """Returns the `Unchosen` of the target tokens that an arm predicts.
+def measure(model, asked, *, batch_size, progress):
+  """Returns the `Unchosen` of the target tokens that prompts predict.
 
   Args:
-    lm: `lm.model.LanguageModel`.
-    evaluator: `evaluate.Evaluator` of that model.
-    arm: a `placement.Placement`.
-    rows: `rows.Table`.
+    model: `setup.Model`.
+    asked: pairs of a `placement.Placement` and its rows, a `rows.Table`.
+    batch_size: rows.
+    progress: see `evaluate.Evaluator`.
   """
-  hidden, lowest = _predicting(lm, evaluator, arm, rows)
+  pairs = [_predicting(model, *pair, batch_size, progress) for pair in asked]
+  hidden, lowest = map(np.concatenate, zip(*pairs, strict=True))
   row = row_below(hidden, lowest)
   return Unchosen(row, len(lowest), int((hidden @ row < lowest).sum()))
 
@@ -73,30 +74,31 @@ def row_below(hidden, lowest):
   return (-_SPARE / least * point).astype(np.float32)
 
 
-def _predicting(lm, evaluator, arm, rows):
+def _predicting(model, arm, rows, batch_size, progress):
   """Returns the hidden states [E, H] that predict E tokens, and their lowest logits."""
   # Of logits without their cap, which keeps their order but not their distances.
-  lm = dataclasses.replace(lm, spec=dataclasses.replace(lm.spec, logit_cap=None))
+  spec = dataclasses.replace(model.lm.spec, logit_cap=None)
+  lm = dataclasses.replace(model.lm, spec=spec)
   lengths = np.cumsum(rows.lengths[:, 1])
   rows = rows[: 1 + int(np.searchsorted(lengths, _MOST_TOKENS))]
   batches = loader.Loader(
     rows,
-    evaluator.layout,
-    batch_size=evaluator.batch_size,
-    pad_id=evaluator.template.end_id,
+    model.layout,
+    batch_size=model.layout.round_up(batch_size),
+    pad_id=model.template.end_id,
     apart=arm.splits_rows,
   )
 
   def at(params, arm, batch):
-    hidden = model.target_hidden(lm, params, arm, batch)  # [B, N, H]
+    hidden = prompted.target_hidden(lm, params, arm, batch)  # [B, N, H]
     lowest = jax.lax.map(lambda x: lm.logits(params, x).min(axis=-1), hidden)  # [B, N]
     return hidden.astype(jnp.float32), lowest, batch.loss_mask
 
-  program = evaluator.layout.gather(at)
+  program = model.layout.gather(at)
   found = []
-  for indices, shape in evaluator.progress(batches.in_order(), 'lowest logits'):
+  for indices, shape in progress(batches.in_order(), 'lowest logits'):
     batch, _ = batches.load(indices, shape)
-    hidden, lowest, real = jax.device_get(program(evaluator.params, arm, batch))
+    hidden, lowest, real = jax.device_get(program(model.params, arm, batch))
     found.append((hidden[real], lowest[real]))
   hidden, lowest = map(np.concatenate, zip(*found, strict=True))
   return hidden, lowest

@@ -1,24 +1,23 @@
-"""A checkpoint with a prompt in it: any engine that loads it does the task.
+"""A checkpoint with prompts in it: any engine that loads it does the tasks.
 
-The virtual tokens are rows of the embedding table. The tokenizer has a special token
-for each, and puts them around a text with what else the template has there. The head is
-stored apart from the table, and never chooses them.
+The virtual tokens are rows of the embedding table, and special tokens of the tokenizer.
+It puts those of a single prompt around a text, with what else the template has there.
+Of several prompts it makes each one's of `<|NAME|>`, wherever that is written. The head
+is stored apart from the table, and never chooses them.
 """
 
-import itertools
 import json
 import re
 
 import numpy as np
 import safetensors.numpy
-import tokenizers
-import transformers
 
 from jaxprompt import errors
 from jaxprompt.lm import files
 from jaxprompt.lm import model as model_lib
 from jaxprompt.lm import weights
 from jaxprompt.prompts import exported
+from jaxprompt.prompts import merged_tokenizer
 
 WHAT = 'a merged checkpoint'
 _CONFIG, _GENERATION = 'config.json', 'generation_config.json'
@@ -28,7 +27,7 @@ _OURS = re.compile(
   r'|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json'
 )
 _SHARD = 2**30  # bytes of weights in a file, and in memory
-_CARD = """---
+_HEAD = """---
 base_model: {base}
 library_name: transformers
 tags:
@@ -37,6 +36,8 @@ tags:
 
 # {base}, {name}
 
+"""
+_CARD = """\
 `{base}` with a soft prompt of {length} virtual tokens for the task {task}, trained with
 jaxprompt. The tokenizer puts them {where} a text, so that the model does the task:
 
@@ -60,6 +61,26 @@ The template of the training rows:
 
 {template}
 """
+_SEVERAL = """\
+`{base}` with soft prompts, trained with jaxprompt. The tokenizer makes a prompt's
+virtual tokens of its name where that stands in a text, and adds nothing else. A text
+without one is for the bare model.
+
+```python
+import transformers
+
+tokenizer = transformers.AutoTokenizer.from_pretrained(PATH)
+model = transformers.AutoModelForCausalLM.from_pretrained(PATH)
+text = {example}.replace('SOURCE', source)
+inputs = tokenizer(text, return_tensors='pt')
+output = model.generate(**inputs, do_sample=False)[0, inputs['input_ids'].shape[1] :]
+print(tokenizer.decode(output, skip_special_tokens=True).strip())
+```
+
+What to write, with the newline that ends a source:
+
+{rows}
+"""
 _ADDED = 'The tokenizer adds the newline that follows a text in the template.\n'
 _NOT_ADDED = """The text has to end with a newline: to this tokenizer that can be one
 token with what is before it, which no post-processor adds.
@@ -75,35 +96,45 @@ def is_ours(directory, names):
   )
 
 
-def write(directory, prompt, *, path, lm, template, unchosen, texts):
+def write(directory, prompts, *, path, lm, template, unchosen, texts):
   """Writes a checkpoint's files into an empty directory.
 
   The source is read one array at a time.
 
   Args:
     directory: a pathlib path.
-    prompt: `trained.TrainedPrompt` of virtual tokens.
+    prompts: {name: `trained.TrainedPrompt` of virtual tokens}. A single one is put
+      around every text, one of several stands where a text names it.
     path: of the source checkpoint: a hub id or a local directory.
     lm: its `lm.model.LanguageModel`.
     template: `template.Template` of its tokenizer.
     unchosen: a row of the head that is never chosen, [H].
-    texts: sources; whether the newline after them can be added is seen of them.
+    texts: sources; how they become tokens with the prompts is seen of them.
 
   Raises:
-    UserError: if the prompt has numbers that the checkpoint's type cannot hold.
+    UserError: if a prompt has numbers that the checkpoint's type cannot hold, or the
+      tokenizer cannot have several.
   """
-  adds_newline = all(map(template.closes, (*_ENDS, *texts)))
-  tokenizer, tokens = _tokenizer(template, prompt, adds_newline)
-  ids = [tokenizer.token_to_id(token) for token in tokens]
+  if len(prompts) == 1:
+    ((name, prompt),) = prompts.items()
+    adds_newline = all(map(template.closes, (*_ENDS, *texts)))
+    tokenizer, tokens = merged_tokenizer.around(template, name, prompt, adds_newline)
+    card = _card(path, template, prompt, tokens, adds_newline)
+  else:
+    tokenizer, tokens, written = merged_tokenizer.by_name(template, prompts, texts)
+    card = _card_of_several(path, prompts, written)
+  ids = tokenizer.convert_tokens_to_ids(tokens)
   size = max(lm.spec.vocab_size, *(id + 1 for id in ids))
-  _write_weights(directory, _arrays(path, lm, prompt, ids, size, unchosen))
-  _save_tokenizer(directory, _wrapped(tokenizer, template.tokenizer))
-  texts = {
+  embeddings = np.concatenate([x.arrays['embeddings'] for x in prompts.values()])
+  _write_weights(directory, _arrays(path, lm, embeddings, ids, size, unchosen))
+  merged_tokenizer.save(tokenizer, directory)
+  longest = max(x.max_new_tokens for x in prompts.values())
+  contents = {
     name: json.dumps(content, indent=2)
-    for name, content in _configs(path, lm, prompt, size).items()
+    for name, content in _configs(path, lm, longest, size).items()
   }
-  texts[exported.README] = _card(path, template, prompt, tokens, adds_newline)
-  for name, text in texts.items():
+  contents[exported.README] = card
+  for name, text in contents.items():
     (directory / name).write_text(text, encoding='utf-8')
 
 
@@ -111,68 +142,7 @@ def write(directory, prompt, *, path, lm, template, unchosen, texts):
 _ENDS = tuple(chr(code) for code in range(ord('!'), ord('~') + 1))
 
 
-def _tokenizer(template, prompt, adds_newline):
-  """Returns the tokenizer with the virtual tokens, and how they are spelled."""
-  made = tokenizers.Tokenizer.from_str(template.tokenizer.backend_tokenizer.to_str())
-  made.no_truncation()
-  made.no_padding()
-  tokens = _spelled(made, prompt.task.name, len(prompt.arrays['embeddings']))
-  made.add_special_tokens([tokenizers.AddedToken(x, special=True) for x in tokens])
-  virtual = [made.token_to_id(token) for token in tokens]
-  before = list(template.start_ids)
-  after = list(template.closing_ids) if adds_newline else []
-  if prompt.position == 'prefix':
-    before = virtual + before
-  else:
-    after = after + virtual
-  sides = {'before': before, 'after': after}
-  made.post_processor = tokenizers.processors.TemplateProcessing(
-    single=' '.join(['before'] * bool(before) + ['$A'] + ['after'] * bool(after)),
-    special_tokens=[
-      {'id': name, 'ids': ids, 'tokens': [made.id_to_token(id) for id in ids]}
-      for name, ids in sides.items()
-    ],
-  )
-  return made, tokens
-
-
-def _spelled(tokenizer, name, length):
-  """Returns texts of virtual tokens that the tokenizer does not have yet."""
-  stems = itertools.chain([name], (f'{name}-{i}' for i in itertools.count(2)))
-  spelled = ([f'<|{stem}:{i}|>' for i in range(length)] for stem in stems)
-  return next(
-    tokens
-    for tokens in spelled
-    if all(tokenizer.token_to_id(token) is None for token in tokens)
-  )
-
-
-def _wrapped(made, source):
-  """Returns what saves a tokenizer's files, with the settings of its source.
-
-  Of the general class: others replace the post-processor by one of their own.
-  """
-  return transformers.PreTrainedTokenizerFast(
-    tokenizer_object=made,
-    chat_template=source.chat_template,
-    model_max_length=source.model_max_length,
-    padding_side=source.padding_side,
-    clean_up_tokenization_spaces=source.clean_up_tokenization_spaces,
-    **source.special_tokens_map,
-  )
-
-
-def _save_tokenizer(directory, wrapped):
-  """Writes a tokenizer's files as both lines of transformers read them."""
-  wrapped.save_pretrained(directory)
-  file = directory / 'tokenizer_config.json'
-  content = json.loads(file.read_text(encoding='utf-8'))
-  # 5 knows the class by this name too, 4.57 by no other.
-  content['tokenizer_class'] = 'PreTrainedTokenizerFast'
-  file.write_text(json.dumps(content, indent=2), encoding='utf-8')
-
-
-def _configs(path, lm, prompt, size):
+def _configs(path, lm, max_new_tokens, size):
   """Returns {file: its content} of the model's and of generation's settings."""
   config = files.read_json(path, _CONFIG)
   generation = files.read_json(path, _GENERATION) or {}
@@ -185,24 +155,25 @@ def _configs(path, lm, prompt, size):
       **{name: config[name] for name in inherited if name in config},
       **generation,
       'eos_token_id': ends if len(ends) > 1 else ends[0],
-      'max_new_tokens': prompt.max_new_tokens,
+      'max_new_tokens': max_new_tokens,
       'suppress_tokens': sorted(never),
     },
   }
 
 
-def _arrays(path, lm, prompt, ids, size, unchosen):
+def _arrays(path, lm, embeddings, ids, size, unchosen):
   """Yields (name, array) of every weight, of the type that the source has.
 
   Args:
-    path, lm, prompt, unchosen: see `write`.
-    ids: of the virtual tokens.
+    path, lm, unchosen: see `write`.
+    embeddings: of the virtual tokens, [P, H].
+    ids: theirs.
     size: V of the new table, which holds them.
   """
   spec, names = lm.spec, lm.spec.names
   table, head = f'{names.root}.{names.embedding}.weight', f'{names.head}.weight'
   readers = weights.readers(path, model_lib.shapes(lm), names.head)
-  embeddings = prompt.arrays['embeddings'] / (spec.embedding_scale or 1.0)
+  embeddings = embeddings / (spec.embedding_scale or 1.0)
 
   def resized(name):
     array = readers[name]()  # [V, H]
@@ -214,7 +185,7 @@ def _arrays(path, lm, prompt, ids, size, unchosen):
     rows[ids] = embeddings
   if not np.isfinite(rows[ids]).all():
     raise errors.UserError(
-      f'the prompt has numbers that are not finite in {rows.dtype}, the type of '
+      f'a prompt has numbers that are not finite in {rows.dtype}, the type of '
       f'model.path {path!r}; use a checkpoint of float32 or bfloat16'
     )
   yield table, rows
@@ -264,10 +235,8 @@ def _card(path, template, prompt, tokens, adds_newline):
   where = {'prefix': 'before', 'suffix': 'after'}[prompt.position]
   source = '' if adds_newline else '\\n'
   parts = [''.join(tokens), 'SOURCE' + '\\n']
-  return _CARD.format(
+  return _head(path, prompt.task.prompt_name) + _CARD.format(
     base=exported.shown(path),
-    name=prompt.task.prompt_name,
-    tag=exported.TAG,
     length=len(tokens),
     task=prompt.task.name,
     where=where,
@@ -276,3 +245,20 @@ def _card(path, template, prompt, tokens, adds_newline):
     literal='    ' + ''.join(parts if where == 'before' else parts[::-1]),
     template=f'    {prompt.task.template}{template.tokenizer.eos_token}',
   )
+
+
+def _card_of_several(path, prompts, written):
+  rows = [
+    f'- {prompt.task.name}, {len(prompt.arrays["embeddings"])} virtual tokens:\n\n'
+    f'      {written[name]!r}\n'
+    for name, prompt in prompts.items()
+  ]
+  return _head(path, ', '.join(prompts)) + _SEVERAL.format(
+    base=exported.shown(path),
+    example=repr(next(iter(written.values()))),
+    rows='\n'.join(rows),
+  )
+
+
+def _head(path, name):
+  return _HEAD.format(base=exported.shown(path), tag=exported.TAG, name=name)

@@ -1,4 +1,4 @@
-"""Ways out: a run's prompt as files that other programs read."""
+"""Ways out: trained prompts as files that other programs read."""
 
 import logging
 from collections.abc import Callable
@@ -10,7 +10,6 @@ from jaxprompt import errors
 from jaxprompt.data import sources
 from jaxprompt.devices import devices
 from jaxprompt.infer import unchosen
-from jaxprompt.lm import loading
 from jaxprompt.prompts import embeddings
 from jaxprompt.prompts import exported
 from jaxprompt.prompts import merged
@@ -19,7 +18,6 @@ from jaxprompt.prompts import trained
 from jaxprompt.runs import records
 from jaxprompt.runs import setup
 from jaxprompt.runs import trained_prompts
-from jaxprompt.tasks import template as template_lib
 
 log = logging.getLogger(__name__)
 
@@ -29,18 +27,16 @@ class Format(NamedTuple):
 
   what: str  # that is written
   is_ours: Callable  # see `exported.check`
-  refuse: (
-    Callable  # config -> None; raises `UserError` for a prompt it has no place for
-  )
-  write: Callable  # (config, workdir, directory, progress) -> None
+  refuse: Callable  # `TrainedPrompt` -> None; raises `UserError` if it has no place
+  files: Callable | None  # (prompt, `setup.Model`) -> {name: bytes}; of one prompt
 
 
-def export(config, workdir, directory, name, *, overwrite, progress):
-  """Writes the best prompt of a run as files for other programs.
+def export(runs, directory, name, *, overwrite, progress):
+  """Writes the best prompts of runs as files for other programs.
 
   Args:
-    config: of the run.
-    workdir: its epath.
+    runs: {name of the prompt: (config, epath of the workdir)}, of one model; several
+      for `merged` alone.
     directory: a pathlib path.
     name: a key of `FORMATS`.
     overwrite: what an export of this format has written may be there.
@@ -49,54 +45,62 @@ def export(config, workdir, directory, name, *, overwrite, progress):
   Raises:
     UserError: if the format has no place for such a prompt, or something is there.
   """
-  form = FORMATS[name]
-  form.refuse(config)
-  exported.check(directory, overwrite, form.what, form.is_ours)
-  form.write(config, workdir, directory, progress)
-
-
-def _peft(config, workdir, directory, progress):
-  del progress
-  prompt, loaded, template = _loaded(config, workdir)
-  files = peft.files_of(
-    prompt.arrays,
-    base=embedded.model_path(config.model.path),
-    weights=loaded.fingerprint['weights'],
-    spec=loaded.lm.spec,
-    name=prompt.task.prompt_name,
-    task=prompt.task.name,
-    template=prompt.task.template + template.tokenizer.eos_token,
-  )
-  exported.write(directory, files)
-
-
-def _embeddings(config, workdir, directory, progress):
-  del progress
-  prompt, loaded, template = _loaded(config, workdir)
-  files = embeddings.files_of(
-    prompt,
-    base=embedded.model_path(config.model.path),
-    weights=loaded.fingerprint['weights'],
-    spec=loaded.lm.spec,
-    template=template,
-  )
-  exported.write(directory, files)
-
-
-def _merged(config, workdir, directory, progress):
-  prompt = _prompt(config, workdir)
+  prompts = {key: _prompt(*run) for key, run in runs.items()}
+  check(prompts, directory, name, overwrite)
   # The data first, as in `setup.build`.
-  data = embedded.data_path(config.data.path, config.task)
-  split = sources.read(data, config.data.subset, seed=config.data.seed)['validation']
-  experiment = setup.build_model(config, devices.layout(**config.parallel), progress)
-  lm, template, evaluator = experiment.lm, experiment.template, experiment.evaluator
-  found = setup.load_rows(
-    experiment.task, template, 'validation', split, config.data, progress
-  )
-  fingerprints = {**experiment.fingerprints, 'validation': found.fingerprint}
-  records.check_content(workdir, fingerprints)
-  low = unchosen.measure(lm, evaluator, prompt.placement, found.rows)
-  del experiment, evaluator  # the weights, which are read again from their files
+  rows = {}
+  for key, (config, _) in runs.items() if name == 'merged' else ():
+    data = embedded.data_path(config.data.path, config.task)
+    splits = sources.read(data, config.data.subset, seed=config.data.seed)
+    rows[key] = splits['validation']
+  config, _ = next(iter(runs.values()))
+  model = setup.load_model(config.model, devices.layout(**config.parallel))
+  for key, (config, workdir) in runs.items():
+    fingerprints = dict(model.fingerprint)
+    if key in rows:
+      found = setup.load_rows(
+        prompts[key].task,
+        model.template,
+        'validation',
+        rows[key],
+        config.data,
+        progress,
+      )
+      rows[key], fingerprints['validation'] = found.rows, found.fingerprint
+    records.check_content(workdir, fingerprints)
+  write(directory, prompts, name, model, rows, config.eval.batch_size, progress)
+
+
+def check(prompts, directory, name, overwrite):
+  """Raises `UserError` for prompts, {name: `TrainedPrompt`}, or a place of no use."""
+  form = FORMATS[name]
+  if len(prompts) > 1 and form.files:
+    raise errors.UserError(
+      f'--format={name} holds one prompt, and there are {len(prompts)}; export each by '
+      'itself, or all with --format=merged'
+    )
+  for prompt in prompts.values():
+    form.refuse(prompt)
+  exported.check(directory, overwrite, form.what, form.is_ours)
+
+
+def write(directory, prompts, name, model, rows, batch_size, progress):
+  """Writes prompts that `check` has passed.
+
+  Args:
+    directory, name, progress: as of `export`.
+    prompts: {name: `trained.TrainedPrompt`}.
+    model: `setup.Model`.
+    rows: {name: `rows.Table`} for `merged`: of validation, where it is measured that
+      virtual tokens are not chosen.
+    batch_size: of those.
+  """
+  if files := FORMATS[name].files:
+    (prompt,) = prompts.values()
+    exported.write(directory, files(prompt, model))
+    return
+  asked = [(prompts[key].placement, table) for key, table in rows.items()]
+  low = unchosen.measure(model, asked, batch_size=batch_size, progress=progress)
   log.info(
     'the virtual tokens have the lowest logits at %d of %d validation tokens',
     low.last,
@@ -110,26 +114,47 @@ def _merged(config, workdir, directory, progress):
   with exported.replacing(directory) as temporary:
     merged.write(
       temporary,
-      prompt,
-      path=embedded.model_path(config.model.path),
-      lm=lm,
-      template=template,
+      prompts,
+      path=embedded.model_path(model.path),
+      lm=model.lm,
+      template=model.template,
       unchosen=low.row,
-      texts=[row.source for row in found.rows],
+      texts=[row.source for table in rows.values() for row in table],
     )
 
 
-def _refuse_suffix(config):
-  if config.prompt.position != 'prefix':
+def _adapter(prompt, model):
+  return peft.files_of(
+    prompt.arrays,
+    base=embedded.model_path(model.path),
+    weights=dict(model.fingerprint)['weights'],
+    spec=model.lm.spec,
+    name=prompt.task.prompt_name,
+    task=prompt.task.name,
+    template=prompt.task.template + model.tokenizer.eos_token,
+  )
+
+
+def _embeddings(prompt, model):
+  return embeddings.files_of(
+    prompt,
+    base=embedded.model_path(model.path),
+    weights=dict(model.fingerprint)['weights'],
+    spec=model.lm.spec,
+    template=model.template,
+  )
+
+
+def _refuse_suffix(prompt):
+  if prompt.position != 'prefix':
     raise errors.UserError(
-      f'prompt.position is {config.prompt.position!r}; PEFT knows only a prompt in '
-      'front, so only a prefix can be exported; --format=merged and '
-      '--format=embeddings take both'
+      f'prompt.position is {prompt.position!r}; PEFT knows only a prompt in front, so '
+      'only a prefix can be exported; --format=merged and --format=embeddings take both'
     )
 
 
-def _refuse_deep(config):
-  if config.prompt.kind == 'deep':
+def _refuse_deep(prompt):
+  if 'embeddings' not in prompt.arrays:
     raise errors.UserError(
       "prompt.kind is 'deep', keys and values of every block, which no row of an "
       'embedding table stands for; use --format=peft, or train prompt.kind=embedding'
@@ -137,8 +162,8 @@ def _refuse_deep(config):
 
 
 FORMATS = {
-  'peft': Format('an adapter', peft.is_ours, _refuse_suffix, _peft),
-  'merged': Format(merged.WHAT, merged.is_ours, _refuse_deep, _merged),
+  'peft': Format('an adapter', peft.is_ours, _refuse_suffix, _adapter),
+  'merged': Format(merged.WHAT, merged.is_ours, _refuse_deep, None),
   'embeddings': Format(embeddings.WHAT, embeddings.is_ours, _refuse_deep, _embeddings),
 }
 
@@ -147,12 +172,3 @@ def _prompt(config, workdir):
   """Returns the `trained.TrainedPrompt` of a run."""
   best, _ = trained_prompts.best_prompt(workdir)
   return trained.as_configured(best, config_lib.task_of(config), config)
-
-
-def _loaded(config, workdir):
-  """Returns a run's `trained.TrainedPrompt`, `loading.Model` and `Template`."""
-  prompt = _prompt(config, workdir)
-  loaded = loading.load(config.model.path, config.model.dtype)
-  records.check_content(workdir, loaded.fingerprint)
-  template = template_lib.Template(loaded.tokenizer, loaded.lm.end_ids)
-  return prompt, loaded, template

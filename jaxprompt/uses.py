@@ -1,0 +1,50 @@
+"""A prompt of any kind, trained or written, as generation takes it."""
+
+import dataclasses
+
+from jaxprompt import errors
+from jaxprompt import nouns
+from jaxprompt.prompts import arms
+from jaxprompt.prompts import kinds
+from jaxprompt.prompts import trained as trained_lib
+from jaxprompt.runs import comparison
+
+_SEAMS = 8  # tokens that a text may have more than its parts
+
+
+def use(experiment, prompt, given):
+  """Returns a prompt of any kind as a `trained.TrainedPrompt`.
+
+  Args:
+    experiment: `setup.Experiment` of the model.
+    prompt: `nouns.Prompt` or `nouns.Written`.
+    given: {name: value} of what a trained prompt is not to use its own of.
+
+  Raises:
+    UserError: if it is several texts, or leaves no room for a source.
+  """
+  model, template, config = experiment.model, experiment.template, experiment.config
+  if nouns.is_soft(prompt):
+    use, around = dataclasses.replace(prompt.use, **given), 0
+  else:
+    wording, *others = prompt.wordings(template)
+    if others:
+      raise errors.UserError(
+        f'prompt is one of {1 + len(others)} texts; choose one by compare, and give it'
+      )
+    around = 0
+    if wording.after is not None:
+      around = len(template.inside(wording.lead + wording.after)) + _SEAMS
+      around += len(wording.closing)
+    front = comparison.in_front(model, arms.ids_in_front(wording, template)).prefix
+    use = trained_lib.as_configured({'embeddings': front}, experiment.task, config)
+    use = dataclasses.replace(use, position='prefix', wording=wording)
+  room = model.lm.spec.max_positions - kinds.length(use.arrays) - around
+  room -= template.frame_tokens + use.max_new_tokens
+  if room < 1:
+    raise errors.UserError(
+      f'max_new_tokens is {use.max_new_tokens}, which leaves no room for a source in '
+      f'the {model.lm.spec.max_positions} positions of the model; lower it'
+    )
+  limit = min(room, use.max_source_tokens) if nouns.is_soft(prompt) else room
+  return dataclasses.replace(use, max_source_tokens=limit)

@@ -108,7 +108,7 @@ def write(directory, prompts, *, path, lm, template, unchosen, texts):
     path: of the source checkpoint: a hub id or a local directory.
     lm: its `lm.model.LanguageModel`.
     template: `template.Template` of its tokenizer.
-    unchosen: a row of the head that is never chosen, [H].
+    unchosen: the id of a token that is never chosen.
     texts: sources; how they become tokens with the prompts is seen of them.
 
   Raises:
@@ -191,7 +191,7 @@ def _arrays(path, lm, embeddings, ids, size, unchosen):
   yield table, rows
   del rows
   rows = resized(table if spec.tied else head)
-  rows[spec.vocab_size :] = unchosen
+  rows[spec.vocab_size :] = rows[unchosen]
   yield head, rows
   del rows
   for name, read in readers.items():

@@ -9,6 +9,7 @@ from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt.data import sources
 from jaxprompt.devices import devices
+from jaxprompt.infer import evaluate
 from jaxprompt.infer import unchosen
 from jaxprompt.prompts import embeddings
 from jaxprompt.prompts import exported
@@ -91,8 +92,8 @@ def write(directory, prompts, name, model, rows, batch_size, progress):
     directory, name, progress: as of `export`.
     prompts: {name: `trained.TrainedPrompt`}.
     model: `setup.Model`.
-    rows: {name: `rows.Table`} for `merged`: of validation, where it is measured that
-      virtual tokens are not chosen.
+    rows: {name: `rows.Table`} for `merged`: of validation, where it is measured which
+      token is never chosen.
     batch_size: of those.
   """
   if files := FORMATS[name].files:
@@ -100,17 +101,13 @@ def write(directory, prompts, name, model, rows, batch_size, progress):
     exported.write(directory, files(prompt, model))
     return
   asked = [(prompts[key].placement, table) for key, table in rows.items()]
-  low = unchosen.measure(model, asked, batch_size=batch_size, progress=progress)
+  rare = unchosen.measure(model, asked, batch_size=batch_size, progress=progress)
   log.info(
-    'the virtual tokens have the lowest logits at %d of %d validation tokens',
-    low.last,
-    low.tokens,
+    'each virtual token is as likely as %r, at most %.1e at %d validation tokens',
+    evaluate.piece(model.template.tokenizer, rare.token_id),
+    rare.probability,
+    rare.tokens,
   )
-  if low.last < low.tokens:
-    log.warning(
-      'the model may choose a virtual token; use an engine that does as '
-      'suppress_tokens in generation_config.json says'
-    )
   with exported.replacing(directory) as temporary:
     merged.write(
       temporary,
@@ -118,7 +115,7 @@ def write(directory, prompts, name, model, rows, batch_size, progress):
       path=embedded.model_path(model.path),
       lm=model.lm,
       template=model.template,
-      unchosen=low.row,
+      unchosen=rare.token_id,
       texts=[row.source for table in rows.values() for row in table],
     )
 

@@ -47,6 +47,7 @@ class Model:
   """A frozen model and its compiled programs.
 
   Attributes:
+    name: for people, with the devices it is on.
     lm, params, template: of `setup.Experiment`.
     first: (params, `placement.Placement`, ids [1, T], mask [1, T], max_new_tokens) ->
       the first new token [1], and the `decode.State`.
@@ -56,6 +57,7 @@ class Model:
     closed: set when no more tokens are to be computed.
   """
 
+  name: str
   lm: lm_model.LanguageModel
   params: dict
   template: template_lib.Template
@@ -188,6 +190,7 @@ def _load(config, workdir, others):
     return _likeliest(logits), state
 
   model = Model(
+    str(experiment.model),
     lm,
     experiment.params,
     experiment.template,
@@ -221,7 +224,7 @@ def answer(model, prompt, source, hard_prompt):
     model: `Model`.
     prompt: `trained.TrainedPrompt`.
     source: as a row of the task has it.
-    hard_prompt: the text of the hard arm.
+    hard_prompt: the text of the hard arm, in front of the source or around `{source}`.
 
   Yields:
     A note of what to know ('' if nothing), such as a cut, and {arm: `Answer`} so far.
@@ -256,9 +259,8 @@ def _arms(model, prompt, source, hard_prompt):
   if not hard_prompt:
     raise errors.UserError('The hard prompt is blank; type one.')
   template = model.template
-  hard = arms.in_front(template, hard_prompt)
-  hard_ids = arms.ids_in_front(hard, template)
-  longest = max(len(hard_ids), kinds.length(prompt.arrays))
+  hard = arms.written(template, hard_prompt)
+  longest = max(arms.tokens_around(hard, template), kinds.length(prompt.arrays))
   positions = model.lm.spec.max_positions
   limit = positions - longest - template.frame_tokens - prompt.max_new_tokens
   before, text, after = prompt.task.split(source)
@@ -279,6 +281,8 @@ def _arms(model, prompt, source, hard_prompt):
       f'{" before the last line" if after else ""}: the model has '
       f'{positions} positions, which leave it {limit} tokens.'
     )
+  asked = arms.source_ids(hard, template, f'{before}{left}{after}', ids)
+  hard_ids = [*arms.ids_in_front(hard, template), *asked]
   none = jnp.zeros((0, model.lm.spec.width), jnp.float32)
   bare = placement.place(none, 'prefix')
   stream = functools.partial(_stream, model, new_tokens=prompt.max_new_tokens)
@@ -287,7 +291,7 @@ def _arms(model, prompt, source, hard_prompt):
   return ' '.join(notes), {
     'none': stream(bare, ids),
     # As ids, not as a matrix in front: another length of text compiles nothing new.
-    'hard': stream(bare, [*hard_ids, *ids[len(template.start_ids) :]]),
+    'hard': stream(bare, hard_ids),
     'soft': stream(prompt.placement, ids),
   }
 
@@ -337,8 +341,9 @@ def _build(gradio, model, prompts):
   with gradio.Blocks(title='jaxprompt', analytics_enabled=False) as demo:
     gradio.Markdown(
       '# Try a prompt\nOne frozen model, one source, three ways to ask: without a '
-      'prompt, with a hard prompt (a text), and with a soft prompt (trained virtual '
-      'tokens). Answers are greedy: the likeliest token each time.'
+      'prompt, with a hard prompt (a text in front, or around `{source}`), and with a '
+      'soft prompt (trained virtual tokens). Answers are greedy: the likeliest token '
+      f'each time.\n\nThe model: {model.name}.'
     )
     with gradio.Row():
       choice = gradio.Dropdown(names, value=names[0], label='Soft prompt')

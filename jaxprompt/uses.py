@@ -9,8 +9,6 @@ from jaxprompt.prompts import kinds
 from jaxprompt.prompts import trained as trained_lib
 from jaxprompt.runs import comparison
 
-_SEAMS = 8  # tokens that a text may have more than its parts
-
 
 def use(experiment, prompt, given):
   """Returns a prompt of any kind as a `trained.TrainedPrompt`.
@@ -25,21 +23,19 @@ def use(experiment, prompt, given):
   """
   model, template, config = experiment.model, experiment.template, experiment.config
   if nouns.is_soft(prompt):
-    use, around = dataclasses.replace(prompt.use, **given), 0
+    use = dataclasses.replace(prompt.use, **given)
+    around = kinds.length(use.arrays)
   else:
     wording, *others = prompt.wordings(template)
     if others:
       raise errors.UserError(
         f'prompt is one of {1 + len(others)} texts; choose one by compare, and give it'
       )
-    around = 0
-    if wording.after is not None:
-      around = len(template.inside(wording.lead + wording.after)) + _SEAMS
-      around += len(wording.closing)
+    around = arms.tokens_around(wording, template)
     front = comparison.in_front(model, arms.ids_in_front(wording, template)).prefix
     use = trained_lib.as_configured({'embeddings': front}, experiment.task, config)
     use = dataclasses.replace(use, position='prefix', wording=wording)
-  room = model.lm.spec.max_positions - kinds.length(use.arrays) - around
+  room = model.lm.spec.max_positions - around
   room -= template.frame_tokens + use.max_new_tokens
   if room < 1:
     raise errors.UserError(

@@ -6,11 +6,13 @@ import socket
 import sys
 
 import pytest
+from conftest import CHECKPOINT
 from conftest import arguments
 from conftest import write_data
 from etils import epath
 from playwright import sync_api
 
+import jaxprompt as jp
 from jaxprompt import config as config_lib
 from jaxprompt import errors
 from jaxprompt import main
@@ -121,6 +123,19 @@ def test_all_arms_answer_as_the_evaluation_did(loaded, predictions):
     assert found == {arm: rows[i]['prediction'] for arm, rows in predictions.items()}
     texts |= set(found.values())
   assert len(texts) > 3  # arms and rows do not all say the same
+
+
+def test_the_hard_prompt_may_stand_around_the_source(loaded, predictions):
+  model, trained = loaded
+  source, text = predictions['soft'][0]['source'], 'Text: {source}\nA:'
+  _, found = _last(model, trained, source, text)
+  expected = jp.generate(
+    jp.load_model(str(CHECKPOINT)),
+    jp.Hard(text),
+    [source],
+    max_new_tokens=trained.max_new_tokens,
+  )
+  assert [found['hard']] == expected
 
 
 def test_answers_come_a_token_of_each_arm_at_a_time(loaded, predictions):

@@ -15,6 +15,7 @@ from jaxprompt import errors
 from jaxprompt.tasks import template as template_lib
 
 SOURCE = '{source}'  # in a text: where the source stands
+_SEAMS = 8  # tokens that a text may have more than its parts
 _MARK = '\ue000'  # stands for the source in a chat template; of no text's own letters
 
 
@@ -258,3 +259,12 @@ def ids_in_front(wording, template):
   """Returns the ids in front of all sources, with what the tokenizer begins with."""
   start, before = template.start_ids, tuple(wording.before)
   return (*start, *before) if before and before[: len(start)] != start else before
+
+
+def tokens_around(wording, template):
+  """Returns the most tokens that a `Wording` adds to a source."""
+  front = len(ids_in_front(wording, template))
+  if wording.after is None:
+    return front
+  inside = len(template.inside(wording.lead + wording.after))
+  return front + inside + _SEAMS + len(wording.closing)

@@ -61,12 +61,15 @@ class Model:
     """The number of weights."""
     return sum(x.size for x in jax.tree.leaves(self.params))
 
-  def __repr__(self):
+  def __str__(self):
     kinds = {device.device_kind: 0 for device in self.layout.mesh.devices.flat}
     return (
-      f'Model({self.path!r}, {self.dtype}, {self.size:,} weights, on '
-      f'{self.layout.mesh.size} x {", ".join(kinds)})'
+      f'{self.path}, {self.dtype}, {self.size:,} weights, on {self.layout.mesh.size} x '
+      f'{", ".join(kinds)}'
     )
+
+  def __repr__(self):
+    return f'Model({self})'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ python -m jaxprompt.main --mode=predict [--workdir=DIR] [--prompt=[NAME=]DIR ...
   --input=FILE --output=FILE [--temperature=1 --top_k=50 --top_p=0.9 --seed=0]
 python -m jaxprompt.main --mode=export --workdir=DIR --output=DIR [--format=merged]
 python -m jaxprompt.main --mode=sweep --config=... --workdir=DIR --config.sweep.seed=0,1
+python -m jaxprompt.main --mode=plan --config=...
 python -m jaxprompt.main --mode=report --workdir=DIR
 python -m jaxprompt.main --mode=compare DIR DIR ... --output=FILE
 python -m jaxprompt.main --mode=serve --workdir=DIR [--prompt=NAME=DIR ...]
@@ -34,6 +35,7 @@ from jaxprompt.report import compare
 from jaxprompt.report import report
 from jaxprompt.runs import exports
 from jaxprompt.runs import output
+from jaxprompt.runs import plan
 from jaxprompt.runs import records
 from jaxprompt.runs import results
 from jaxprompt.runs import run
@@ -129,6 +131,12 @@ def _sweep(values, _):
     print(sweep.table(found))
     print(f'sweep: {workdir / sweep.FILE}')
     _print_paths(workdir / sweep.BEST)
+  return 0
+
+
+def _plan(values, _):
+  progress = writer.show_progress(loop.Termination().check)
+  print(plan.text(plan.plan(_config(values), progress)))
   return 0
 
 
@@ -268,6 +276,7 @@ MODES = {
   'train': _train,
   'eval': _eval,
   'sweep': _sweep,
+  'plan': _plan,
   'predict': _predict,
   'export': _export,
   'report': _report,

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 from playwright import sync_api
 
+from jaxprompt import config as config_lib
 from jaxprompt.lm import loading
 from jaxprompt.prompts import batch as batch_lib
+from jaxprompt.runs import programs
+from jaxprompt.runs import setup
 
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
 CHECKPOINT = FIXTURES / 'gpt2'
@@ -53,6 +56,21 @@ def with_devices(count):
   """Returns the environment variables that give a process so many devices."""
   flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={count}'
   return {'XLA_FLAGS': flags}
+
+
+def train_step(lm, layout, *, rows, prompt, tokens, targets):
+  """Returns the `Program` of a step with a prefix: the program's B, P, T and N."""
+  config = config_lib.default('qa')
+  config.train.batch_size, config.prompt.length = rows, prompt
+  size = (tokens, targets)
+  found = programs.of_run(
+    config,
+    lm,
+    layout,
+    setup.abstract_params(lm, layout),
+    programs.Sizes(train=size, evaluation=size, source=tokens - targets),
+  )
+  return next(program for program in found if program.name == 'train step')
 
 
 @pytest.fixture(scope='session')

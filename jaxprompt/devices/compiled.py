@@ -1,0 +1,137 @@
+"""What a compiled program holds, sends and computes on a device; nothing is run.
+
+Where the number of a loop's rounds is not known before it runs, as that of generated
+tokens, its body counts once.
+"""
+
+import math
+import re
+from typing import NamedTuple
+
+from jax.extend import core
+
+from jaxprompt.devices import devices
+
+# Collectives, and how many times a device sends a share of (n - 1) / n of the result's
+# bytes when n devices do one in a ring.
+_SENDS = {
+  'all-reduce': 2,
+  'all-gather': 1,
+  'reduce-scatter': 1,
+  'all-to-all': 1,
+  'collective-permute': 1,
+}
+_ARRAY = re.compile(r'\b(pred|[a-z]+(\d+))\[([\d,]*)\]')
+_COMPUTATION = re.compile(r'^(?:ENTRY )?%?([\w.\-]+) .*\{$')
+_COLLECTIVE = re.compile(rf'= (.*?) ({"|".join(_SENDS)})(-start)?\(')
+_CALLED = re.compile(
+  r'(?:body|condition|calls|to_apply|branch_computations)=\{?(%[^,}\s]+(?:, %[^,}]+)*)'
+)
+_ROUNDS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+
+
+class Collective(NamedTuple):
+  """What devices exchange at one place of a program."""
+
+  operation: str
+  size: int  # bytes of the result
+  times: int  # a call of the program
+
+  @property
+  def sent(self):
+    """The bytes that a device sends."""
+    return _SENDS[self.operation] * self.size * self.times
+
+
+def collectives(text):
+  """Returns the `Collective`s of a compiled program's text."""
+  lines, calls, entry = _computations(text)
+  times = dict.fromkeys(lines, 0)
+
+  def count(name, rounds):
+    times[name] += rounds
+    for called, own in calls[name]:
+      count(called, rounds * own)
+
+  count(entry, 1)
+  return [
+    Collective(match[2], _result_bytes(*match.groups()), times[name])
+    for name, own in lines.items()
+    for match in map(_COLLECTIVE.search, own)
+    if match
+  ]
+
+
+def _computations(text):
+  """Returns {name: lines}, {name: [(what it calls, how often)]}, and the entry."""
+  lines, calls, entry, name = {}, {}, None, None
+  for line in text.splitlines():
+    begin = _COMPUTATION.match(line)
+    if begin:
+      name = begin[1]
+      lines[name], calls[name] = [], []
+      entry = name if line.startswith('ENTRY') else entry
+    elif name is not None:
+      lines[name].append(line)
+      rounds = _ROUNDS.search(line)
+      calls[name] += [
+        (called.strip(' %'), int(rounds[1]) if rounds else 1)
+        for found in _CALLED.findall(line)
+        for called in found.split(',')
+      ]
+  return lines, calls, entry
+
+
+def _result_bytes(shape, operation, start):
+  sizes = []
+  for kind, bits, lengths in _ARRAY.findall(shape):
+    width = 1 if kind == 'pred' else int(bits) / 8
+    count = math.prod(int(n) for n in lengths.split(',') if n)
+    sizes.append(math.ceil(width * count))
+  # The start of any other holds its operand beside its result.
+  return max(sizes) if start and operation != 'all-reduce' else sum(sizes)
+
+
+class Memory(NamedTuple):
+  """Bytes of one device."""
+
+  held: int  # arguments: weights, state and batch
+  peak: int  # with all that the program computes
+
+
+def memory(compiled):
+  """Returns the `Memory` of a compiled program."""
+  found = compiled.memory_analysis()
+  held = found.argument_size_in_bytes
+  made = found.output_size_in_bytes - found.alias_size_in_bytes
+  return Memory(held, held + made + found.temp_size_in_bytes)
+
+
+def operations(traced, layout):
+  """Returns the floating-point operations of a device's matrix products.
+
+  Args:
+    traced: a jitted function's `jax.stages.Traced`.
+    layout: that it was made by.
+  """
+  # A jaxpr has a device's own rows, but weights that devices share are whole in it.
+  return _operations(traced.jaxpr.jaxpr) // layout.mesh.shape[devices.MODEL]
+
+
+def _operations(jaxpr):
+  total = 0
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'dot_general':
+      total += _product(*equation.invars, equation.params['dimension_numbers'])
+    rounds = equation.params['length'] if equation.primitive.name == 'scan' else 1
+    inner = core.jaxprs_in_params(equation.params)
+    total += rounds * sum(map(_operations, inner))
+  return total
+
+
+def _product(left, right, dimension_numbers):
+  (contracted, own_contracted), (_, batch) = dimension_numbers
+  del contracted
+  summed_or_shared = {*own_contracted, *batch}
+  own = [n for i, n in enumerate(right.aval.shape) if i not in summed_or_shared]
+  return 2 * left.aval.size * math.prod(own)

@@ -51,6 +51,25 @@ def test_what_a_loop_does_counts_as_often_as_it_does_it():
   assert sum(each.times for each in sent) == rounds + 1
 
 
+def test_what_a_program_moves_is_off_the_chip_and_whole():
+  text = """
+%fused (a: f32[6], b: f32[6]) -> f32[6] {
+  %a = f32[6]{0} parameter(0)
+  %b = f32[6]{0} parameter(1)
+  ROOT %sum = f32[6]{0} add(%a, %b)
+}
+
+ENTRY %main (p: f32[6]) -> f32[6] {
+  %p = f32[6]{0} parameter(0)
+  %start = (f32[6]{0:S(1)}, f32[6]{0}, u32[]{:S(2)}) copy-start(%p)
+  %near = f32[6]{0:S(1)} copy-done(%start)
+  ROOT %fusion = f32[6]{0} fusion(%near, %p), kind=kLoop, calls=%fused
+}
+"""
+  copied, read_and_written = 4 * 6, 2 * 4 * 6
+  assert compiled.traffic(text) == copied + read_and_written
+
+
 def test_the_start_of_a_collective_counts_its_result_alone():
   text = """
 ENTRY %main (p: f32[4]) -> f32[8] {

@@ -11,9 +11,9 @@ sees. Prints a Markdown table of what one device does, a row for each program:
   GB held, at peak: see `compiled.Memory`.
   GFLOP: of matrix products. Of the tokens that are generated, the first is counted, and
     of those that follow one.
-  GB accessed: by all operations, as XLA counts them, on the chip too; loops once.
-  ms at least: the operations at the chip's peak, or all that is held once through its
-    memory, whichever takes longer.
+  GB moved: see `compiled.traffic`, of the same.
+  ms at least: the operations at the chip's peak, or the bytes at its memory's,
+    whichever takes longer.
 """
 
 import argparse
@@ -51,7 +51,7 @@ CHIPS = {
 }
 HEAD = (
   *('program', 'collectives', 'MB sent', 'GB held', 'GB at peak', 'GFLOP'),
-  *('GB accessed', 'ms at least', 's to compile'),
+  *('GB moved', 'ms at least', 's to compile'),
 )
 
 
@@ -107,10 +107,10 @@ def compile_all(config, found, sizes, chip=None, only=''):
 
 
 def _cells(compiled, operations, chip, seconds):
-  sent = compiled_lib.collectives(compiled.as_text())
+  text = compiled.as_text()
+  sent, moved = compiled_lib.collectives(text), compiled_lib.traffic(text)
   memory = compiled_lib.memory(compiled)
-  accessed = compiled.cost_analysis()['bytes accessed']
-  floor = chip and max(operations / chip.operations, memory.held / chip.bandwidth)
+  floor = chip and max(operations / chip.operations, moved / chip.bandwidth)
   times = collections.Counter()
   for each in sent:
     times[each.operation] += each.times
@@ -120,7 +120,7 @@ def _cells(compiled, operations, chip, seconds):
     f'{memory.held / 1e9:.2f}',
     f'{memory.peak / 1e9:.2f}',
     f'{operations / 1e9:,.0f}',
-    f'{accessed / 1e9:.2f}',
+    f'{moved / 1e9:.2f}',
     f'{1e3 * floor:.1f}' if chip else '',
     f'{seconds:.0f}',
   ]

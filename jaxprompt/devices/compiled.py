@@ -21,13 +21,19 @@ _SENDS = {
   'all-to-all': 1,
   'collective-permute': 1,
 }
-_ARRAY = re.compile(r'\b(pred|[a-z]+(\d+))\[([\d,]*)\]')
+_ARRAY = re.compile(r'\b(pred|[a-z]+(\d+))\[([\d,]*)\](\{[^}]*\})?')
 _COMPUTATION = re.compile(r'^(?:ENTRY )?%?([\w.\-]+) .*\{$')
-_COLLECTIVE = re.compile(rf'= (.*?) ({"|".join(_SENDS)})(-start)?\(')
+_OPERATION = re.compile(r'%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(([^)]*)\)')
+_NAME = re.compile(r'%([\w.\-]+)')
 _CALLED = re.compile(
   r'(?:body|condition|calls|to_apply|branch_computations)=\{?(%[^,}\s]+(?:, %[^,}]+)*)'
 )
 _ROUNDS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+# What moves no bytes: it names others' results, or its own computation is counted.
+_NO_TRAFFIC = {
+  *('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'call'),
+  *('conditional', 'async-start', 'after-all', 'partition-id', 'replica-id'),
+}
 
 
 class Collective(NamedTuple):
@@ -45,25 +51,78 @@ class Collective(NamedTuple):
 
 def collectives(text):
   """Returns the `Collective`s of a compiled program's text."""
+  found = []
+  for operation in _operations_of(text):
+    kind = operation.kind.removesuffix('-start')
+    if kind in _SENDS:
+      found.append(Collective(kind, _result_bytes(operation), operation.times))
+  return found
+
+
+def _result_bytes(operation):
+  sizes = [size for size, _ in _arrays(operation.shape)]
+  # The start of any other than these holds its operand beside its result.
+  whole = operation.kind in (*_SENDS, 'all-reduce-start')
+  return sum(sizes) if whole else max(sizes)
+
+
+def traffic(text):
+  """Returns the bytes that a compiled program reads from and writes to memory.
+
+  What stays in a TPU's memory on the chip is not among them. Operands count whole, so
+  that a row taken out of a table, or written into a cache, is counted as all of it.
+  """
+  total = 0
+  for operation in _operations_of(text):
+    kind = operation.kind
+    if operation.fused or kind in _NO_TRAFFIC or kind.endswith('-done'):
+      continue
+    result, operands = _arrays(operation.shape), operation.operands
+    if kind == 'copy-start':  # (result, operand, context)
+      result = result[:1]
+    elif kind == 'slice-start':  # ((operand), result, context)
+      result = result[1:2]
+      operands = [(size, True) for size, _ in result]
+    elif kind.endswith('-start'):
+      result = [max(result)]
+    total += operation.times * sum(size for size, far in [*result, *operands] if far)
+  return total
+
+
+class _Operation(NamedTuple):
+  kind: str  # such as 'fusion'
+  shape: str  # of the result
+  operands: list  # of each array, its bytes and whether it is off the chip
+  times: int  # a call of the program
+  fused: bool  # a part of another operation
+
+
+def _operations_of(text):
+  """Yields all `_Operation`s of a compiled program's text."""
   lines, calls, entry = _computations(text)
-  times = dict.fromkeys(lines, 0)
+  times, fused = dict.fromkeys(lines, 0), set()
 
   def count(name, rounds):
     times[name] += rounds
-    for called, own in calls[name]:
+    for called, own, is_fusion in calls[name]:
+      if is_fusion:
+        fused.add(called)
       count(called, rounds * own)
 
   count(entry, 1)
-  return [
-    Collective(match[2], _result_bytes(*match.groups()), times[name])
-    for name, own in lines.items()
-    for match in map(_COLLECTIVE.search, own)
-    if match
-  ]
+  for name, own in lines.items():
+    arrays = {}
+    for line in own:
+      match = _OPERATION.search(line)
+      if match:
+        result, shape, kind, operands = match.groups()
+        arrays[result] = _arrays(shape)
+        found = [x for each in _NAME.findall(operands) for x in arrays.get(each, ())]
+        yield _Operation(kind, shape, found, times[name], name in fused)
 
 
 def _computations(text):
-  """Returns {name: lines}, {name: [(what it calls, how often)]}, and the entry."""
+  """Returns {name: lines}, {name: [(what it calls, rounds, if fused)]}, the entry."""
   lines, calls, entry, name = {}, {}, None, None
   for line in text.splitlines():
     begin = _COMPUTATION.match(line)
@@ -75,21 +134,21 @@ def _computations(text):
       lines[name].append(line)
       rounds = _ROUNDS.search(line)
       calls[name] += [
-        (called.strip(' %'), int(rounds[1]) if rounds else 1)
+        (called.strip(' %'), int(rounds[1]) if rounds else 1, ' fusion(' in line)
         for found in _CALLED.findall(line)
         for called in found.split(',')
       ]
   return lines, calls, entry
 
 
-def _result_bytes(shape, operation, start):
-  sizes = []
-  for kind, bits, lengths in _ARRAY.findall(shape):
+def _arrays(shape):
+  """Returns of each array of a shape its bytes, and whether it is off the chip."""
+  found = []
+  for kind, bits, lengths, layout in _ARRAY.findall(shape):
     width = 1 if kind == 'pred' else int(bits) / 8
     count = math.prod(int(n) for n in lengths.split(',') if n)
-    sizes.append(math.ceil(width * count))
-  # The start of any other holds its operand beside its result.
-  return max(sizes) if start and operation != 'all-reduce' else sum(sizes)
+    found.append((math.ceil(width * count), 'S(' not in layout))
+  return found
 
 
 class Memory(NamedTuple):

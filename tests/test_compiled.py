@@ -70,6 +70,21 @@ ENTRY %main (p: f32[6]) -> f32[6] {
   assert compiled.traffic(text) == copied + read_and_written
 
 
+def test_rows_of_a_table_and_of_a_cache_are_what_is_moved():
+  text = """
+ENTRY %main (table: f32[90,3], rows: s32[4], cache: f32[70]) -> f32[70] {
+  %table = f32[90,3]{1,0} parameter(0)
+  %rows = s32[4]{0} parameter(1)
+  %cache = f32[70]{0} parameter(2)
+  %gather.1 = f32[4,3]{1,0} gather(%table, %rows)
+  %new = f32[5]{0} slice(%gather.1)
+  ROOT %dynamic-update-slice.2 = f32[70]{0} dynamic-update-slice(%cache, %new)
+}
+"""
+  taken, made, written = 2 * 4 * 12 + 4 * 4, 4 * (12 + 5), 2 * 4 * 5
+  assert compiled.traffic(text) == taken + made + written
+
+
 def test_the_start_of_a_collective_counts_its_result_alone():
   text = """
 ENTRY %main (p: f32[4]) -> f32[8] {

@@ -29,6 +29,8 @@ _CALLED = re.compile(
   r'(?:body|condition|calls|to_apply|branch_computations)=\{?(%[^,}\s]+(?:, %[^,}]+)*)'
 )
 _ROUNDS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_INTO = re.compile('dynamic-update-slice|(?<!reduce-)scatter')
+_OUT_OF = re.compile('(?<!all-)gather|dynamic-slice')
 # What moves no bytes: it names others' results, or its own computation is counted.
 _NO_TRAFFIC = {
   *('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'call'),
@@ -69,8 +71,8 @@ def _result_bytes(operation):
 def traffic(text):
   """Returns the bytes that a compiled program reads from and writes to memory.
 
-  What stays in a TPU's memory on the chip is not among them. Operands count whole, so
-  that a row taken out of a table, or written into a cache, is counted as all of it.
+  What stays in a TPU's memory on the chip is not among them. Of what rows are taken out
+  of, or written into, only these count.
   """
   total = 0
   for operation in _operations_of(text):
@@ -85,11 +87,18 @@ def traffic(text):
       operands = [(size, True) for size, _ in result]
     elif kind.endswith('-start'):
       result = [max(result)]
+    elif _INTO.search(operation.name):
+      whole, _ = max(result)
+      result = operands = [x for x in operands if x[0] < whole]
+    elif _OUT_OF.search(operation.name):
+      whole, _ = max(result)
+      operands = [(min(size, whole), far) for size, far in operands]
     total += operation.times * sum(size for size, far in [*result, *operands] if far)
   return total
 
 
 class _Operation(NamedTuple):
+  name: str  # of a fusion, says what is in it
   kind: str  # such as 'fusion'
   shape: str  # of the result
   operands: list  # of each array, its bytes and whether it is off the chip
@@ -118,7 +127,7 @@ def _operations_of(text):
         result, shape, kind, operands = match.groups()
         arrays[result] = _arrays(shape)
         found = [x for each in _NAME.findall(operands) for x in arrays.get(each, ())]
-        yield _Operation(kind, shape, found, times[name], name in fused)
+        yield _Operation(result, kind, shape, found, times[name], name in fused)
 
 
 def _computations(text):
@@ -155,7 +164,7 @@ class Memory(NamedTuple):
   """Bytes of one device."""
 
   held: int  # arguments: weights, state and batch
-  peak: int  # with all that the program computes
+  peak: int  # with all that the program computes, and its code
 
 
 def memory(compiled):
@@ -163,7 +172,8 @@ def memory(compiled):
   found = compiled.memory_analysis()
   held = found.argument_size_in_bytes
   made = found.output_size_in_bytes - found.alias_size_in_bytes
-  return Memory(held, held + made + found.temp_size_in_bytes)
+  computed = found.temp_size_in_bytes + found.generated_code_size_in_bytes
+  return Memory(held, held + made + computed)
 
 
 def operations(traced, layout):

@@ -255,6 +255,16 @@ def test_a_step_sends_the_prompts_gradient_and_scalars():
   )
 
 
+@pytest.mark.perf
+@pytest.mark.skipif(COUNT == 1, reason='one device shares nothing')
+def test_shared_heads_and_weights_are_summed_never_gathered():
+  lm, _ = _model('llama')
+  layout = devices.layout('jit', -1, 2)
+  step = train_step(lm, layout, rows=16, prompt=3, tokens=9, targets=4)
+  sent = compiled.collectives(step.traced().lower().compile().as_text())
+  assert {each.operation for each in sent} == {'all-reduce'}
+
+
 @pytest.mark.skipif(COUNT > 1, reason='it is what runs these tests on more devices')
 def test_it_holds_for_two_and_eight_devices():
   only = {2: 'training', 8: ''}

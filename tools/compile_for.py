@@ -69,6 +69,7 @@ def topology(name):
   os.environ['TPU_SKIP_MDS_QUERY'] = '1'
   os.environ['TPU_ACCELERATOR_TYPE'] = CHIPS[kind].accelerator.format(1 if alone else 4)
   os.environ['TPU_WORKER_HOSTNAMES'] = 'localhost'
+  os.environ['ALLOW_MULTIPLE_LIBTPU_LOAD'] = '1'  # no chip is taken from another process
   found = topologies.get_topology_desc(
     platform='tpu',
     topology_name=name,
@@ -129,6 +130,7 @@ def _cells(compiled, operations, chip, seconds):
 def _arguments(argv):
   parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
   parser.add_argument('topology', help='v5e:2x4 or the like, or cpu')
+  parser.add_argument('--config', required=True, help='as of the command')
   parser.add_argument('--tokens', type=int, default=256, help='of a row, with target')
   parser.add_argument('--targets', type=int, default=32, help='of them')
   parser.add_argument('--only', default='', help='programs whose name holds this')
@@ -138,7 +140,7 @@ def _arguments(argv):
 
 def main():
   arguments, others = _arguments(sys.argv[1:])
-  values, _ = flags.parse(['compile_for', *others])
+  values, _ = flags.parse(['compile_for', f'--config={arguments.config}', *others])
   config = config_lib.single_run(values.config)
   found, chip = topology(arguments.topology)
   source = arguments.tokens - arguments.targets

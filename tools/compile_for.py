@@ -69,7 +69,7 @@ def topology(name):
   os.environ['TPU_SKIP_MDS_QUERY'] = '1'
   os.environ['TPU_ACCELERATOR_TYPE'] = CHIPS[kind].accelerator.format(1 if alone else 4)
   os.environ['TPU_WORKER_HOSTNAMES'] = 'localhost'
-  os.environ['ALLOW_MULTIPLE_LIBTPU_LOAD'] = '1'  # no chip is taken from another process
+  os.environ['ALLOW_MULTIPLE_LIBTPU_LOAD'] = '1'  # none holds a chip
   found = topologies.get_topology_desc(
     platform='tpu',
     topology_name=name,

@@ -19,6 +19,7 @@ READS = {
   'train': ('config', 'workdir', 'distributed'),
   'eval': ('config', 'workdir', 'prompt', 'distributed'),
   'sweep': ('config', 'workdir'),
+  'plan': ('config',),
   'predict': (
     ('config', 'workdir', 'prompt', 'input', 'output', 'overwrite')
     + ('temperature', 'top_k', 'top_p', 'seed')

@@ -9,6 +9,7 @@ python -m jaxprompt.main --mode=export --workdir=DIR --output=DIR [--format=merg
 python -m jaxprompt.main --mode=export --format=merged --prompt=NAME=DIR ...
   --output=DIR
 python -m jaxprompt.main --mode=sweep --config=... --workdir=DIR --config.sweep.seed=0,1
+python -m jaxprompt.main --mode=plan --config=...
 python -m jaxprompt.main --mode=report --workdir=DIR
 python -m jaxprompt.main --mode=compare DIR DIR ... --output=FILE
 python -m jaxprompt.main --mode=serve --workdir=DIR [--prompt=NAME=DIR ...]
@@ -36,6 +37,7 @@ from jaxprompt.report import compare
 from jaxprompt.report import report
 from jaxprompt.runs import exports
 from jaxprompt.runs import output
+from jaxprompt.runs import plan
 from jaxprompt.runs import records
 from jaxprompt.runs import results
 from jaxprompt.runs import run
@@ -131,6 +133,12 @@ def _sweep(values, _):
     print(sweep.table(found))
     print(f'sweep: {workdir / sweep.FILE}')
     _print_paths(workdir / sweep.BEST)
+  return 0
+
+
+def _plan(values, _):
+  progress = writer.show_progress(loop.Termination().check)
+  print(plan.text(plan.plan(_config(values), progress)))
   return 0
 
 
@@ -283,6 +291,7 @@ MODES = {
   'train': _train,
   'eval': _eval,
   'sweep': _sweep,
+  'plan': _plan,
   'predict': _predict,
   'export': _export,
   'report': _report,

@@ -14,8 +14,11 @@ import pytest
 import transformers
 from playwright import sync_api
 
+from jaxprompt import config as config_lib
 from jaxprompt.lm import loading
 from jaxprompt.prompts import batch as batch_lib
+from jaxprompt.runs import programs
+from jaxprompt.runs import setup
 
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
 CHECKPOINT = FIXTURES / 'gpt2'
@@ -61,6 +64,21 @@ def flax_class(name):
   if not hasattr(transformers, name):
     pytest.skip(f'transformers {transformers.__version__} has no {name}')
   return getattr(transformers, name)
+
+
+def train_step(lm, layout, *, rows, prompt, tokens, targets):
+  """Returns the `Program` of a step with a prefix: the program's B, P, T and N."""
+  config = config_lib.default('qa')
+  config.train.batch_size, config.prompt.length = rows, prompt
+  size = (tokens, targets)
+  found = programs.of_run(
+    config,
+    lm,
+    layout,
+    setup.abstract_params(lm, layout),
+    programs.Sizes(train=size, evaluation=size, source=tokens - targets),
+  )
+  return next(program for program in found if program.name == 'train step')
 
 
 @pytest.fixture(scope='session')

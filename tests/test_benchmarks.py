@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import pytest
 import transformers
 
+from jaxprompt.devices import compiled
 from jaxprompt.devices import devices
 from jaxprompt.lm import loading
 from jaxprompt.lm import model
 from jaxprompt.lm.families import gpt2
-from tools import step_traffic
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'benchmarks'
 
@@ -39,38 +39,36 @@ def peer(tmp_path):
   return python
 
 
-def compile_step(config, *, rows, tokens, targets, prompt):
-  """Compiles a GPT-2's train step; returns its functions and the program."""
+def gpt2_step(config, **sizes):
+  """Returns a GPT-2's functions and its train step, traced."""
   layout = devices.layout('jit', -1, 1)
   spec = gpt2.read_config('', config.to_diff_dict())
   lm = model.LanguageModel(spec, jnp.float32).on(layout.platform)
-  params = model.shapes(lm)
-  sizes = {'rows': rows, 'prompt': prompt, 'tokens': tokens, 'targets': targets}
-  return lm, step_traffic.compile_step(layout, lm, params, **sizes)
+  return lm, conftest.train_step(lm, layout, **sizes).traced()
 
 
 @pytest.mark.perf
 def test_a_steps_operations_are_near_the_least_needed(benchmark):
   rows, tokens, targets, prompt = 4, 96, 16, 8
   config = transformers.GPT2Config(n_layer=3, n_embd=256, n_head=4, vocab_size=3000)
-  lm, compiled = compile_step(
-    config, rows=rows, tokens=tokens, targets=targets, prompt=prompt
-  )
+  lm, step = gpt2_step(config, rows=rows, tokens=tokens, targets=targets, prompt=prompt)
   least = benchmark('operations').least(lm, rows, tokens, targets, prompt)
   # Some 4% of these are the norms and activations of such narrow blocks.
-  assert least < compiled.cost_analysis()['flops'] < 1.1 * least
+  assert least < step.lower().compile().cost_analysis()['flops'] < 1.1 * least
+  counted = compiled.operations(step, devices.layout('jit', -1, 1))
+  assert least < counted < 1.1 * least
 
 
 @pytest.mark.perf
 def test_a_step_keeps_no_blocks_attention():
-  rows, tokens, width = 2, 512, 32
+  rows, tokens, width = 1, 512, 32  # one row, which a CPU cuts into no parts
 
   def temporary(blocks):
     config = transformers.GPT2Config(
       n_layer=blocks, n_embd=width, n_head=4, vocab_size=300
     )
-    _, compiled = compile_step(config, rows=rows, tokens=tokens, targets=8, prompt=4)
-    return compiled.memory_analysis().temp_size_in_bytes
+    _, step = gpt2_step(config, rows=rows, tokens=tokens, targets=8, prompt=4)
+    return step.lower().compile().memory_analysis().temp_size_in_bytes
 
   kept = 4 * rows * tokens * 9 * width  # outputs of a block's matrix products: 3+1+4+1
   assert (temporary(6) - temporary(3)) / 3 < 1.5 * kept

@@ -15,11 +15,13 @@ import jax.extend.core
 import numpy as np
 import pytest
 import transformers
+from conftest import train_step
 from conftest import with_devices
 
 from jaxprompt import errors
 from jaxprompt.data import loader
 from jaxprompt.data import rows as rows_lib
+from jaxprompt.devices import compiled
 from jaxprompt.devices import devices
 from jaxprompt.infer import decode
 from jaxprompt.infer import evaluate
@@ -31,7 +33,6 @@ from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
 from jaxprompt.training import optim
 from jaxprompt.training import steps
-from tools import step_traffic
 
 # For each of the models below, a token that it says early or late, or not at all.
 ENDS = {'gpt2': 14, 'phi3': 24}
@@ -244,14 +245,25 @@ def test_what_the_devices_cannot_divide_is_refused():
 @pytest.mark.perf
 @pytest.mark.skipif(COUNT == 1, reason='one device sends nothing')
 def test_a_step_sends_the_prompts_gradient_and_scalars():
-  lm, params = _model('gpt2')
-  compiled = step_traffic.compile_step(
-    devices.layout('jit', -1, 1), lm, params, rows=16, prompt=3, tokens=9, targets=4
-  )
-  sent = step_traffic.collectives(compiled.as_text())
-  assert {operation for operation, _ in sent} == {'all-reduce'}
+  lm, _ = _model('gpt2')
+  layout = devices.layout('jit', -1, 1)
+  step = train_step(lm, layout, rows=16, prompt=3, tokens=9, targets=4)
+  sent = compiled.collectives(step.traced().lower().compile().as_text())
+  assert {each.operation for each in sent} == {'all-reduce'}
   gradient, loss_count_and_tokens = 4 * 3 * lm.spec.width, 4 * 3
-  assert sum(size for _, size in sent) == gradient + loss_count_and_tokens
+  assert sum(each.size * each.times for each in sent) == (
+    gradient + loss_count_and_tokens
+  )
+
+
+@pytest.mark.perf
+@pytest.mark.skipif(COUNT == 1, reason='one device shares nothing')
+def test_shared_heads_and_weights_are_summed_never_gathered():
+  lm, _ = _model('llama')
+  layout = devices.layout('jit', -1, 2)
+  step = train_step(lm, layout, rows=16, prompt=3, tokens=9, targets=4)
+  sent = compiled.collectives(step.traced().lower().compile().as_text())
+  assert {each.operation for each in sent} == {'all-reduce'}
 
 
 @pytest.mark.skipif(COUNT > 1, reason='it is what runs these tests on more devices')

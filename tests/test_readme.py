@@ -59,7 +59,8 @@ def test_the_readme_is_short_and_names_every_page():
 def test_every_other_command_runs(hub_root, tmp_path):
   """As a user pastes them, one after the other, with a hub and few rows."""
   commands = _commands()
-  assert {'train', 'eval', 'sweep', 'predict', 'export', 'report', 'compare'} == {
+  modes = {'train', 'eval', 'sweep', 'plan', 'predict', 'export', 'report', 'compare'}
+  assert modes == {
     (re.findall(r'--mode=(\w+)', command) or ['train'])[0] for command in commands
   }
   question = ROWS['qa'](1)

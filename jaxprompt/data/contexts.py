@@ -79,6 +79,11 @@ def compute(lm, dtype, params, rows):
   return context._replace(keys_values=keys_values)
 
 
+def program(lm, layout, dtype):
+  """Returns `compute` for all devices, a compiled (params, rows) -> context."""
+  return layout.map_rows(functools.partial(compute, lm, dtype))
+
+
 class Contexts:
   """The contexts of batches whose rows stay together from epoch to epoch."""
 
@@ -93,7 +98,7 @@ class Contexts:
       capacity: bytes of host memory to use.
     """
     self._params, self._layout = params, layout
-    self._compute = layout.map_rows(functools.partial(compute, lm, dtype))
+    self._compute = program(lm, layout, dtype)
     self._capacity = capacity
     self._kept = {}
     self.kept_bytes = 0

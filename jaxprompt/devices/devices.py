@@ -181,10 +181,11 @@ class _Mesh(Layout):
   """`jit` over the mesh: explicit over `DATA`, the compiler's work over `MODEL`."""
 
   @classmethod
-  def build(cls, data, model):
+  def build(cls, data, model, devices):
     # In the order in which those that share the weights are near each other.
     automatic = (jax.sharding.AxisType.Auto,) * 2
-    return cls(jax.make_mesh((data, model), (DATA, MODEL), axis_types=automatic))
+    sizes, names = (data, model), (DATA, MODEL)
+    return cls(jax.make_mesh(sizes, names, automatic, devices=devices))
 
   @property
   def home(self):
@@ -265,12 +266,12 @@ class _Pmap(Layout):
   """`pmap` over the devices; no weights are shared."""
 
   @classmethod
-  def build(cls, data, model):
+  def build(cls, data, model, devices):
     if model != 1:
       raise errors.UserError(
         f'parallel.model is {model}, but parallel.mode pmap shares no weights; use jit'
       )
-    return cls(jax.sharding.Mesh(np.reshape(jax.devices(), (data, 1)), (DATA, MODEL)))
+    return cls(jax.sharding.Mesh(np.reshape(devices, (data, 1)), (DATA, MODEL)))
 
   @property
   def home(self):
@@ -305,26 +306,29 @@ class _Pmap(Layout):
 MODES = {'jit': _Mesh, 'pmap': _Pmap}
 
 
-def layout(mode, data, model):
-  """Chooses how to use all devices of all processes.
+def layout(mode, data, model, devices=None):
+  """Chooses how to use devices.
 
   Args:
     mode: a key of `MODES`.
     data: devices that share a batch, -1 for all that are left.
     model: devices that share the weights, -1 for all that are left.
+    devices: a list; None = all of all processes. Programs can be compiled for devices
+      that are not there, see `shapes`.
 
   Raises:
-    UserError: if the sizes do not multiply to the devices that JAX sees.
+    UserError: if the sizes do not multiply to the number of devices.
   """
-  devices = jax.device_count()
+  devices = jax.devices() if devices is None else devices
+  count = len(devices)
   wanted = f'parallel.data ({data}) x parallel.model ({model})'
   if data == -1:
-    data = devices // model
+    data = count // model
   elif model == -1:
-    model = devices // data
-  if min(data, model) < 1 or data * model != devices:
+    model = count // data
+  if min(data, model) < 1 or data * model != count:
     raise errors.UserError(
-      f'{wanted} does not make {devices}, the number of devices that JAX sees; choose '
+      f'{wanted} does not make {count}, the number of devices that JAX sees; choose '
       'sizes that do, or let one be -1 for all that are left'
     )
-  return MODES[mode].build(data, model)
+  return MODES[mode].build(data, model, devices)

@@ -63,13 +63,13 @@ def program(lm, template, calibration):
     sums over the labels' tokens in nats, [B, L] float32. Sources may be padded on
     either side.
   """
-  empty = jnp.asarray(template.empty_source)
 
   def run(params, asked, rows):
     placement, labels = asked
     found = _sums(lm, params, placement, labels, *rows)
     if calibration == 'none':
       return found
+    empty = jnp.asarray(template.empty_source)
     ids = jnp.broadcast_to(empty, (len(found), len(empty)))
     return found - _sums(lm, params, placement, labels, ids, jnp.ones(ids.shape, bool))
 

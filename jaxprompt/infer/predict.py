@@ -28,7 +28,7 @@ _BATCHES_AT_ONCE = 16  # rows of like length are sought among so many batches
 _LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 
 
-class _Settings(NamedTuple):
+class Settings(NamedTuple):
   """What all rows of a batch have in common, of the compiled program."""
 
   labels: tuple[str, ...] = ()  # to be ranked; () = text is generated
@@ -220,10 +220,10 @@ class _Answerer:
     own = self._prompts[request.which]
     if own.task.labels:
       lead = own.wording.target_lead if own.wording else template_lib.SPACE
-      return _Settings(own.task.labels, lead, own.calibration)
+      return Settings(own.task.labels, lead, own.calibration)
     if own.beams > 1 and not self._sampling:
-      return _Settings(beams=own.beams, max_new_tokens=own.max_new_tokens)
-    return _Settings(max_new_tokens=max(x.max_new_tokens for x in self._prompts))
+      return Settings(beams=own.beams, max_new_tokens=own.max_new_tokens)
+    return Settings(max_new_tokens=max(x.max_new_tokens for x in self._prompts))
 
   def _run(self, settings, requests, indices, tokens):
     """Generates for the requests of some indices; see `evaluate.outputs`."""
@@ -236,13 +236,16 @@ class _Answerer:
       seeds[i] = zlib.crc32(f'{self._seed} {request.answer["id"]}'.encode())
     rows = self._experiment.layout.place_rows((which, limits, seeds, *tokens))
     own = self._experiment
-    program = _program(own.lm, own.template, own.layout, settings, self._sampling)
-    return program(own.params, self._placements, rows)
+    answer = program(own.lm, own.template, own.layout, settings, self._sampling)
+    return answer(own.params, self._placements, rows)
 
 
 @functools.lru_cache(maxsize=16)  # one call after another compiles nothing new
-def _program(lm, template, layout, settings, sampling):
-  """Returns the compiled (params, `Placement` of K, rows) -> outputs [B, ...]."""
+def program(lm, template, layout, settings, sampling):
+  """Returns the compiled (params, `Placement` of K, rows) -> outputs [B, ...].
+
+  Rows are (which of the K, limits, seeds, ids, mask), see `decode.generate`.
+  """
   if settings.labels:
     answer = _classify(lm, template, settings)
   else:

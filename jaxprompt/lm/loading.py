@@ -78,9 +78,47 @@ def load(path, dtype, placements=None):
     `Model`, its weights in `dtype`.
 
   Raises:
+    UserError: as `describe`; if it has no weights but pickled or quantized ones.
+  """
+  path, lm, tokenizer = describe(path, dtype)
+  shapes, names = model_lib.shapes(lm), lm.spec.names
+  place = (placements or _on_the_host)(lm, shapes)
+  params, digest = weights_lib.read(path, shapes, names.head, DTYPES[dtype], place)
+  fingerprint = {
+    'weights': _digest(digest, *(getattr(lm.spec, name) for name in _NOT_IN_SHAPES)),
+    'tokenizer': _digest(tokenizer.backend_tokenizer.to_str(), tokenizer.eos_token_id),
+  }
+  return Model(lm, params, tokenizer, fingerprint)
+
+
+def describe(path, dtype):
+  """Returns where a checkpoint is, its `LanguageModel` and its tokenizer.
+
+  No weights are read; arguments as of `load`.
+
+  Raises:
     UserError: if the checkpoint is missing, incomplete, of another architecture, asks
-      for what is not honoured, or has no weights but pickled or quantized ones, or a
-      tokenizer that is not its own.
+      for what is not honoured, or has a tokenizer that is not its own.
+  """
+  path, config, spec = read_spec(path)
+  tokenizer = _read_tokenizer(path)
+  ends = _ends(path, config)
+  _check_tokenizer(path, tokenizer, spec.vocab_size, ends)
+  tokens = 1 + max(tokenizer.get_vocab().values())
+  lm = model_lib.LanguageModel(
+    spec,
+    DTYPES[dtype],
+    tokens=min(tokens, spec.vocab_size),
+    end_ids=(tokenizer.eos_token_id, *sorted(ends - {tokenizer.eos_token_id})),
+  )
+  return path, lm, tokenizer
+
+
+def read_spec(path):
+  """Returns where a checkpoint is, its config.json's content and its `spec.Spec`.
+
+  Raises:
+    UserError: as `describe`, but for the tokenizer.
   """
   path = embedded.model_path(path)
   folder = pathlib.Path(os.path.expanduser(path))
@@ -96,25 +134,7 @@ def load(path, dtype, placements=None):
       f'model.path {path!r} has model_type {kind!r}; expected one of '
       f'{", ".join(FAMILIES)}'
     )
-  spec = FAMILIES[kind](path, config)
-  tokenizer = _read_tokenizer(path)
-  ends = _ends(path, config)
-  _check_tokenizer(path, tokenizer, spec.vocab_size, ends)
-  tokens = 1 + max(tokenizer.get_vocab().values())
-  lm = model_lib.LanguageModel(
-    spec,
-    DTYPES[dtype],
-    tokens=min(tokens, spec.vocab_size),
-    end_ids=(tokenizer.eos_token_id, *sorted(ends - {tokenizer.eos_token_id})),
-  )
-  shapes = model_lib.shapes(lm)
-  place = (placements or _on_the_host)(lm, shapes)
-  params, digest = weights_lib.read(path, shapes, spec.names.head, DTYPES[dtype], place)
-  fingerprint = {
-    'weights': _digest(digest, *(getattr(spec, name) for name in _NOT_IN_SHAPES)),
-    'tokenizer': _digest(tokenizer.backend_tokenizer.to_str(), tokenizer.eos_token_id),
-  }
-  return Model(lm, params, tokenizer, fingerprint)
+  return path, config, FAMILIES[kind](path, config)
 
 
 def _on_the_host(lm, shapes):

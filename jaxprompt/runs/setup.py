@@ -13,6 +13,7 @@ from jaxprompt import errors
 from jaxprompt.data import rows as rows_lib
 from jaxprompt.data import sources
 from jaxprompt.devices import devices
+from jaxprompt.devices import shapes
 from jaxprompt.infer import decode
 from jaxprompt.infer import evaluate
 from jaxprompt.infer import labels as labels_lib
@@ -36,7 +37,7 @@ class Model:
   """A frozen model on the devices; to JAX, a tree of its weights.
 
   Attributes:
-    params: the weights, placed.
+    params: the weights, placed; of `describe_model`, their shapes.
     lm: its functions.
     template: how texts become its tokens.
     layout: of the devices.
@@ -101,13 +102,14 @@ class Experiment:
     return self.model.template
 
 
-def build(config, layout, progress):
+def build(config, layout, progress, load=None):
   """Loads data and model.
 
   Args:
     config: from `config.default`, checked.
     layout: `devices.Layout`.
     progress: see `evaluate.Evaluator`.
+    load: `describe_model`, to load no weights; None = `load_model`.
 
   Raises:
     UserError: for what the config asks for and cannot have.
@@ -115,7 +117,8 @@ def build(config, layout, progress):
   # The data first: its mistakes show at once, a large model takes a while to load.
   path = embedded.data_path(config.data.path, config.task)
   raw = sources.read(path, config.data.subset, seed=config.data.seed)
-  experiment = build_model(config, layout, progress)
+  model = (load or load_model)(config.model, layout)
+  experiment = on_model(config, model, progress)
   splits = load_splits(experiment.task, experiment.template, raw, config.data, progress)
   return with_splits(experiment, splits)
 
@@ -252,10 +255,32 @@ def load_model(settings, layout):
   )
 
 
+def describe_model(settings, layout):
+  """Is `load_model` without the weights: `params` are their shapes, placed."""
+  _, lm, tokenizer = loading.describe(settings.path, settings.dtype)
+  return Model(
+    params=abstract_params(lm, layout),
+    lm=lm.on(layout.platform),
+    template=template_lib.Template(tokenizer, lm.end_ids),
+    layout=layout,
+    path=settings.path,
+    dtype=settings.dtype,
+    fingerprint=(),
+  )
+
+
+def abstract_params(lm, layout):
+  """Returns the shapes of a model's weights, in its dtype, on a layout's devices."""
+  stored = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, lm.dtype), lm_model.shapes(lm)
+  )
+  return shapes.params(layout, lm, stored)
+
+
 def on_model(config, model, progress):
   """Returns the `Experiment` of a config on a model that is loaded, without rows."""
   task = config_lib.task_of(config)
-  row_losses, generate, score = _programs(
+  row_losses, generate, score = programs(
     model.lm,
     model.template,
     model.layout,
@@ -282,7 +307,7 @@ def on_model(config, model, progress):
 
 
 @functools.lru_cache(maxsize=8)  # one measurement after another compiles nothing new
-def _programs(lm, template, layout, options, calibration):
+def programs(lm, template, layout, options, calibration):
   """Returns the compiled programs of an `evaluate.Evaluator`."""
 
   def generate(params, arm, rows):

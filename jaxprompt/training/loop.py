@@ -134,6 +134,22 @@ def train_loader(experiment, config, keeps_contexts=True):
   )
 
 
+def train_program(lm, layout, tx, accumulate):
+  """Returns the compiled (state, params, (batch, context)) -> state and scalars.
+
+  Args:
+    lm, tx: see `steps.train_step`.
+    layout: `devices.Layout`.
+    accumulate: micro-batches a step.
+  """
+  options = steps.Options(accumulate, devices.DATA, layout.tokens_at_a_time)
+
+  def step(state, params, rows):
+    return steps.train_step(lm, tx, options, state, params, *rows)
+
+  return layout.spread(step, donate_argnums=0)
+
+
 def is_due(step, every):
   """Returns whether it is time for what is done every so many steps, 0 being never."""
   return every > 0 and step % every == 0
@@ -154,14 +170,9 @@ class Trainer:
     self._schedule, tx = optimizer(
       config.train, config.train.learning_rate, self._total_steps
     )
-    options = steps.Options(
-      config.train.accumulate, devices.DATA, self._layout.tokens_at_a_time
+    self._train_step = train_program(
+      experiment.lm, self._layout, tx, config.train.accumulate
     )
-
-    def step(state, params, rows):
-      return steps.train_step(experiment.lm, tx, options, state, params, *rows)
-
-    self._train_step = self._layout.spread(step, donate_argnums=0)
     state = steps.init_state(prompt, experiment.params, tx)
     state, self.place = jax.device_get(state), Place()
     restored = checkpoints.restore(state, dataclasses.asdict(self.place))

@@ -90,7 +90,7 @@ def test_what_cannot_be_sampled_with_is_refused(flag, others):
 @pytest.mark.parametrize(
   'mode, flag, readers',
   [
-    ('train', '--prompt=x', 'eval, predict, serve'),
+    ('train', '--prompt=x', 'eval, predict, export, serve'),
     ('train', '--input=x', 'predict'),
     ('train', '--host=127.0.0.1', 'serve'),
     ('train', '--seed=0', 'predict'),

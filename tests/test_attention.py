@@ -44,7 +44,7 @@ def test_a_window_counts_real_tokens_wherever_padding_is(window, cap, queries):
   at = np.broadcast_to(at, (batch, np.shape(at)[-1]))
   chosen = np.take_along_axis(query, at[:, None, :, None], axis=2)
   # Many queries have the parts joined, few do not.
-  parts = [(key[:, :, :3], value[:, :, :3]), (key[:, :, 3:], value[:, :, 3:])]
+  parts = [(key[:, :, own], value[:, :, own]) for own in np.s_[:200, 200:]]
   found = jax.jit(attention.attend, static_argnums=3)(chosen, parts, mask, rule, slots)
   count = np.cumsum(mask, axis=1)
   for row in range(batch):
@@ -54,6 +54,22 @@ def test_a_window_counts_real_tokens_wherever_padding_is(window, cap, queries):
     real = mask[row][at[row]]
     expected = _plain(chosen[row], key[row], value[row], seen, rule)
     np.testing.assert_allclose(found[row][real], expected[real], atol=1e-5)
+
+
+@pytest.mark.parametrize('before, own, apart', [(3, 5, False), (5, 3, True)])
+def test_keys_before_the_queries_own_are_joined_with_them_if_they_are_few(
+  before, own, apart
+):
+  """A prefix of training is; a source before a suffix, which is long, is not copied."""
+
+  def attend(query, *parts):
+    mask = np.ones((2, before + own), bool)
+    return attention.attend(query, parts, mask, attention.Rule(2.0))
+
+  query = np.zeros((2, 1, 3, 8), np.float32)
+  parts = [(np.zeros((2, 1, n, 8), np.float32),) * 2 for n in (before, own)]
+  program = str(jax.make_jaxpr(attend)(query, *parts))
+  assert program.count('dot_general[') == (4 if apart else 2)
 
 
 def test_a_token_that_is_written_amid_the_cache_sees_the_window_before_itself():

@@ -109,13 +109,14 @@ def attend(query, parts, mask, rule, slots=None):
     [B, T, heads * D].
   """
   batch, heads, length, width = query.shape
-  # To join the parts is to copy keys and values; to keep them apart, the scores.
-  groups = parts[-1][0].shape[1]
-  if heads * length > 2 * groups * width:
+  groups, new = parts[-1][0].shape[1:3]
+  keys = sum(x.shape[2] for x, _ in parts)
+  # To join the parts is to copy keys and values; to keep them apart, the scores, in a
+  # longer program, for which few keys before the queries' own are not worth it.
+  if keys < 2 * new or heads * length > 2 * groups * width:
     parts = [_joined(parts)]
   *before, (key, value) = parts
-  first = sum(x.shape[2] for x, _ in before)
-  keys = first + key.shape[2]
+  first = keys - key.shape[2]
   query = query.reshape(batch, groups, heads // groups, length, width)
   query = query / rule.divisor
   if slots is not None:

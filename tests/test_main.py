@@ -5,6 +5,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from conftest import ROWS
 from conftest import arguments
 from conftest import write_data
 
+from jaxprompt import config as config_lib
 from jaxprompt import errors
 from jaxprompt import flags as flags_lib
 from jaxprompt import main
@@ -398,6 +400,17 @@ def test_a_suffix_prompt_trains_and_is_measured_again_the_same(
   assert found['epochs'][1]['train_loss'] < found['epochs'][0]['train_loss']
   _run('qa', tmp_path, data, *settings, mode='eval')
   assert json.loads((tmp_path / 'results.json').read_text()) == found
+
+
+def test_a_source_has_the_positions_that_prompt_and_answer_leave():
+  config = config_lib.default('qa')
+  config.prompt.length, config.eval.max_new_tokens = 20, 32
+  lm = types.SimpleNamespace(spec=types.SimpleNamespace(max_positions=64))
+  template = types.SimpleNamespace(frame_tokens=1)
+  assert setup.source_room(config, lm, template) == 11
+  config.eval.max_new_tokens = 43
+  with pytest.raises(errors.UserError, match='leave no room for a source'):
+    setup.source_room(config, lm, template)
 
 
 ERRORS = {

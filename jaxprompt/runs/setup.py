@@ -320,12 +320,21 @@ def programs(lm, template, layout, options, calibration):
   )
 
 
-def check_positions(config, lm, template):
-  """Refuses lengths that rows may have beyond the model's positions."""
-  longest = config.data.max_source_tokens + template.frame_tokens
-  _check_positions(
-    config, lm, longest + config.eval.max_new_tokens, 'data.max_source_tokens'
-  )
+def source_room(config, lm, template):
+  """Returns how many tokens of a source the model's positions leave room for.
+
+  Raises:
+    UserError: if prompt and answer leave none.
+  """
+  length, answer = config.prompt.length, config.eval.max_new_tokens
+  room = lm.spec.max_positions - length - template.frame_tokens - answer
+  if room < 1:
+    raise errors.UserError(
+      f'prompt.length ({length}) and eval.max_new_tokens ({answer}) leave no room for '
+      f'a source; model.path {config.model.path!r} has {lm.spec.max_positions} '
+      'positions: lower prompt.length or eval.max_new_tokens'
+    )
+  return room
 
 
 def check_rows(config, lm, tables):

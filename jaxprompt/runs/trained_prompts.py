@@ -1,5 +1,6 @@
 """Prompts from where they are kept: runs, adapters, and what a config begins with."""
 
+import dataclasses
 import functools
 
 import jax
@@ -154,8 +155,10 @@ def load_prompt(experiment, directory, *, task, eval_config):
     if eval_config is not None:
       config.eval = eval_config
     arrays, _ = best_prompt(directory)
-  setup.check_positions(config, experiment.lm, experiment.template)
-  return trained.as_configured(arrays, config_lib.task_of(config), config)
+  use = trained.as_configured(arrays, config_lib.task_of(config), config)
+  # Rows of training may all be short; a longer source is cut to what there is room for.
+  room = setup.source_room(config, experiment.lm, experiment.template)
+  return dataclasses.replace(use, max_source_tokens=min(use.max_source_tokens, room))
 
 
 def adopt(config, directory):

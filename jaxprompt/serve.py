@@ -190,7 +190,7 @@ def _load(config, workdir, others):
     return _likeliest(logits), state
 
   model = Model(
-    str(experiment.model),
+    experiment.model.title,
     lm,
     experiment.params,
     experiment.template,

@@ -62,15 +62,20 @@ class Model:
     """The number of weights."""
     return sum(x.size for x in jax.tree.leaves(self.params))
 
-  def __str__(self):
+  @property
+  def title(self):
+    """What it is and where, for people."""
+    return f'{self.path}, {self._details()}'
+
+  def _details(self):
     kinds = {device.device_kind: 0 for device in self.layout.mesh.devices.flat}
     return (
-      f'{self.path}, {self.dtype}, {self.size:,} weights, on {self.layout.mesh.size} x '
+      f'{self.dtype}, {self.size:,} weights, on {self.layout.mesh.size} x '
       f'{", ".join(kinds)}'
     )
 
   def __repr__(self):
-    return f'Model({self})'
+    return f'Model({self.path!r}, {self._details()})'
 
 
 @dataclasses.dataclass(frozen=True)

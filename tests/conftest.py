@@ -81,6 +81,13 @@ def train_step(lm, layout, *, rows, prompt, tokens, targets):
   return next(program for program in found if program.name == 'train step')
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _programs_of_one_module():
+  """Lets a module's compiled programs go: thousands exhaust a process's mappings."""
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(scope='session')
 def gpt2():
   """The functions, weights and tokenizer of a random GPT-2 (320 tokens, width 24)."""

@@ -296,13 +296,14 @@ def merge(
 
   Args:
     prompts: by names, of letters and digits.
-    rows: each one's validation rows: on them it is measured that no virtual token is
-      ever chosen.
+    rows: each one's validation rows: the virtual tokens are as unlikely as the token
+      that is the least likely there.
     directory: a new one; with `overwrite`, one that was written so before.
   """
-  if not prompts or rows.keys() != prompts.keys():
+  if not prompts or rows.keys() != prompts.keys() or not all(rows.values()):
     raise errors.UserError(
-      f'rows has {list(rows)}, prompts has {list(prompts)}; expected the same names'
+      f'rows has {list(rows)}, prompts has {list(prompts)}; expected the same names, '
+      'and rows for each'
     )
   model = next(iter(prompts.values())).model
   _check_model(model, **{f'prompts[{name!r}]': each for name, each in prompts.items()})

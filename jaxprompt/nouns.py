@@ -277,10 +277,10 @@ class Prompt:
       directory: a new one; with `overwrite`, one that was written so before.
       format: `peft`, an adapter; `merged`, a checkpoint with the prompt in it; or
         `embeddings`, the array and how it is used.
-      rows: of `merged`, validation rows: on them it is measured that no virtual token
-        is ever chosen.
+      rows: of `merged`, validation rows: the virtual tokens are as unlikely as the
+        token that is the least likely there.
     """
-    if (format == 'merged') != (rows is not None):
+    if (format == 'merged') != bool(rows):
       raise errors.UserError(
         f'rows is {rows!r}, and format {format!r}; expected validation rows with '
         "format 'merged', and with no other"

@@ -262,7 +262,7 @@ def _arms(model, prompt, source, hard_prompt):
   hard = arms.written(template, hard_prompt)
   longest = max(arms.tokens_around(hard, template), kinds.length(prompt.arrays))
   positions = model.lm.spec.max_positions
-  limit = positions - longest - template.frame_tokens - prompt.max_new_tokens
+  limit = template.room(positions, longest, prompt.max_new_tokens)
   before, text, after = prompt.task.split(source)
   try:
     left, ids = template.source(before, text, after, limit)

@@ -8,6 +8,7 @@ from jaxprompt.prompts import arms
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import trained as trained_lib
 from jaxprompt.runs import comparison
+from jaxprompt.runs import setup
 
 
 def use(experiment, prompt, given):
@@ -35,12 +36,6 @@ def use(experiment, prompt, given):
     front = comparison.in_front(model, arms.ids_in_front(wording, template)).prefix
     use = trained_lib.as_configured({'embeddings': front}, experiment.task, config)
     use = dataclasses.replace(use, position='prefix', wording=wording)
-  room = model.lm.spec.max_positions - around
-  room -= template.frame_tokens + use.max_new_tokens
-  if room < 1:
-    raise errors.UserError(
-      f'max_new_tokens is {use.max_new_tokens}, which leaves no room for a source in '
-      f'the {model.lm.spec.max_positions} positions of the model; lower it'
-    )
+  room = setup.source_room(model.lm, template, around, use.max_new_tokens)
   limit = min(room, use.max_source_tokens) if nouns.is_soft(prompt) else room
   return dataclasses.replace(use, max_source_tokens=limit)

@@ -242,13 +242,23 @@ def test_what_the_devices_cannot_divide_is_refused():
     devices.layout('jit', 1, COUNT).place_params(odd, params)
 
 
+def _sent(family, model):
+  """Returns a model's functions, and its step's `compiled.Collective`s.
+
+  Args:
+    family: a key of the fixtures.
+    model: devices that share the weights.
+  """
+  lm, _ = _model(family)
+  layout = devices.layout('jit', -1, model)
+  step = train_step(lm, layout, rows=16, prompt=3, tokens=9, targets=4)
+  return lm, compiled.collectives(step.traced().lower().compile().as_text())
+
+
 @pytest.mark.perf
 @pytest.mark.skipif(COUNT == 1, reason='one device sends nothing')
 def test_a_step_sends_the_prompts_gradient_and_scalars():
-  lm, _ = _model('gpt2')
-  layout = devices.layout('jit', -1, 1)
-  step = train_step(lm, layout, rows=16, prompt=3, tokens=9, targets=4)
-  sent = compiled.collectives(step.traced().lower().compile().as_text())
+  lm, sent = _sent('gpt2', 1)
   assert {each.operation for each in sent} == {'all-reduce'}
   gradient, loss_count_and_tokens = 4 * 3 * lm.spec.width, 4 * 3
   assert sum(each.size * each.times for each in sent) == (
@@ -259,10 +269,7 @@ def test_a_step_sends_the_prompts_gradient_and_scalars():
 @pytest.mark.perf
 @pytest.mark.skipif(COUNT == 1, reason='one device shares nothing')
 def test_shared_heads_and_weights_are_summed_never_gathered():
-  lm, _ = _model('llama')
-  layout = devices.layout('jit', -1, 2)
-  step = train_step(lm, layout, rows=16, prompt=3, tokens=9, targets=4)
-  sent = compiled.collectives(step.traced().lower().compile().as_text())
+  _, sent = _sent('llama', 2)
   assert {each.operation for each in sent} == {'all-reduce'}
 
 

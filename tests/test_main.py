@@ -5,7 +5,6 @@ import pwd
 import shutil
 import subprocess
 import sys
-import types
 
 import jax
 import numpy as np
@@ -16,16 +15,17 @@ from conftest import ROWS
 from conftest import arguments
 from conftest import write_data
 
-from jaxprompt import config as config_lib
 from jaxprompt import errors
 from jaxprompt import flags as flags_lib
 from jaxprompt import main
 from jaxprompt import modes
 from jaxprompt.infer import decode
 from jaxprompt.infer import evaluate
+from jaxprompt.lm import loading
 from jaxprompt.runs import setup
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.tasks import tasks
+from jaxprompt.tasks import template as template_lib
 from jaxprompt.training import checkpoint
 from jaxprompt.training import loop
 from jaxprompt.training import steps
@@ -403,14 +403,13 @@ def test_a_suffix_prompt_trains_and_is_measured_again_the_same(
 
 
 def test_a_source_has_the_positions_that_prompt_and_answer_leave():
-  config = config_lib.default('qa')
-  config.prompt.length, config.eval.max_new_tokens = 20, 32
-  lm = types.SimpleNamespace(spec=types.SimpleNamespace(max_positions=64))
-  template = types.SimpleNamespace(frame_tokens=1)
-  assert setup.source_room(config, lm, template) == 11
-  config.eval.max_new_tokens = 43
-  with pytest.raises(errors.UserError, match='leave no room for a source'):
-    setup.source_room(config, lm, template)
+  lm, _, tokenizer, _ = loading.load(str(CHECKPOINT), 'float32')
+  template = template_lib.Template(tokenizer, lm.end_ids)
+  assert (lm.spec.max_positions, template.frame_tokens) == (192, 1)
+  assert setup.source_room(lm, template, 20, 160) == 11
+  assert setup.source_room(lm, template, 20, 170) == 1
+  with pytest.raises(errors.UserError, match='171, which leaves no room for a source'):
+    setup.source_room(lm, template, 20, 171)
 
 
 ERRORS = {

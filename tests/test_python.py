@@ -360,6 +360,14 @@ MISTAKES = {
   "rows is None, and format 'merged'; expected validation rows": (
     lambda m, d: jp.init_prompt(m, d).export('x', format='merged')
   ),
+  "rows is Rows.0 of .*, and format 'merged'; expected validation rows": (
+    lambda m, d: jp.init_prompt(m, d).export(
+      'x', format='merged', rows=d.validation[:0]
+    )
+  ),
+  'rows has ..b.., prompts has ..b..; .* and rows for each': (
+    lambda m, d: jp.merge({'b': jp.init_prompt(m, d)}, {'b': d.validation[:0]}, 'x')
+  ),
   "position is 'suffix'; PEFT knows only a prompt in front": (
     lambda m, d: jp.init_prompt(m, d, jp.Soft(position='suffix')).export('x')
   ),

@@ -103,14 +103,13 @@ def compile_all(config, found, sizes, chip=None, only=''):
       compiled = traced.lower().compile()
       seconds = time.monotonic() - start
       operations = compiled_lib.operations(traced, layout)
-      cells = _cells(compiled, operations, chip, seconds)
-      yield program.name, compiled.as_text(), [program.name, *cells]
+      text, memory = compiled.as_text(), compiled_lib.memory(compiled)
+      cells = _cells(text, memory, operations, chip, seconds)
+      yield program.name, text, [program.name, *cells]
 
 
-def _cells(compiled, operations, chip, seconds):
-  text = compiled.as_text()
+def _cells(text, memory, operations, chip, seconds):
   sent, moved = compiled_lib.collectives(text), compiled_lib.traffic(text)
-  memory = compiled_lib.memory(compiled)
   floor = chip and max(operations / chip.operations, moved / chip.bandwidth)
   times = collections.Counter()
   for each in sent:

@@ -325,19 +325,18 @@ def programs(lm, template, layout, options, calibration):
   )
 
 
-def source_room(config, lm, template):
-  """Returns how many tokens of a source the model's positions leave room for.
+def source_room(lm, template, around, new_tokens):
+  """Is `Template.room` of a model.
 
   Raises:
-    UserError: if prompt and answer leave none.
+    UserError: if there is none.
   """
-  length, answer = config.prompt.length, config.eval.max_new_tokens
-  room = lm.spec.max_positions - length - template.frame_tokens - answer
+  positions = lm.spec.max_positions
+  room = template.room(positions, around, new_tokens)
   if room < 1:
     raise errors.UserError(
-      f'prompt.length ({length}) and eval.max_new_tokens ({answer}) leave no room for '
-      f'a source; model.path {config.model.path!r} has {lm.spec.max_positions} '
-      'positions: lower prompt.length or eval.max_new_tokens'
+      f'eval.max_new_tokens is {new_tokens}, which leaves no room for a source beside '
+      f'a prompt of {around} tokens in the {positions} positions of the model; lower it'
     )
   return room
 

@@ -157,7 +157,9 @@ def load_prompt(experiment, directory, *, task, eval_config):
     arrays, _ = best_prompt(directory)
   use = trained.as_configured(arrays, config_lib.task_of(config), config)
   # Rows of training may all be short; a longer source is cut to what there is room for.
-  room = setup.source_room(config, experiment.lm, experiment.template)
+  room = setup.source_room(
+    experiment.lm, experiment.template, kinds.length(arrays), use.max_new_tokens
+  )
   return dataclasses.replace(use, max_source_tokens=min(use.max_source_tokens, room))
 
 

@@ -93,6 +93,16 @@ class Template:
     """How many tokens a source has besides its own: the start, and the newline."""
     return len(self.start_ids) + self.newline_tokens
 
+  def room(self, positions, around, new_tokens):
+    """Returns how many tokens of a source positions leave room for; none if it is < 1.
+
+    Args:
+      positions: of the model.
+      around: tokens of the prompt.
+      new_tokens: of the answer.
+    """
+    return positions - around - self.frame_tokens - new_tokens
+
   @functools.cached_property
   def fingerprint(self):
     """A hash of what decides, limits apart, which tokens a text becomes."""

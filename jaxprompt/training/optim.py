@@ -41,7 +41,7 @@ def schedule(kind, *, peak, warmup, steps):
   return optax.join_schedules([rise, decay], [warmup])
 
 
-def _adamw(learning_rate, weight_decay=0.0, beta1=0.9, beta2=0.999):
+def _adamw(learning_rate, weight_decay, beta1, beta2):
   return optax.adamw(learning_rate, beta1, beta2, weight_decay=weight_decay)
 
 
@@ -106,7 +106,10 @@ def _own(name, function, learning_rate):
   return found
 
 
-def prompt_only(learning_rate, *, clip_norm, optimizer=_adamw):
+_ADAMW = functools.partial(optax.adamw, weight_decay=0.0)
+
+
+def prompt_only(learning_rate, *, clip_norm, optimizer=_ADAMW):
   """Returns an optimiser for `{'frozen': weights, 'prompt': arrays}`.
 
   Only the prompt is trained: moments exist for it alone, its gradient alone is

@@ -5,6 +5,7 @@ import multiprocessing
 import pathlib
 import random
 import sys
+import time
 
 import jaxprompt.modes
 from jaxprompt import main
@@ -49,8 +50,27 @@ def kill_at_random(function, args, check, *, times, seconds, seed=0):
     check(has_ended)
 
 
+def lasting(function, args):
+  """Returns for how many seconds a process goes on after it has begun; see above."""
+  process = _begun(function, args)
+  began = time.monotonic()
+  process.join(SECONDS)
+  assert process.exitcode == 0
+  return time.monotonic() - began
+
+
 def _kill(function, args, seconds):
   """Kills one process so long after it has begun; says whether it ended before."""
+  process = _begun(function, args)
+  process.join(seconds)
+  process.kill()
+  process.join(SECONDS)
+  assert process.exitcode in (0, -9)
+  return process.exitcode == 0
+
+
+def _begun(function, args):
+  """Starts a process; returns it once what is to be interrupted has begun."""
   receiver, sender = _FORKS.Pipe(duplex=False)
   process = _FORKS.Process(target=_run, args=(function, sender, args))
   process.start()
@@ -60,11 +80,7 @@ def _kill(function, args, seconds):
     receiver.recv()
   except EOFError:  # all was done before
     process.join(SECONDS)
-  process.join(seconds)
-  process.kill()
-  process.join(SECONDS)
-  assert process.exitcode in (0, -9)
-  return process.exitcode == 0
+  return process
 
 
 def _run(function, sender, args):

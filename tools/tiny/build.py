@@ -4,6 +4,9 @@
 
 Everything is a function of the seed. The work directory holds the tokenizer, the tokens
 and the last checkpoint: run the command again and it goes on from there.
+
+With `--width=64 --output=DIR` it trains a smaller model of the same world, as
+`benchmarks/scale.py` takes several, and leaves the package as it is.
 """
 
 import itertools
@@ -37,6 +40,8 @@ _CHECKPOINT_EVERY = 325  # steps: a million tokens
 PACKAGE = pathlib.Path(__file__).parents[2] / 'jaxprompt' / 'tiny'
 _CARD = pathlib.Path(__file__).with_name('model_card.md')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'where unfinished work is kept')
+_OUTPUT = flags.DEFINE_string('output', str(PACKAGE / 'model'), "the model's directory")
+_WIDTH = flags.DEFINE_integer('width', pretrain.WIDTH, "the embeddings' width")
 
 
 def write_datasets(directory: pathlib.Path, seed: int) -> None:
@@ -110,11 +115,18 @@ def write_model(directory: pathlib.Path, lm, tokenizer, params) -> None:
 
 
 def write_card(
-  directory: pathlib.Path, tokens: int, perplexity: float, skills: dict[str, float]
+  directory: pathlib.Path,
+  width: int,
+  tokens: int,
+  perplexity: float,
+  skills: dict[str, float],
 ) -> None:
   rows = '\n'.join(f'| {name} | {value:.0f} |' for name, value in skills.items())
   card = string.Template(_CARD.read_text(encoding='utf-8')).substitute(
-    tokens=f'{tokens / 1e6:.1f}', perplexity=f'{perplexity:.3f}', skills=rows
+    width=width,
+    tokens=f'{tokens / 1e6:.1f}',
+    perplexity=f'{perplexity:.3f}',
+    skills=rows,
   )
   (directory / 'README.md').write_text(card, encoding='utf-8')
 
@@ -132,12 +144,13 @@ def prepare(workdir: pathlib.Path, seed: int) -> tuple:
   return tokenizer, packed
 
 
-def build(workdir: pathlib.Path, seed: int) -> None:
+def build(workdir: pathlib.Path, output: pathlib.Path, width: int, seed: int) -> None:
   workdir.mkdir(parents=True, exist_ok=True)
-  write_datasets(PACKAGE / 'data', seed)
+  if output.parent == PACKAGE:
+    write_datasets(PACKAGE / 'data', seed)
   tokenizer, rows = prepare(workdir, seed)
   logging.info('%.1fM tokens in %d rows', rows[:, 0].size / 1e6, len(rows))
-  lm = pretrain.model(len(tokenizer), tokenizer.eos_token_id)
+  lm = pretrain.model(len(tokenizer), tokenizer.eos_token_id, width)
 
   def measure(params):
     return heldout.accuracies(lm, tokenizer, params, seed)
@@ -153,13 +166,14 @@ def build(workdir: pathlib.Path, seed: int) -> None:
   )
   perplexity = heldout.perplexity(lm, tokenizer, params, seed)
   logging.info('held-out perplexity: %.3f', perplexity)
-  write_model(PACKAGE / 'model', lm, tokenizer, jax.device_get(params))
-  write_card(PACKAGE / 'model', rows[:, 0].size, perplexity, measure(params))
+  write_model(output, lm, tokenizer, jax.device_get(params))
+  write_card(output, width, rows[:, 0].size, perplexity, measure(params))
 
 
 def main(_) -> None:
   logging.set_verbosity(logging.INFO)
-  build(pathlib.Path(_WORKDIR.value), SEED)
+  output = pathlib.Path(_OUTPUT.value).absolute()
+  build(pathlib.Path(_WORKDIR.value), output, _WIDTH.value, SEED)
 
 
 if __name__ == '__main__':

@@ -37,20 +37,25 @@ _TOKENIZED_AT_ONCE = 10_000  # documents; all at once would take gigabytes
 Params = Any
 
 
-def model(vocab_size: int, end_of_text: int) -> transformers.FlaxGPT2LMHeadModel:
+WIDTH = 128  # of the model in the package
+
+
+def model(
+  vocab_size: int, end_of_text: int, width: int = WIDTH
+) -> transformers.FlaxGPT2LMHeadModel:
   """The architecture without weights."""
   config = transformers.GPT2Config(
     vocab_size=vocab_size,
     n_positions=ROW_TOKENS,
-    n_embd=128,
+    n_embd=width,
     n_layer=5,
     n_head=4,
     resid_pdrop=0.0,
     embd_pdrop=0.0,
     attn_pdrop=0.0,
     # GPT-2's 0.02 belongs to its width of 768; at this width the attention would stay
-    # flat for so long that the model never learned to read. This is near 1/sqrt(128).
-    initializer_range=0.08,
+    # flat for so long that the model never learned to read. This is near 1/sqrt(width).
+    initializer_range=0.08 * (WIDTH / width) ** 0.5,
     bos_token_id=end_of_text,
     eos_token_id=end_of_text,
   )

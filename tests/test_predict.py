@@ -97,7 +97,7 @@ def test_a_bad_row_keeps_its_own_id(run, tmp_path):
   good, shifted = _jsonl(tmp_path / 'out.jsonl')
   assert good['id'] == first['id'] and 'prediction' in good
   assert shifted['id'] == second['id']
-  assert 'in.csv row 1 has 5 cells, the header 4; a text' in shifted['error']
+  assert 'in.csv line 3 has 5 cells, the header 4; a text' in shifted['error']
 
 
 def test_odd_ids_and_column_names_are_written_as_text(run, tmp_path):

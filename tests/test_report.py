@@ -84,6 +84,13 @@ def test_the_headline_names_the_arm_of_the_lowest_loss_if_it_is_decided(
   assert words.headline(results) == expected
 
 
+def test_the_headline_of_a_classification_is_about_its_first_metric():
+  results = _results(none=3.5, hard=2.15, soft=2.0)  # squad_f1 is ten times the loss
+  results['test']['soft']['confusion'] = [[1, 0], [0, 1]]
+  expected = 'No prompt has the best SQuAD F1 on the test rows'
+  assert words.headline(results) == expected
+
+
 @pytest.mark.parametrize('task', ['qa', 'summarization', 'translation'])
 def test_the_page_holds_what_the_workdir_knows(tmp_path, task):
   folder = workdirs.write_run(tmp_path / 'run', task)

@@ -153,17 +153,17 @@ def test_a_missing_test_split_is_cut_from_validation_and_shares_no_row(tmp_path)
     (
       'a.csv',
       'id,x\n0,a\n1,"b\n2,c\n',
-      'row 1, which begins in line 3, .* a quote is open',
+      'the row that begins in line 3 .* a quote is open',
     ),
     (
       'a.csv',
       'id,x\n0,"a\n1,"b"\n',
-      'row 0, which begins in line 2, .* a quote is open',
+      'the row that begins in line 2 .* a quote is open',
     ),
     (
       'a.csv',
       'id,x\n0,"a "b" c\nd, e"\n',
-      'row 0, .* a quote is open, so that nothing',
+      'line 2 .* a quote is open, so that nothing',
     ),
     ('a.parquet', 'PAR0', r'a.parquet cannot be read: .* expected a Parquet file'),
     (
@@ -198,10 +198,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, message):
       'is not JSON: Exc',
     ),
     ('a.jsonl', '{"id": 0}\n' + '[' * 10000 + '\n', 'line 2', 'is not JSON: maximum'),
-    ('a.csv', 'id,x\n0,a\n1,b,c\n', 'row 1', 'has 3 cells, the header 2; a text that'),
-    ('a.csv', 'id,x\n0,a\n1\n', 'row 1', 'has 1 cells, the header 2'),
-    ('a.csv', 'id,x\n0,a\n1,"b"c\n', 'row 1', 'is not CSV: .* look at its quotes'),
-    ('a.tsv', 'id\tx\n0\ta\n1\tb\tc\n', 'row 1', 'has 3 cells, .* no text may hold a'),
+    ('a.csv', 'id,x\n0,a\n1,b,c\n', 'line 3', 'has 3 cells, the header 2; a text that'),
+    ('a.csv', 'id,x\n0,a\n1\n', 'line 3', 'has 1 cells, the header 2'),
+    ('a.csv', 'id,x\n0,a\n1,"b"c\n', 'line 3', 'is not CSV: .* look at its quotes'),
+    ('a.tsv', 'id\tx\n0\ta\n1\tb\tc\n', 'line 3', 'has 3 cells, .* no text may hold a'),
     ('a.json', '{"id": 0}\n{"x": \n', 'line 2', 'is not JSON: Expecting value'),
   ],
 )

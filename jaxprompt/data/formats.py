@@ -3,7 +3,6 @@
 import csv
 import gzip
 import io
-import itertools
 import json
 import pathlib
 import reprlib
@@ -117,24 +116,25 @@ def _read_csv(file):
   with errors.reading(file, 'expected a header of column names'):
     header = next(filter(None, reader), [])  # after blank lines
   _check_header(header, file)
-  for number in itertools.count():
+  while True:
     taken.clear()
     try:
       cells = next(reader, None)
     except csv.Error as e:
+      place = f'line {reader.line_num - len(taken) + 1}'
       if len(taken) > 1 or taken[0].count('"') % 2:
         raise errors.UserError(
-          f'{file} row {number}, which begins in line '
-          f'{reader.line_num - len(taken) + 1}, is not CSV: {e}; a quote is open, so '
+          f'{file}: the row that begins in {place} is not CSV: {e}; a quote is open, so '
           'that nothing says where the next row begins: close it, or double it if it '
           'is text'
         ) from e
-      yield f'row {number}', errors.RowError(f'is not CSV: {e}; look at its quotes')
+      yield place, errors.RowError(f'is not CSV: {e}; look at its quotes')
       continue
     if cells is None:
       return
     if cells:  # not a blank line
-      yield f'row {number}', _row(header, cells, _QUOTES)
+      place = f'line {reader.line_num - len(taken) + 1}'
+      yield place, _row(header, cells, _QUOTES)
 
 
 def _noted(lines, taken):
@@ -160,12 +160,12 @@ def _read_tsv(file):
   cells is read by the second, any other by the first.
   """
   csv.field_size_limit(_LARGEST_CELL)
-  lines = (line.rstrip('\r\n') for line in _text_lines(file))
-  rows = (_tsv_cells(line) for line in lines if line)
-  header = next(rows, [])
+  lines = enumerate((line.rstrip('\r\n') for line in _text_lines(file)), 1)
+  rows = ((number, _tsv_cells(line)) for number, line in lines if line)
+  _, header = next(rows, (0, []))
   _check_header(header, file)
-  for number, cells in enumerate(rows):
-    yield f'row {number}', _row(header, cells, _NO_BREAKS)
+  for number, cells in rows:
+    yield f'line {number}', _row(header, cells, _NO_BREAKS)
 
 
 def _tsv_cells(line):

@@ -2,6 +2,7 @@
 
 from jaxprompt.prompts import arms
 from jaxprompt.report import page
+from jaxprompt.runs import records
 from jaxprompt.runs import results as results_lib
 from jaxprompt.tasks import metrics
 
@@ -11,18 +12,30 @@ def title(arm):
 
 
 def headline(results):
-  """Says in a few words which arm has the lowest loss, if that can be said."""
-  test = results['test']
-  best, *others = sorted(test, key=lambda arm: test[arm]['loss'])
+  """Says in a few words which arm is best, if that can be said.
+
+  By the loss; of a classification by its first metric, since only labels are compared.
+  """
+  test, figure = results['test'], 'loss'
+  best_words, level_words = 'the lowest test loss', 'test loss'
+  if 'confusion' in test['soft']:
+    figure = records.figures_of(results)[1]
+    level_words = f'{metrics.of(figure).title} on the test rows'
+    best_words = f'the best {level_words}'
+  best, *others = sorted(
+    test,
+    key=lambda arm: test[arm][figure],
+    reverse=not metrics.of(figure).lower_is_better,
+  )
   level = [
     other
     for other in others
-    if results_lib.difference(results, 'loss', best, other)['better'] is None
+    if results_lib.difference(results, figure, best, other)['better'] is None
   ]
   if level:
     names = listed(map(title, [best, *level]))
-    return f'No arm is surely ahead: {names} are level in test loss'
-  return f'{capital(title(best))} has the lowest test loss'
+    return f'No arm is surely ahead: {names} are level in {level_words}'
+  return f'{capital(title(best))} has {best_words}'
 
 
 def findings(results, metric):

@@ -223,7 +223,8 @@ class Trainer:
 
   def _log_padding(self):
     log.info(
-      '%d steps an epoch, %d shapes, %.1f%% of the tokens are padding',
+      '%d steps an epoch, %d shapes, each compiled at its first step, %.1f%% of the '
+      'tokens are padding',
       self._epoch_steps,
       len(self._loader.shapes),
       100 * self._loader.padding,

@@ -93,7 +93,7 @@ KEEP = config_lib.FIELDS['checkpoint.keep'].default
 def _check_run(workdir):
   """Checks every file that a run has left; returns the steps of its checkpoints."""
   known = ('.lock', 'config.json', 'metrics.jsonl', 'results.json', 'report.html')
-  known += ('checkpoints', 'predictions', 'tensorboard')
+  known += ('checkpoints', 'predictions', 'tensorboard', 'wordings.jsonl')
   for path in workdir.iterdir():
     assert path.name in known or path.name.endswith('.partial')
   records.read_config(workdir)

@@ -11,6 +11,7 @@ from etils import epath
 from jaxprompt import config as config_lib
 from jaxprompt import main
 from jaxprompt import serve
+from jaxprompt.infer import answering
 from jaxprompt.runs import records
 
 LABELS = ['it can wait', 'soon', 'at once']
@@ -128,11 +129,13 @@ def test_the_served_page_ranks_its_labels_as_the_run_did(workdir):
   model, prompts = serve._load(config, epath.Path(workdir), {})
   ((_, choice),) = prompts.items()
   row = _lines(workdir / 'predictions' / 'soft.jsonl')[0]
-  *_, (_, answers) = serve.answer(model, choice.prompt, row['source'], 'Say which:')
+  *_, (_, answers) = answering.answer(model, choice, row['source'], 'Say which:')
   expected = {text: x['probability'] for text, x in row['labels'].items()}
   assert answers['soft'].shares == pytest.approx(expected, rel=1e-4)
   assert answers['hard'].shares.keys() == answers['none'].shares.keys() == set(LABELS)
-  shown = serve._show(model, '', answers)[1 + 2 * list(answers).index('soft')]
+  shown = serve._show(model, choice.arms, '', answers)[
+    1 + 2 * list(answers).index('soft')
+  ]
   assert shown.startswith(f'{row["prediction"]} ')
 
 

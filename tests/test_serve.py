@@ -17,6 +17,7 @@ from jaxprompt import config as config_lib
 from jaxprompt import errors
 from jaxprompt import main
 from jaxprompt import serve
+from jaxprompt.infer import answering
 from jaxprompt.infer import evaluate
 from jaxprompt.runs import records
 
@@ -31,6 +32,7 @@ def workdir(tmp_path_factory):
   data = write_data(workdir / 'data', 'qa')
   overrides = ('eval.max_new_tokens=12', 'train.learning_rate=0.5')
   overrides += ('prompt.kind=deep', 'prompt.position=suffix')
+  overrides += ('arms=none,hard,few_shot,soft', 'few_shot.examples=1')
   argv = arguments('qa', workdir, data, *overrides)
   assert main.main(argv) == 0
   return epath.Path(workdir)
@@ -58,9 +60,9 @@ def _edit_config(folder, **fields):
 
 @pytest.fixture(scope='module')
 def loaded(workdir):
-  """The model and the trained prompt."""
+  """The model and the trained prompt with the arms of its run."""
   model, prompts = serve._load(_config(workdir), workdir, {})
-  return model, prompts['[QUESTIONANSWERING]'].prompt
+  return model, prompts['[QUESTIONANSWERING]']
 
 
 @pytest.fixture(scope='module')
@@ -73,7 +75,7 @@ def predictions(workdir):
       .read_text()
       .split('\n')[:-1]
     ]
-    for arm in ('none', 'hard', 'soft')
+    for arm in ('none', 'hard', 'few_shot', 'soft')
   }
 
 
@@ -104,9 +106,9 @@ def url(workdir, other):
   assert not outside
 
 
-def _last(model, trained, source, hard_prompt='Answer the Following Question'):
+def _last(model, choice, source, hard_prompt='Answer the Following Question'):
   """The note and {arm: text} at an answer's end."""
-  *_, (note, answers) = serve.answer(model, trained, source, hard_prompt)
+  *_, (note, answers) = answering.answer(model, choice, source, hard_prompt)
   texts = {
     arm: evaluate.text(model.template.tokenizer, answered.ids)
     for arm, answered in answers.items()
@@ -115,10 +117,10 @@ def _last(model, trained, source, hard_prompt='Answer the Following Question'):
 
 
 def test_all_arms_answer_as_the_evaluation_did(loaded, predictions):
-  model, trained = loaded
+  model, choice = loaded
   texts = set()
   for i, row in enumerate(predictions['soft']):
-    note, found = _last(model, trained, row['source'])
+    note, found = _last(model, choice, row['source'])
     assert note == ''
     assert found == {arm: rows[i]['prediction'] for arm, rows in predictions.items()}
     texts |= set(found.values())
@@ -126,37 +128,37 @@ def test_all_arms_answer_as_the_evaluation_did(loaded, predictions):
 
 
 def test_the_hard_prompt_may_stand_around_the_source(loaded, predictions):
-  model, trained = loaded
+  model, choice = loaded
   source, text = predictions['soft'][0]['source'], 'Text: {source}\nA:'
-  _, found = _last(model, trained, source, text)
+  _, found = _last(model, choice, source, text)
   expected = jp.generate(
     jp.load_model(str(CHECKPOINT)),
     jp.Hard(text),
     [source],
-    max_new_tokens=trained.max_new_tokens,
+    max_new_tokens=choice.prompt.max_new_tokens,
   )
   assert [found['hard']] == expected
 
 
 def test_answers_come_a_token_of_each_arm_at_a_time(loaded, predictions):
-  model, trained = loaded
+  model, choice = loaded
   source = predictions['soft'][0]['source']
   counts = [
     [len(answered.ids) for answered in answers.values()]
-    for _, answers in serve.answer(model, trained, source, 'Reply')
+    for _, answers in answering.answer(model, choice, source, 'Reply')
   ]
-  assert counts[:2] == [[1, 1, 1], [2, 2, 2]]
+  assert counts[:2] == [[1] * 4, [2] * 4]
   assert all(answer <= 12 for answer in counts[-1])
 
 
 def test_a_source_beyond_the_positions_is_cut_before_the_question_with_a_note(loaded):
-  model, trained = loaded
+  model, choice = loaded
   question = '\nWho improved the steam engine?'
-  note, found = _last(model, trained, 'James Watt did it. ' * 60 + question)
+  note, found = _last(model, choice, 'James Watt did it. ' * 60 + question)
   assert note.startswith('The source was cut by its last ')
   assert 'before the last line: the model has 192 positions' in note
   left = 60 * 19 - int(note.split('its last ')[1].split(' ')[0].replace(',', ''))
-  assert _last(model, trained, ('James Watt did it. ' * 60)[:left] + question) == (
+  assert _last(model, choice, ('James Watt did it. ' * 60)[:left] + question) == (
     '',
     found,
   )
@@ -252,16 +254,16 @@ def test_an_example_brings_its_prompt_and_source(url, visit, predictions):
   page.get_by_label('Example from the test split').click()
   question = source.splitlines()[-1]
   page.get_by_role('option', name=f'another {question}').click()
-  sync_api.expect(page.get_by_label('Soft prompt')).to_have_value('another')
+  sync_api.expect(page.get_by_label('Soft prompt', exact=True)).to_have_value('another')
   sync_api.expect(page.get_by_label('Source')).to_have_value(source)
-  sync_api.expect(page.get_by_label('Hard prompt')).to_have_value('Reply')
+  sync_api.expect(page.get_by_label('Hard prompt', exact=True)).to_have_value('Reply')
 
 
 def test_another_prompt_brings_its_hard_text_which_can_be_edited(url, visit):
   page = _open(visit, url)
-  hard = page.get_by_label('Hard prompt')
+  hard = page.get_by_label('Hard prompt', exact=True)
   sync_api.expect(hard).to_have_value('Answer the Following Question')
-  page.get_by_label('Soft prompt').click()
+  page.get_by_label('Soft prompt', exact=True).click()
   page.get_by_role('option', name='another').click()
   sync_api.expect(hard).to_have_value('Reply')
   hard.fill(' ')

@@ -124,9 +124,9 @@ def _read_csv(file):
       place = f'line {reader.line_num - len(taken) + 1}'
       if len(taken) > 1 or taken[0].count('"') % 2:
         raise errors.UserError(
-          f'{file}: the row that begins in {place} is not CSV: {e}; a quote is open, so '
-          'that nothing says where the next row begins: close it, or double it if it '
-          'is text'
+          f'{file}: the row that begins in {place} is not CSV: {e}; a quote is open, '
+          'so that nothing says where the next row begins: close it, or double it if '
+          'it is text'
         ) from e
       yield place, errors.RowError(f'is not CSV: {e}; look at its quotes')
       continue

@@ -1,5 +1,6 @@
 """The comparison: every arm measured on the test rows, and what a run leaves of it."""
 
+import dataclasses
 import functools
 import time
 
@@ -13,6 +14,7 @@ from jaxprompt.prompts import arms
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
 from jaxprompt.prompts import prompt
+from jaxprompt.runs import records
 from jaxprompt.runs import results
 from jaxprompt.runs import setup
 from jaxprompt.runs import workdir as workdir_lib
@@ -77,13 +79,13 @@ def measure(experiment, name, wordings, rows, validation=None):
     )
     more = own_rows.lengths[:, 0].mean() - rows.lengths[:, 0].mean()
     lengths.append(len(before) + more)
-  shown = [wording.shown for wording in wordings]
-  if any(shown):
-    tuning |= {'texts': 0, 'rows': round(np.mean([len(ids) for ids in shown]))}
+  if any(wording.shown for wording in wordings):
+    rows_shown = [len(wording.shown) for wording in wordings]
+    tuning |= {'texts': 0, 'rows': round(np.mean(rows_shown))}
   return results.Measured(
     draws,
     {**tuning, 'tokens': float(np.mean(lengths)), 'text': wordings[0].text},
-    shown,
+    wordings,
   )
 
 
@@ -227,6 +229,14 @@ def leave(experiment, measured, trained, epochs, workdir, initial):
   for name, own in measured.items():
     lines = results.predictions(own, rows)
     workdir_lib.write_jsonl(workdir / 'predictions' / f'{name}.jsonl', lines)
+  workdir_lib.write_jsonl(
+    workdir / records.WORDINGS,
+    [
+      {'arm': name, **dataclasses.asdict(own.wordings[0])}
+      for name, own in measured.items()
+      if own.wordings
+    ],
+  )
   found = {
     'task': config.task,
     'model': config.model.path,

@@ -10,11 +10,13 @@ import logging
 from jaxprompt import config as config_lib
 from jaxprompt import errors
 from jaxprompt.data import sources
+from jaxprompt.prompts import arms
 from jaxprompt.runs import results as results_lib
 from jaxprompt.runs import workdir as workdir_lib
 
 log = logging.getLogger(__name__)
 
+WORDINGS = 'wordings.jsonl'  # what stood around every source, of each written arm
 # The fields, or their sections, of what a trained prompt is compared with.
 COMPARED = ('arms', 'hard_prompts', 'few_shot')
 # How a run goes on, and what its prompt is compared with, not what it is; `_PLACES` are
@@ -48,6 +50,7 @@ _PLACES = {
 _REPLACED = (
   'metrics.jsonl',
   'predictions',
+  WORDINGS,
   'results.json',
   'sweep.json',
   'report.html',
@@ -157,6 +160,19 @@ def read_predictions(workdir, arm):
   texts = dict.fromkeys(('id', 'source', 'target', 'prediction'), str)
   _check(path, rows, [{**texts, 'scores': dict}])
   return rows
+
+
+def read_wordings(workdir):
+  """Returns {arm: `arms.Wording`} of the written arms that were measured, their first.
+
+  A run of before this file was written has none.
+  """
+  path = workdir / WORDINGS
+  found = workdir_lib.read_jsonl(path)
+  texts = dict.fromkeys(('arm', 'text', 'lead', 'target_lead'), str)
+  lists = dict.fromkeys(('before', 'closing', 'shown'), list)
+  _check(path, found, [{**texts, **lists, 'after': (str, type(None))}])
+  return {own.pop('arm'): arms.Wording(**own) for own in found}
 
 
 def _check(path, content, shape, where=''):

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxprompt.infer import evaluate
+from jaxprompt.prompts import arms
 from jaxprompt.tasks import metrics
 from jaxprompt.tasks import statistics
 
@@ -74,7 +75,7 @@ class Measured(NamedTuple):
 
   draws: list[evaluate.Evaluation]  # one; or of each draw of its examples
   tuning: dict  # see `BUDGET`; and the text, the texts tried with their losses
-  shown: Sequence[Sequence[str]] = ()  # the ids of each draw's examples
+  wordings: Sequence[arms.Wording] = ()  # of each draw, of a written arm
 
   @property
   def evaluation(self):
@@ -123,8 +124,10 @@ def _entry(measured, seed):
     entry['spread'] = {
       name: float(np.std([x[name] for x in own], ddof=1)) for name in own[0]
     }
-    shown = zip(measured.shown, own, strict=True)
-    entry['draws'] = [{'shown': ids, **each} for ids, each in shown]
+    entry['draws'] = [
+      {'shown': wording.shown, **each}
+      for wording, each in zip(measured.wordings, own, strict=True)
+    ]
   return entry
 
 

@@ -147,6 +147,11 @@ def test_it_is_swept_and_exported(workdir, tickets, tmp_path):
   assert _call('--mode=export', *flags) == 0
   card = (tmp_path / 'adapter' / 'README.md').read_text()
   assert re.search(r'Ticket of \{customer.name\}', card)
+  flags = [f'--workdir={workdir}', f'--output={tmp_path / "merged"}']
+  assert _call('--mode=export', '--format=merged', *flags) == 0
+  card = (tmp_path / 'merged' / 'README.md').read_text()
+  named = ', '.join(f'`{label}`' for label in LABELS)
+  assert f'ranked, not generated: {named}.' in card
 
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are(
@@ -155,5 +160,5 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(
   flags = _config(tickets, **{'example.source': '{body}', 'example.cut': ''})
   assert _call(*flags, f'--workdir={tmp_path / "none"}') == 2
   error = capsys.readouterr().err
-  assert 'tickets.csv row' in error
+  assert 'tickets.csv line 2' in error
   assert "column 'body' is missing; found 'ticket', 'urgency', 'customer'" in error

@@ -113,7 +113,7 @@ def made_of(experiment, prompts, input_path, *, sampling, seed):
       for name, x in prompts.items()
     },
     'sampling': sampling and sampling._asdict(),
-    'seed': seed,
+    'seed': seed if sampling else 0,  # greedy answers have none
   }
 
 

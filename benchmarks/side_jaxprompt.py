@@ -1,5 +1,6 @@
 """One side of versus_peft.py: jaxprompt's buckets, step, contexts and generation."""
 
+import functools
 import statistics
 import sys
 import time
@@ -45,7 +46,7 @@ class Side:
     self._batch_size, self._batches, self._position = batch_size, batches, position
     self._layout = devices.layout('jit', -1, 1)
     lm, params, *_ = loading.load(model, 'float32')
-    lm = lm.on(self._layout.platform)
+    lm = lm.on(self._layout.platform, 'highest')
     self._lm, self._params = lm, self._layout.place_params(lm, params)
     tx = optim.prompt_only(0.01, clip_norm=1.0)
     embeddings = lm.embed(params, jnp.arange(PROMPT))
@@ -118,8 +119,16 @@ class Side:
     return {'seconds': seconds, 'tokens': tokens}
 
   def kept(self):
-    """Returns the GB of the sources before a suffix prompt that are kept."""
-    return self._contexts.kept_bytes / 1e9
+    """Returns the GB of `peak` that are sources before a suffix prompt."""
+    return 0 if self._on_device() else self._contexts.kept_bytes / 1e9
+
+  def peak(self):
+    """Returns the peak memory of the device so far, of a CPU the process's, in GB."""
+    found = self._on_device()
+    return found['peak_bytes_in_use'] / 1e9 if found else worker.peak()
+
+  def _on_device(self):
+    return jax.local_devices()[0].memory_stats()  # None of a CPU
 
   def _turn(self, kind, batches):
     """Returns the (row indices, shape) of a turn: at first, one of every shape."""
@@ -178,7 +187,7 @@ class Side:
 
     left = jnp.ones((rows * tokens, self._lm.spec.width))
     right = jnp.ones((self._lm.spec.width, 4 * self._lm.spec.width))
-    product = jax.jit(jnp.matmul)
+    product = jax.jit(functools.partial(jnp.matmul, precision='highest'))
     product_flops = 2 * left.size * right.shape[1]
     return {
       'compiled': flops,
@@ -215,7 +224,10 @@ def _seconds(call, times):
 
 def main(model, file, batch_size, batches, position, kind='embedding'):
   side = Side(model, file, int(batch_size), int(batches), position, kind)
-  turns = ('warm_up', 'train', 'kept', 'evaluate', 'generate', 'losses', 'operations')
+  turns = (
+    *('warm_up', 'train', 'peak', 'kept', 'evaluate', 'generate', 'losses'),
+    'operations',
+  )
   worker.answer({turn: getattr(side, turn) for turn in turns})
 
 

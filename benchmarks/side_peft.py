@@ -16,9 +16,16 @@ def pad(rows, value, side='right'):
   """Pads lists of ids to the longest; returns [B, T]."""
   longest = max(map(len, rows))
   room = [[value] * (longest - len(row)) for row in rows]
-  if side == 'left':
-    return torch.tensor([gap + row for gap, row in zip(room, rows, strict=True)])
-  return torch.tensor([row + gap for gap, row in zip(room, rows, strict=True)])
+  pairs = zip(room, rows, strict=True)
+  padded = [gap + row if side == 'left' else row + gap for gap, row in pairs]
+  return torch.tensor(padded, device=worker.device())
+
+
+def seconds_since(began):
+  """Returns the time since a `time.perf_counter`, a GPU's work being done."""
+  if torch.cuda.is_initialized():
+    torch.cuda.synchronize()
+  return time.perf_counter() - began
 
 
 def read_rows(file, split):
@@ -38,8 +45,8 @@ class Side:
     self._rows, self._held = read_rows(file, 'train'), read_rows(file, 'test')
     self._eos_id = int(np.load(file)['eos_id'])
     self._batch_size, self._batches = batch_size, batches
-    base = transformers.GPT2LMHeadModel.from_pretrained(model)
-    prompt = base.transformer.wte(torch.arange(PROMPT)).detach().clone()
+    base = transformers.GPT2LMHeadModel.from_pretrained(model).to(worker.device())
+    prompt = base.transformer.wte.weight[:PROMPT].detach().clone()
     config = peft.PromptTuningConfig(
       task_type=peft.TaskType.CAUSAL_LM, num_virtual_tokens=PROMPT
     )
@@ -61,7 +68,12 @@ class Side:
   def train(self):
     began = time.perf_counter()
     tokens = self._take(self._batches)
-    return {'seconds': time.perf_counter() - began, 'tokens': tokens}
+    return {'seconds': seconds_since(began), 'tokens': tokens}
+
+  def peak(self):
+    if torch.cuda.is_initialized():
+      return torch.cuda.max_memory_allocated() / 1e9
+    return worker.peak()
 
   def _take(self, batches):
     """Trains on the next batches; returns their real tokens."""
@@ -110,7 +122,7 @@ class Side:
     with torch.no_grad():
       for rows in batches:
         self._loss(rows).item()
-    seconds = time.perf_counter() - began
+    seconds = seconds_since(began)
     return {'seconds': seconds, 'tokens': sum(map(self._tokens, batches))}
 
   def losses(self):
@@ -133,13 +145,13 @@ class Side:
           do_sample=False,
           pad_token_id=self._eos_id,
         )
-    seconds = time.perf_counter() - began
+    seconds = seconds_since(began)
     return {'seconds': seconds, 'tokens': NEW_TOKENS * sum(map(len, batches))}
 
 
 def main(model, file, batch_size, batches, _):
   side = Side(model, file, int(batch_size), int(batches))
-  turns = ('warm_up', 'train', 'evaluate', 'generate', 'losses')
+  turns = ('warm_up', 'train', 'peak', 'evaluate', 'generate', 'losses')
   worker.answer({turn: getattr(side, turn) for turn in turns})
 
 

@@ -14,7 +14,7 @@ so that both meet the same machine; a turn is a few batches of an epoch, or of t
 split's evaluation, of which each turn takes others. The figure is real tokens (source,
 target) a second, which is the epoch's speed, or tokens generated. With a suffix prompt
 it is the second epoch's, whose contexts are kept. What compiles is counted in the
-start-up alone.
+start-up alone. With --device=cuda both run on one GPU, and memory is the GPU's.
 """
 
 import argparse
@@ -153,7 +153,7 @@ def table(found):
       )
     ours, peft = case['peak_gb'].values()
     memory = {'': ours}
-    if case['position'] == 'suffix':
+    if case['kept_gb']:
       memory[', without the sources that are kept'] = ours - case['kept_gb']
     lines += [
       f'| peak memory of training: {name}{what} | {gb / peft:.2f} | {gb:.2f} GB '
@@ -190,7 +190,9 @@ def main():
   parser.add_argument('--output', type=pathlib.Path, required=True)
   parser.add_argument('--tasks', default=','.join(LIMITS))
   parser.add_argument('--rounds', type=int, default=3)
+  parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
   args = parser.parse_args()
+  worker.choose_device(args.device)
   chosen, python = args.tasks.split(','), worker.peer_python(args.peer)
   model = args.model.resolve()
   tokenizer = loading.load(str(model), 'float32').tokenizer

@@ -4,6 +4,7 @@ Imported in the peer's environment too, so it needs the standard library alone.
 """
 
 import json
+import os
 import pathlib
 import resource
 import statistics
@@ -24,6 +25,17 @@ def peer_python(folder):
       [python, '-m', 'pip', 'install', '-q', '-r', requirements], check=True
     )
   return python
+
+
+def choose_device(name):
+  """Has the processes that are started from now on use 'cpu' or 'cuda'."""
+  os.environ['JAX_PLATFORMS'] = name
+  os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'  # both sides share the GPU
+
+
+def device():
+  """Returns the device of this process, as `choose_device`."""
+  return os.environ.get('JAX_PLATFORMS', 'cpu')
 
 
 class Worker:
@@ -74,13 +86,14 @@ def answer(turns):
   """Is the process that a `Worker` started: answers lines until there are no more.
 
   Args:
-    turns: {line: function that takes a turn and returns what it measured}. The line
-      `peak` is answered with the process's peak memory so far, in GB.
+    turns: {line: function that takes a turn and returns what it measured}; of `peak`,
+      the peak memory so far, in GB.
   """
   print(json.dumps('ready'), flush=True)
   for line in sys.stdin:
-    print(json.dumps((turns | {'peak': _peak})[line.strip()]()), flush=True)
+    print(json.dumps(turns[line.strip()]()), flush=True)
 
 
-def _peak():
+def peak():
+  """Returns the process's peak memory so far, in GB."""
   return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9

@@ -45,17 +45,21 @@ _SOFT = nouns.Soft()
 
 
 @arguments.named()
-def load_model(path: str = 'gpt2', *, dtype: str = 'float32') -> nouns.Model:
+def load_model(
+  path: str = 'gpt2', *, dtype: str = 'float32', precision: str = 'highest'
+) -> nouns.Model:
   """Loads a frozen model onto all devices.
 
   Args:
     path: a hub id, a checkpoint's directory, or `tiny`, the model of the package.
     dtype: of weights and compute, float32 or bfloat16.
+    precision: of float32's products; `highest`, or `default`, what the device likes.
   """
   config = config_lib.default('text')
   config.model.update(
     path=config_lib.FIELDS['model.path'].check(path, 'path'),
     dtype=config_lib.FIELDS['model.dtype'].check(dtype, 'dtype'),
+    precision=config_lib.FIELDS['model.precision'].check(precision, 'precision'),
   )
   return setup.load_model(config.model, devices.layout(**config.parallel))
 
@@ -337,6 +341,7 @@ def _config(model, task, fields):
     'arms': ('soft',),
     'model.path': model.path,
     'model.dtype': model.dtype,
+    'model.precision': model.precision,
     'data.path': _IN_MEMORY,
   }
   if 'data.max_target_tokens' in fields:

@@ -156,6 +156,10 @@ _ALL = (
   Field('model.path', 'gpt2', 'hub id, local checkpoint directory, or tiny'),
   Field('model.dtype', 'float32', 'of frozen weights and compute: float32 or bfloat16',
         _FLOATS),
+  Field('model.precision', 'highest',
+        "of a float32 model's matrix products: highest = float32, default = what the "
+        'device likes (bfloat16 on TPUs, TF32 on GPUs)',
+        ('highest', 'default')),
   Field('data.path', '',
         'hub id, directory of train, validation and test files, one file, or tiny',
         by_config=True),

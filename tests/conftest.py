@@ -28,11 +28,6 @@ FAMILIES = (
   *('gpt2', 'llama', 'llama3', 'gpt_neox', 'mistral', 'qwen2', 'qwen3', 'gemma'),
   *('gemma2', 'gemma3_text', 'smollm3', 'phi3'),
 )
-# Of XLA, for the tests and the processes that they start: programs that run once need
-# not be fast. It is read when JAX first looks for devices.
-os.environ['XLA_FLAGS'] = ' '.join(
-  [os.environ.get('XLA_FLAGS', ''), '--xla_backend_optimization_level=0']
-)
 # Where the session's processes keep compiled programs: most of them meet the same ones.
 _COMPILED = 'JAX_COMPILATION_CACHE_DIR'
 CHROMIUM = pathlib.Path('/usr/bin/chromium')
@@ -41,6 +36,11 @@ CONFIGS = ROOT / 'configs'
 
 
 def pytest_configure(config):
+  if config.option.markexpr != 'accelerator':
+    # Of XLA, for the tests and the processes that they start: programs that run once
+    # need not be fast. It is read when JAX first looks for devices.
+    flags = [os.environ.get('XLA_FLAGS', ''), '--xla_backend_optimization_level=0']
+    os.environ['XLA_FLAGS'] = ' '.join(flags)
   if not hasattr(config, 'workerinput'):  # the first process, which starts the others
     os.environ[_COMPILED] = tempfile.mkdtemp(prefix='jaxprompt-tests-')
     os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'

@@ -43,7 +43,7 @@ def gpt2_step(config, **sizes):
   """Returns a GPT-2's functions and its train step, traced."""
   layout = devices.layout('jit', -1, 1)
   spec = gpt2.read_config('', config.to_diff_dict())
-  lm = model.LanguageModel(spec, jnp.float32).on(layout.platform)
+  lm = model.LanguageModel(spec, jnp.float32).on(layout.platform, 'highest')
   return lm, conftest.train_step(lm, layout, **sizes).traced()
 
 

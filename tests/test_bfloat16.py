@@ -1,6 +1,8 @@
 """bfloat16: weights and compute alone; what is trained and measured stays float32."""
 
+import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from jaxprompt.data import collate
 from jaxprompt.data import rows as rows_lib
 from jaxprompt.data import sources
 from jaxprompt.lm import loading
+from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
 from jaxprompt.prompts import prompt
 from jaxprompt.tasks import tasks
@@ -57,3 +60,32 @@ def test_in_bfloat16_the_prompt_and_its_moments_stay_float32(batch):
   state, scalars = jax.eval_shape(step, state, params, batch)
   assert jax.tree.map(lambda x: x.dtype, state) == before
   assert state.prompt['embeddings'].dtype == scalars['loss'].dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+  ('kind', 'position'),
+  [('embedding', 'prefix'), ('embedding', 'suffix'), ('deep', 'prefix')],
+)
+def test_in_bfloat16_the_rows_gradients_are_summed_in_float32(
+  batch, soft_prompt, kind, position
+):
+  """A sum in bfloat16 of rows that are alike stays where it is from 256 on."""
+  lm, params, *_ = loading.load(str(CHECKPOINT), 'bfloat16')
+  prompt = kinds.KINDS[kind](lm, params, soft_prompt, jax.random.key(0))
+  gradient = jax.jit(steps.prompt_gradient, static_argnums=(0, 4))
+  row = jax.tree.map(lambda x: x[:1], batch)
+  if position == 'suffix':
+    source = {'source_ids': row.input_ids, 'source_mask': row.attention_mask}
+    row = dataclasses.replace(row, **source)
+  count = 512
+  rows = jax.tree.map(lambda x: jnp.tile(x, (count, 1)), row)
+  lowered = gradient.lower(lm, params, prompt, rows, 1)
+  (_, one), (_, total) = (
+    gradient(lm, params, prompt, row, 1),
+    lowered.compile()(params, prompt, rows),
+  )
+  (one,), (total,) = map(jax.tree.leaves, (one, total))
+  assert jnp.linalg.norm(total / count - one) < 0.02 * jnp.linalg.norm(one)
+  # A CPU would sum in float32 all the same.
+  in_bfloat16 = rf'applies stablehlo\.add .*tensor<{count}x[\dx]*bf16>'
+  assert not re.search(in_bfloat16, lowered.as_text())

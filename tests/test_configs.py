@@ -14,6 +14,7 @@ from jaxprompt import errors
 from jaxprompt.data import contexts
 from jaxprompt.devices import devices
 from jaxprompt.lm import loading
+from jaxprompt.lm import products
 from jaxprompt.prompts import arms
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
@@ -38,7 +39,7 @@ FIELDS = {
   'checkpoint.every_steps', 'checkpoint.keep', 'parallel.mode', 'parallel.data',
   'parallel.model', 'sweep.length', 'sweep.seed', 'sweep.init', 'sweep.learning_rate',
   'sweep.test', 'log.wandb', 'task', 'seed', 'arms', 'hard_prompts',
-  'few_shot.examples', 'few_shot.draws',
+  'few_shot.examples', 'few_shot.draws', 'model.precision',
 }  # fmt: skip
 
 
@@ -101,6 +102,7 @@ def test_the_fields_are_those_of_the_contract():
 def test_a_choice_is_a_key_of_what_it_chooses_from():
   chooses = {
     'model.dtype': loading.DTYPES,
+    'model.precision': products.PRECISIONS,
     'prompt.kind': kinds.KINDS,
     'prompt.position': placement.POSITIONS,
     'arms': arms.ARMS,
@@ -188,6 +190,7 @@ REFUSED = {
   'arms': [[], ['soft', 'soft'], ['poem'], 'soft', [1]],
   'hard_prompts': [[' '], ['a', 'a'], None, {'a': 1}],
   'model.dtype': ['int8'],
+  'model.precision': ['high'],
   'data.path': [''],
   'data.subset': ['\udcff', 0],
   'data.bad_rows': ['ignore'],

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch_figures
 import transformers
 from conftest import FAMILIES
 from conftest import FIXTURES
 from conftest import flax_class
 
-from jaxprompt.infer import decode
 from jaxprompt.lm import loading
 from jaxprompt.lm import model as lm_model
 from jaxprompt.lm import products
@@ -43,52 +43,12 @@ def target_logits(lm, params, soft_prompt, batch):
   return lm.logits(params, model.target_hidden(lm, params, placed, batch))
 
 
-def _rows(torch_outputs):
-  """The rows that PyTorch ran, all their tokens real."""
-  ids = jnp.asarray(torch_outputs['input_ids'])
-  rows, length = ids.shape
-  positions = np.arange(torch_outputs['source_length'], length)
-  return batch_lib.Batch(
-    ids,
-    jnp.ones(ids.shape, bool),
-    jnp.tile(positions, (rows, 1)),
-    jnp.ones((rows, len(positions)), bool),
-  )
-
-
-@functools.partial(jax.jit, static_argnums=0, static_argnames=('source', 'new_tokens'))
-def _as_torch(lm, params, soft_prompt, batch, *, source, new_tokens):
-  """Computes in one program what `tools/make_torch_fixture.py` stores."""
-  ids, real = batch.input_ids, batch.attention_mask
-  placed = _placed(soft_prompt, batch)
-  tree = {'embeddings': soft_prompt}
-  (nats, count), gradient = steps.prompt_gradient(lm, params, tree, batch, 1)
-  bare, _ = model.hidden_states(lm, params, lm.embed(params, ids), real)
-  options = decode.Options(new_tokens, end_ids=(-1,))
-  return {
-    'loss': nats / count,
-    'prompt_gradient': gradient['embeddings'] / count,
-    'bare_logits': lm.logits(params, bare),
-    'greedy_ids': decode.generate(
-      lm, params, placed, ids[:, :source], real[:, :source], options
-    ),
-  }
-
-
 @pytest.fixture(scope='module', params=FAMILIES)
 def with_torch(request):
   """What a checkpoint's model computes, and what PyTorch does."""
   lm, params, *_ = loading.load(str(FIXTURES / request.param), 'float32')
-  expected = np.load(FIXTURES / request.param / 'torch_outputs.npz')
-  found = _as_torch(
-    lm,
-    params,
-    expected['soft_prompt'],
-    _rows(expected),
-    source=int(expected['source_length']),
-    new_tokens=expected['greedy_ids'].shape[1],
-  )
-  return found, expected
+  expected = torch_figures.stored(request.param)
+  return torch_figures.computed(lm, params, expected), expected
 
 
 @pytest.mark.parametrize('name', ['bare_logits', 'loss'])
@@ -159,7 +119,7 @@ def test_a_cpu_multiplies_few_tokens_with_the_weight_on_the_left(tokens, weight_
   rng = np.random.default_rng(0)
   x = rng.normal(size=(3, tokens, 5)).astype(np.float32)
   weight = rng.normal(size=(7, 5)).astype(np.float32)
-  dot_general = products.dot_general('cpu')
+  dot_general = products.dot_general('cpu', None)
   product = jax.jit(lambda x, weight: dot_general(x, weight, (((2,), (1,)), ((), ()))))
   compiled = product.lower(x, weight).compile()
   np.testing.assert_allclose(compiled(x, weight), x @ weight.T, rtol=1e-5, atol=1e-6)
@@ -319,8 +279,8 @@ def test_a_row_of_padding_alone_counts_nothing_and_is_finite(
 def test_bfloat16_keeps_logits_in_float32_and_the_loss_close(family):
   lm, params, *_ = loading.load(str(FIXTURES / family), 'bfloat16')
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype('bfloat16')}
-  expected = np.load(FIXTURES / family / 'torch_outputs.npz')
-  rows, soft_prompt = _rows(expected), expected['soft_prompt']
+  expected = torch_figures.stored(family)
+  rows, soft_prompt = torch_figures.rows(expected), expected['soft_prompt']
   of_prompt = functools.partial(target_logits, lm, params)
   logits = jax.eval_shape(of_prompt, soft_prompt, rows)
   assert logits.dtype == jnp.float32

@@ -93,7 +93,8 @@ def compile_all(config, found, sizes, chip=None, only=''):
   layout.check_divides(config.train.batch_size)
   _, _, spec = loading.read_spec(config.model.path)
   dtype = loading.DTYPES[config.model.dtype]
-  lm = model_lib.LanguageModel(spec, dtype, end_ids=(0,)).on(layout.platform)
+  lm = model_lib.LanguageModel(spec, dtype, end_ids=(0,))
+  lm = lm.on(layout.platform, config.model.precision)
   params = setup.abstract_params(lm, layout)
   given = (config, lm, layout, params, sizes)
   for program in (*programs.of_run(*given), programs.of_predict(*given)):

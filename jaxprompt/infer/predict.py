@@ -98,6 +98,7 @@ def made_of(experiment, prompts, input_path, *, sampling, seed):
     'input': None if input_path == '-' else sources.digest(input_path),
     'model': experiment.fingerprints,
     'dtype': experiment.config.model.dtype,
+    'precision': experiment.config.model.precision,
     'prompt': {
       name: {
         'content': _digest(x.arrays),

@@ -1,5 +1,6 @@
 """Causal attention, over the keys and values of the same row or kept ones."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ class Rule(NamedTuple):
   divisor: float  # of the scores
   cap: float | None = None  # scores become cap * tanh(score / cap)
   window: int | None = None  # real tokens that one sees, its own the last; None = all
+  precision: jax.lax.Precision | None = None  # of the products
 
 
 def append(cache, key, value):
@@ -52,10 +54,20 @@ def _joined(parts):
   rows = len(parts[-1][0])
 
   def join(*arrays):
-    whole = [jnp.broadcast_to(x, (rows, *x.shape[1:])) for x in arrays]
-    return jnp.concatenate(whole, axis=2)
+    return jnp.concatenate([_repeated(x, rows) for x in arrays], axis=2)
 
   return jax.tree.map(join, *parts)
+
+
+def _repeated(x, rows):
+  """Gives every row [1, G, s, D], or returns each row's own [B, G, s, D].
+
+  In float32, for the backward pass: it sums the gradient of what rows share over them.
+  """
+  if len(x) == rows:
+    return x
+  wide = x.astype(jnp.float32)
+  return jnp.broadcast_to(wide, (rows, *x.shape[1:])).astype(x.dtype)
 
 
 def mix(streams, mask, cache, outputs, extend, rule):
@@ -122,7 +134,7 @@ def attend(query, parts, mask, rule, slots=None):
   if slots is not None:
     later = jnp.arange(keys) > slots[:, None, None, :, None]  # [B, 1, 1, T, S]
     bias = _real(mask, slots, rule.window) + jnp.where(later, _HIDDEN, 0.0)
-    out = _weigh(query, parts, bias, rule.cap)
+    out = _weigh(query, parts, bias, rule)
   else:
     blocks = max(1, round(length / _QUERIES_A_BLOCK))
     outs = []
@@ -135,7 +147,7 @@ def attend(query, parts, mask, rule, slots=None):
           query[..., rows[0] : rows[-1] + 1, :],
           [*before, (key[:, :, : seen - first], value[:, :, : seen - first])],
           _real(mask, own[None], rule.window)[..., :seen] + later,
-          rule.cap,
+          rule,
         )
       )
     out = jnp.concatenate(outs, axis=-2)  # [B, G, heads / G, T, D]
@@ -166,24 +178,25 @@ def _real(mask, slots, window):
   return jnp.where(seen, 0.0, _HIDDEN)[:, None, None]
 
 
-def _weigh(query, parts, bias, cap):
+def _weigh(query, parts, bias, rule):
   """Attention of a block of queries; returns [B, G, heads / G, T, D]."""
 
   def rows(x):  # those of a part that is the same for all rows have no axis B
     return (x[0], 'gsd') if len(x) < len(query) else (x, 'bgsd')
 
+  einsum = functools.partial(jnp.einsum, precision=rule.precision)
   scores = []
   for key, _ in parts:
     key, axes = rows(key)
     product = f'bghtd,{axes}->bghts'
-    scores.append(jnp.einsum(product, query, key, preferred_element_type=jnp.float32))
+    scores.append(einsum(product, query, key, preferred_element_type=jnp.float32))
   scores = jnp.concatenate(scores, axis=-1)
-  if cap is not None:
-    scores = cap * jnp.tanh(scores / cap)
+  if rule.cap is not None:
+    scores = rule.cap * jnp.tanh(scores / rule.cap)
   weights = jax.nn.softmax(scores + bias, axis=-1).astype(query.dtype)
   ends = np.cumsum([value.shape[2] for _, value in parts])[:-1]
   out = 0
   for own, (_, value) in zip(jnp.split(weights, ends, axis=-1), parts, strict=True):
     value, axes = rows(value)
-    out += jnp.einsum(f'bghts,{axes}->bghtd', own, value)
+    out += einsum(f'bghts,{axes}->bghtd', own, value)
   return out

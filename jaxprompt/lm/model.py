@@ -34,11 +34,21 @@ class LanguageModel:
   dtype: Any  # of the computation
   tokens: int | None = None  # of the tokenizer; the table may be padded; None = all
   end_ids: tuple[int, ...] = ()  # those that end a text, the tokenizer's own first
-  dot_general: Callable = jax.lax.dot_general  # of products with the weights
+  precision: jax.lax.Precision | None = None  # of all products
+  dot_general: Callable = jax.lax.dot_general  # of those with the weights
 
-  def on(self, platform):
-    """Returns the model with the products that suit 'cpu', 'gpu' or 'tpu'."""
-    return dataclasses.replace(self, dot_general=products.dot_general(platform))
+  def on(self, platform, precision):
+    """Returns the model with its products as a kind of device is to compute them.
+
+    Args:
+      platform: 'cpu', 'gpu' or 'tpu'.
+      precision: a key of `products.PRECISIONS`, for a model in float32. Products of
+        bfloat16 lose nothing that could be kept.
+    """
+    exact = products.PRECISIONS[precision] if self.dtype == jnp.float32 else None
+    return dataclasses.replace(
+      self, precision=exact, dot_general=products.dot_general(platform, exact)
+    )
 
   def embed(self, params, ids):
     """Returns the embeddings of ids [...], [..., H]."""
@@ -187,7 +197,7 @@ class LanguageModel:
     spec = self.spec
     block = modules.Block(spec, self.dtype, self.dot_general)
     divisor = spec.query_divisor or spec.head_dim**0.5
-    rule = attention.Rule(divisor, spec.score_cap, window)
+    rule = attention.Rule(divisor, spec.score_cap, window, self.precision)
 
     def run(weights, parts, mask, cache, outputs):
       def mix(projected):

@@ -9,6 +9,8 @@ A prompt is a dict of arrays, whose names say what it is:
   `mlp`: beside `embeddings`, a network of them while they are trained.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -58,7 +60,8 @@ def fold(prompt):
   if 'mlp' not in prompt:
     return prompt
   embeddings, mlp = prompt['embeddings'], prompt['mlp']
-  x = jax.nn.relu(embeddings @ mlp['down']) @ mlp['up']  # [P, H]
+  product = functools.partial(jnp.matmul, precision='highest')  # in float32 everywhere
+  x = product(jax.nn.relu(product(embeddings, mlp['down'])), mlp['up'])  # [P, H]
   x = jax.nn.standardize(x, axis=-1, epsilon=1e-5)
   return {'embeddings': embeddings + x * mlp['scale'] + mlp['bias']}
 

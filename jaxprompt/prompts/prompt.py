@@ -57,9 +57,8 @@ def nearest_tokens(soft_prompt, table, count):
   table_norms = jnp.linalg.norm(table, axis=1)  # [V]
   norms = jnp.linalg.norm(soft_prompt, axis=1)  # [P]
   floor = jnp.finfo(jnp.float32).tiny  # a row of zeros is near to nothing
-  cosines = (soft_prompt @ table.T) / jnp.maximum(
-    norms[:, None] * table_norms, floor
-  )  # [P, V]
+  products = jnp.matmul(soft_prompt, table.T, precision='highest')  # [P, V]
+  cosines = products / jnp.maximum(norms[:, None] * table_norms, floor)
   cosines, ids = jax.lax.top_k(cosines, count)
   return ids, cosines, relative_norms(soft_prompt, table)
 

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 @functools.partial(
   jax.tree_util.register_dataclass,
   data_fields=['params'],
-  meta_fields=['lm', 'template', 'layout', 'path', 'dtype', 'fingerprint'],
+  meta_fields=['lm', 'template', 'layout', 'path', 'dtype', 'precision', 'fingerprint'],
 )
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Model:
@@ -41,7 +41,7 @@ class Model:
     lm: its functions.
     template: how texts become its tokens.
     layout: of the devices.
-    path, dtype: what it was loaded by.
+    path, dtype, precision: what it was loaded by.
     fingerprint: items of what `loading.Model` says of the content.
   """
 
@@ -51,6 +51,7 @@ class Model:
   layout: devices.Layout
   path: str
   dtype: str
+  precision: str
   fingerprint: tuple[tuple[str, str], ...]
 
   @property
@@ -251,11 +252,12 @@ def load_model(settings, layout):
   )
   return Model(
     params=params,
-    lm=lm.on(layout.platform),
+    lm=lm.on(layout.platform, settings.precision),
     template=template_lib.Template(tokenizer, lm.end_ids),
     layout=layout,
     path=settings.path,
     dtype=settings.dtype,
+    precision=settings.precision,
     fingerprint=tuple(fingerprint.items()),
   )
 
@@ -265,11 +267,12 @@ def describe_model(settings, layout):
   _, lm, tokenizer = loading.describe(settings.path, settings.dtype)
   return Model(
     params=abstract_params(lm, layout),
-    lm=lm.on(layout.platform),
+    lm=lm.on(layout.platform, settings.precision),
     template=template_lib.Template(tokenizer, lm.end_ids),
     layout=layout,
     path=settings.path,
     dtype=settings.dtype,
+    precision=settings.precision,
     fingerprint=(),
   )
 

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import ROWS
 from conftest import arguments
 from conftest import with_devices
 from conftest import write_data
@@ -43,9 +44,12 @@ def _start(commands):
   ]
 
 
-def _command(data, workdir, *overrides):
-  argv = arguments('qa', workdir, data, *SETTINGS, *overrides)
+def _distributed(argv):
   return ['-m', 'jaxprompt.main', *argv[1:], '--distributed']
+
+
+def _command(data, workdir, *overrides):
+  return _distributed(arguments('qa', workdir, data, *SETTINGS, *overrides))
 
 
 def _end(processes):
@@ -122,16 +126,64 @@ def test_two_processes_find_what_one_finds(two, tmp_path):
   _assert_close(workdir, tmp_path)
 
 
-@pytest.mark.parametrize('kind', ['deep', 'residual'])
-def test_two_processes_find_what_one_finds_with_a_suffix_of_any_kind(
-  two, tmp_path, kind
+@pytest.mark.parametrize('kind, shared', [('deep', 1), ('residual', 4)])
+def test_two_processes_find_what_one_finds_with_a_suffix_and_kept_contexts(
+  two, tmp_path, kind, shared
 ):
   data, _ = two
   settings = (f'prompt.kind={kind}', 'prompt.position=suffix', 'train.epochs=2')
-  _finish(_start([_command(data, tmp_path / 'two', *settings)] * 2))
+  own = _command(data, tmp_path / 'two', *settings, f'parallel.model={shared}')
+  _finish(_start([own] * 2))
   one = tmp_path / 'one'
   assert main.main(arguments('qa', one, data, *SETTINGS, *settings)) == 0
   _assert_close(tmp_path / 'two', one)
+
+
+def test_two_processes_predict_in_order_and_go_on_where_one_was_stopped(two, tmp_path):
+  _, workdir = two
+  # More rows than are read at once, and one that cannot be used.
+  rows = [json.dumps(ROWS['qa'](i)) for i in range(70)]
+  source, output = tmp_path / 'in.jsonl', tmp_path / 'out.jsonl'
+  source.write_text('\n'.join([*rows, '{oops']))
+  argv = [
+    'jaxprompt',
+    '--mode=predict',
+    f'--workdir={workdir}',
+    f'--input={source}',
+    f'--output={output}',
+    '--temperature=1',
+  ]
+  assert main.main(argv) == 1
+  whole = output.read_text()
+  # As a killed command leaves it.
+  output.rename(tmp_path / 'out.jsonl.partial').write_text(whole[:1000])
+  record = tmp_path / '.out.jsonl.jaxprompt.json'
+  record.rename(tmp_path / '.out.jsonl.partial.jaxprompt.json')
+  ends = _end(_start([_distributed(argv)] * 2))
+  assert [status for status, _ in ends] == [1, 1], ends
+  assert 'going on after the ' in ends[0][1] and not ends[1][1]
+  assert output.read_text() == whole
+
+
+def test_two_processes_sweep_as_one_does(two, tmp_path):
+  data, _ = two
+  settings = ('sweep.seed=0,1', 'sweep.learning_rate=0.01,1e30', 'sweep.test=all')
+  found = {}
+  for name in ('one', 'two'):
+    argv = arguments('qa', tmp_path / name, data, *settings, mode='sweep')
+    if name == 'one':
+      assert main.main(argv) == 0
+    else:
+      _finish(_start([_distributed(argv)] * 2))
+    found[name] = json.loads((tmp_path / name / 'sweep.json').read_text())
+  one, two = found['one'], found['two']
+  assert one['best'] == two['best']
+  for own, other in zip(one['runs'], two['runs'], strict=True):
+    assert own['diverged'] == other['diverged']
+    if not own['diverged']:
+      assert own['validation_loss'] == pytest.approx(other['validation_loss'], 1e-6)
+      number = str(own['run'])
+      _assert_close(*(tmp_path / name / 'runs' / number for name in ('two', 'one')))
 
 
 def test_sigterm_to_one_saves_one_checkpoint_and_ends_all(two, tmp_path):

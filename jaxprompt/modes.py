@@ -154,10 +154,10 @@ def _predict(values, _):
   settings = {'sampling': sampling, 'seed': values.seed}
   with processes.together():
     sources.check_input(source)
-    if source == '-' and values.distributed:
+    if values.distributed and '-' in (source, path):
       raise errors.UserError(
-        '--input is -, which only one process could read; with --distributed, give a '
-        'file that all hosts see'
+        "'-' is of one process alone; with --distributed, give an --input that all "
+        'hosts see, and a file as --output'
       )
     paths = _prompt_paths(values)
     config, workdir = _use(values, paths)

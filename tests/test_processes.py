@@ -16,10 +16,11 @@ from conftest import with_devices
 from conftest import write_data
 
 from jaxprompt import main
+from jaxprompt.devices import processes as processes_lib
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.training import checkpoint
 
-SECONDS = 120
+SECONDS = 300  # until it is a hang; a busy machine compiles slowly
 SETTINGS = ('train.epochs=12', 'checkpoint.every_steps=2', 'train.learning_rate=0.01')
 
 
@@ -161,7 +162,7 @@ def test_two_processes_predict_in_order_and_go_on_where_one_was_stopped(two, tmp
   record.rename(tmp_path / '.out.jsonl.partial.jaxprompt.json')
   ends = _end(_start([_distributed(argv)] * 2))
   assert [status for status, _ in ends] == [1, 1], ends
-  assert 'going on after the ' in ends[0][1] and not ends[1][1]
+  assert 'going on after the ' in ends[0][1] and ' rows ' not in ends[1][1]
   assert output.read_text() == whole
 
 
@@ -184,6 +185,72 @@ def test_two_processes_sweep_as_one_does(two, tmp_path):
       assert own['validation_loss'] == pytest.approx(other['validation_loss'], 1e-6)
       number = str(own['run'])
       _assert_close(*(tmp_path / name / 'runs' / number for name in ('two', 'one')))
+
+
+_APART = """
+import jax
+import numpy as np
+from jaxprompt.devices import devices
+from jaxprompt.devices import processes as processes_lib
+
+processes.start()
+rows, apart = 10.0 * np.arange(8), np.reshape(jax.devices(), (2, 2)).T.ravel()
+for mode in devices.MODES:
+  layout = devices.layout(mode, data=4, model=1, devices=list(apart))
+  own = layout.own(8)
+  placed, one = layout.place_rows(rows[own]), layout.replicate(np.ones(()))
+  added = layout.map_rows(lambda a, x: a + x)(one, placed)
+  np.testing.assert_array_equal(layout.fetch_rows(added), rows[own] + 1)
+  whole = layout.gather(lambda a, b, x: a + b * x)(one, one, placed)
+  np.testing.assert_array_equal(jax.device_get(whole), rows + 1)
+  if mode == 'jit':
+    first = 2 * jax.process_index()
+    assert own.tolist() == [first, first + 1, first + 4, first + 5]
+"""
+
+
+def test_rows_and_arrays_are_placed_where_a_hosts_devices_stand_apart():
+  """As on a TPU pod, where a host has a tile of the topology."""
+  _finish(_start([['-c', _APART]] * 2))
+
+
+_HOSTS = """
+import sys
+import jax
+import numpy as np
+from jaxprompt import errors
+from jaxprompt.data import contexts
+from jaxprompt.devices import processes as processes_lib
+
+processes.start()
+here = jax.process_index()
+assert processes.least(contexts.capacity(2.0 - here)) == 10**9
+assert processes.from_first(lambda: {'process': here}) == {'process': 0}
+assert processes.arrays_of_first(np.array([here, 5])).tolist() == [0, 5]
+
+
+def fail():
+  raise errors.UserError('no room')
+
+
+for make in (fail, lambda: processes.check_same({'the size': here})):
+  try:
+    processes.from_first(make) if make is fail else make()
+  except errors.UserError as e:
+    print('told:', e, file=sys.stderr)
+"""
+
+
+def test_what_hosts_find_differently_is_process_0s_or_refused_by_all():
+  found = []
+  for status, log in _end(_start([['-c', _HOSTS]] * 2)):
+    assert status == 0, log
+    found.append([line for line in log.splitlines() if line.startswith('told: ')])
+  (own, differs), (other, also_differs) = found
+  assert own == 'told: no room'
+  assert other == 'told: process 0 has found: no room'
+  assert differs == also_differs
+  assert 'the size is 1 in process 1, 0 in process 0' in differs
 
 
 def test_sigterm_to_one_saves_one_checkpoint_and_ends_all(two, tmp_path):
@@ -254,6 +321,15 @@ def test_a_coordinator_that_is_not_there_is_waited_for_no_longer_than_said():
   (status, log), _ = _end([alone, other])
   assert status == 2
   assert 'did not meet at 127.0.0.1:' in log.splitlines()[-1]
+
+
+def test_standard_input_and_output_are_of_one_process(tmp_path, capsys, monkeypatch):
+  (tmp_path / 'in.jsonl').write_text('{}')
+  monkeypatch.setattr(processes_lib, 'start', lambda: None)
+  argv = ['jaxprompt', '--mode=predict', '--distributed', f'--workdir={tmp_path}']
+  for source, output in (('-', 'out'), (str(tmp_path / 'in.jsonl'), '-')):
+    assert main.main([*argv, f'--input={source}', f'--output={output}']) == 2
+    assert "'-' is of one process alone; with --dist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -276,7 +276,7 @@ class _Pmap(Layout):
 
   @property
   def home(self):
-    # Not `local_mesh`, which wants them side by side: hosts of TPUs own tiles.
+    # Not `local_mesh`, which wants them side by side: a host of TPUs owns a tile.
     own = jax.process_index()
     local = [x for x in self.mesh.devices.flat if x.process_index == own]
     return jax.sharding.Mesh(np.reshape(local, (-1, 1)), (DATA, MODEL))

@@ -191,7 +191,7 @@ _APART = """
 import jax
 import numpy as np
 from jaxprompt.devices import devices
-from jaxprompt.devices import processes as processes_lib
+from jaxprompt.devices import processes
 
 processes.start()
 rows, apart = 10.0 * np.arange(8), np.reshape(jax.devices(), (2, 2)).T.ravel()
@@ -220,7 +220,7 @@ import jax
 import numpy as np
 from jaxprompt import errors
 from jaxprompt.data import contexts
-from jaxprompt.devices import processes as processes_lib
+from jaxprompt.devices import processes
 
 processes.start()
 here = jax.process_index()

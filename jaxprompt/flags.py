@@ -18,11 +18,11 @@ from jaxprompt.tasks import tasks
 READS = {
   'train': ('config', 'workdir', 'distributed'),
   'eval': ('config', 'workdir', 'prompt', 'distributed'),
-  'sweep': ('config', 'workdir'),
+  'sweep': ('config', 'workdir', 'distributed'),
   'plan': ('config',),
   'predict': (
     ('config', 'workdir', 'prompt', 'input', 'output', 'overwrite')
-    + ('temperature', 'top_k', 'top_p', 'seed')
+    + ('temperature', 'top_k', 'top_p', 'seed', 'distributed')
   ),
   'export': ('config', 'workdir', 'prompt', 'output', 'format', 'overwrite'),
   'report': ('workdir',),
@@ -47,8 +47,9 @@ _FLAGS = (
 _SWITCHES = {
   'overwrite': 'replaces an --output that holds something else',
   'distributed': (
-    'one process of several: JAX finds the others by itself on TPU pods and Slurm, or '
-    'through JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID'
+    'one of several processes with the same command: JAX finds the others by itself on '
+    'TPU pods and Slurm, or through JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, '
+    'JAX_PROCESS_ID'
   ),
 }
 _PROMPT = '[NAME=]DIRECTORY of a trained prompt; may be given several times'

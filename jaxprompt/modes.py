@@ -1,7 +1,6 @@
 """The modes: what the command does once its flags are read.
 
 python -m jaxprompt.main --config=configs/qa.py[:PRESET] --workdir=DIR [--mode=eval]
-  [--distributed]
 python -m jaxprompt.main --mode=eval --config=... --workdir=DIR --prompt=DIR
 python -m jaxprompt.main --mode=predict [--workdir=DIR] [--prompt=[NAME=]DIR ...]
   --input=FILE --output=FILE [--temperature=1 --top_k=50 --top_p=0.9 --seed=0]
@@ -13,21 +12,21 @@ python -m jaxprompt.main --mode=plan --config=...
 python -m jaxprompt.main --mode=report --workdir=DIR
 python -m jaxprompt.main --mode=compare DIR DIR ... --output=FILE
 python -m jaxprompt.main --mode=serve --workdir=DIR [--prompt=NAME=DIR ...]
+
+With --distributed, train, eval, sweep and predict are one process of several.
 """
 
-import functools
+import contextlib
 import logging
 import os
 import pathlib
 import sys
-import warnings
-
-import jax
 
 from jaxprompt import config as config_lib
 from jaxprompt import errors
 from jaxprompt import flags
 from jaxprompt import serve
+from jaxprompt import startup
 from jaxprompt.data import sources
 from jaxprompt.devices import devices
 from jaxprompt.devices import processes
@@ -51,13 +50,15 @@ from jaxprompt.training import writer
 
 log = logging.getLogger(__name__)
 
-_CACHE = pathlib.Path('~/.cache/jaxprompt/xla')
-
 
 def perform(values, arguments):
   """Runs the mode that the flags name; returns the exit status."""
-  _set_up_process()
+  startup.set_up()
   try:
+    if values.distributed:
+      processes.start()
+      if not processes.is_first():
+        logging.getLogger('jaxprompt').setLevel(logging.ERROR)
     status = MODES[values.mode](values, arguments)
     sys.stdout.flush()  # here, where a closed pipe can be answered
     return status
@@ -78,7 +79,8 @@ def _train(values, _):
 def _eval(values, _):
   paths = _prompt_paths(values)
   if not paths:
-    config = _trained_run(values)[0] if values.config is None else _config(values)
+    with processes.together():
+      config = _trained_run(values)[0] if values.config is None else _config(values)
     return _measure(run.evaluate_best, values, config)
   config = _config(values)
   if len(paths) > 1:
@@ -87,19 +89,14 @@ def _eval(values, _):
       '--workdir of its own'
     )
   (path,) = paths.values()
-  return _measure(run.evaluate_given, values, trained_prompts.adopt(config, path))
+  with processes.together():
+    config = trained_prompts.adopt(config, path)
+  return _measure(run.evaluate_given, values, config)
 
 
 def _measure(function, values, config):
   """Runs what ends in results.json; prints the tables and the paths."""
-  path = _required(values, 'workdir')
-  if values.distributed:
-    processes.start()
-    if not processes.is_first():
-      logging.getLogger('jaxprompt').setLevel(logging.ERROR)
-    processes.check_same(_identity(config))
-  termination = loop.Termination()
-  with run.held_workdir(path, config) as workdir:
+  with _begun(values, config) as (workdir, termination):
     found = function(config, workdir, termination)
     if processes.is_first():
       print(results.table(found, records.figures_of(found)))
@@ -107,6 +104,16 @@ def _measure(function, values, config):
         print(results.nearest_table(found))
       _print_paths(workdir)
   return 0
+
+
+@contextlib.contextmanager
+def _begun(values, config):
+  """Gives the workdir, held by processes of the same run, and its `Termination`."""
+  path = _required(values, 'workdir')
+  processes.check_same(_identity(config))
+  termination = loop.Termination()
+  with run.held_workdir(path, config) as workdir:
+    yield workdir, termination
 
 
 def _print_paths(workdir):
@@ -117,22 +124,21 @@ def _print_paths(workdir):
 
 
 def _identity(config):
-  """Returns what must be the same in all processes of a run, {name: text}."""
-  fields = workdir_lib.flatten(config.to_dict())
+  """Returns what must be the same in all processes of a run, {name: value}."""
   return {
-    **{name: repr(value) for name, value in fields.items()},
+    **workdir_lib.flatten(config.to_dict()),
     **{f'the version of {name}': v for name, v in results.versions().items()},
   }
 
 
 def _sweep(values, _):
-  config, path = _required(values, 'config'), _required(values, 'workdir')
-  termination = loop.Termination()
-  with run.held_workdir(path, config) as workdir:
+  config = _required(values, 'config')
+  with _begun(values, config) as (workdir, termination):
     found = sweep.sweep(config, workdir, termination)
-    print(sweep.table(found))
-    print(f'sweep: {workdir / sweep.FILE}')
-    _print_paths(workdir / sweep.BEST)
+    if processes.is_first():
+      print(sweep.table(found))
+      print(f'sweep: {workdir / sweep.FILE}')
+      _print_paths(workdir / sweep.BEST)
   return 0
 
 
@@ -145,35 +151,50 @@ def _plan(values, _):
 def _predict(values, _):
   sampling = decode.sampling(values.temperature, values.top_k, values.top_p)
   source, path = _required(values, 'input'), _required(values, 'output')
-  sources.check_input(source)
-  paths = _prompt_paths(values)
-  config, workdir = _use(values, paths)
-  if workdir is not None:
-    paths.setdefault('', workdir)
-  progress = writer.show_progress(loop.Termination().check)
-  layout = devices.layout(**config.parallel)
-  experiment = setup.build_model(config, layout, progress)
-  prompts = {
-    name: trained_prompts.load_prompt(
-      experiment,
-      directory,
-      task=name if name in tasks.TASKS else None,
-      eval_config=config.eval if _sets_eval(values) else None,
-    )
-    for name, directory in paths.items()
-  }
-  if workdir is not None and len(prompts) > 1:
-    prompts.setdefault(config.prompt.name, prompts[''])
   settings = {'sampling': sampling, 'seed': values.seed}
-  made_of = predict.made_of(experiment, prompts, source, **settings)
+  with processes.together():
+    sources.check_input(source)
+    if values.distributed and '-' in (source, path):
+      raise errors.UserError(
+        "'-' is of one process alone; with --distributed, give an --input that all "
+        'hosts see, and a file as --output'
+      )
+    paths = _prompt_paths(values)
+    config, workdir = _use(values, paths)
+    if workdir is not None:
+      paths.setdefault('', workdir)
+  processes.check_same(_identity(config))
+  progress = writer.show_progress(loop.Termination().check)
+  with processes.together():
+    layout = devices.layout(**config.parallel)
+    experiment = setup.build_model(config, layout, progress)
+    prompts = _load_prompts(values, experiment, paths)
+    if workdir is not None and len(prompts) > 1:
+      prompts.setdefault(config.prompt.name, prompts[''])
+    made_of = predict.made_of(experiment, prompts, source, **settings)
+  processes.check_same(workdir_lib.flatten(made_of))
   opened = output.open_output(path, source, made_of, overwrite=values.overwrite)
   if opened.is_finished:
     log.info('%s has these predictions already', path)
   else:
     with opened:
       predict.predict(experiment, prompts, source, opened, **settings)
-  log.info('%d rows written, %d of them with an error', opened.lines, opened.failed)
-  return 1 if opened.failed else 0
+  failed = opened.failed
+  log.info('%d rows written, %d of them with an error', opened.lines, failed)
+  return 1 if failed else 0
+
+
+def _load_prompts(values, experiment, paths):
+  """Returns {name: `trained.TrainedPrompt`} of {name: epath}."""
+  return {
+    name: trained_prompts.load_prompt(
+      experiment,
+      directory,
+      task=name if name in tasks.TASKS else None,
+      eval_config=experiment.config.eval if _sets_eval(values) else None,
+    )
+    for name, directory in paths.items()
+  }
 
 
 def _prompt_paths(values):
@@ -337,47 +358,3 @@ def _stored_config(values, workdir):
     config = _config(values)
   records.check_config(workdir, config.to_dict(), free=records.FREE | {'eval'})
   return config
-
-
-def _set_up_logging():
-  handler = writer.LogHandler()
-  handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
-  logger = logging.getLogger('jaxprompt')
-  logger.handlers = [handler]
-  logger.propagate = False  # libraries give the root logger a handler of their own
-  logger.setLevel(logging.INFO)
-  # What Orbax tells, with tracebacks, reaches a user as one line of ours.
-  for name in ('absl', 'asyncio'):
-    logging.getLogger(name).setLevel(logging.CRITICAL)
-  warnings.filterwarnings('ignore', 'coroutine .* was never awaited')
-  sys.unraisablehook = _report_unraisable
-
-
-def _report_unraisable(unraisable):
-  """Reports as Python does, but for what is left of a save that Orbax has given up."""
-  if str(unraisable.exc_value) != 'Event loop is closed':
-    sys.__unraisablehook__(unraisable)
-
-
-@functools.cache
-def _set_up_process():
-  """Does once in a process what all modes want of it."""
-  _set_up_logging()
-  _keep_compiled_programs()
-
-
-def _keep_compiled_programs():
-  """Lets later processes reuse what this one compiles, the many small programs too.
-
-  Without a home to keep them in, every process compiles its own.
-  """
-  if jax.config.jax_compilation_cache_dir:  # set by the user
-    return
-  try:
-    cache = _CACHE.expanduser()
-    cache.mkdir(parents=True, exist_ok=True)
-  except (OSError, RuntimeError):  # the latter: there is no telling where home is
-    return
-  if os.access(cache, os.W_OK):
-    jax.config.update('jax_compilation_cache_dir', str(cache))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)

@@ -235,11 +235,11 @@ def test_one_without_a_digest_is_of_another_structure(directory):
 _READ = """
 import gc
 from etils import epath
-from jaxprompt import modes
+from jaxprompt import startup
 from jaxprompt.training import checkpoint
 from jaxprompt.training import optim
 from jaxprompt.training import steps
-modes._set_up_process()
+startup.set_up()
 assert checkpoint.read_best(epath.Path(sys.argv[1])) is None
 gc.collect()
 """

@@ -95,7 +95,7 @@ def test_what_cannot_be_sampled_with_is_refused(flag, others):
     ('train', '--host=127.0.0.1', 'serve'),
     ('train', '--seed=0', 'predict'),
     ('eval', '--temperature=1', 'predict'),
-    ('sweep', '--distributed', 'train, eval'),
+    ('plan', '--distributed', 'train, eval, sweep, predict'),
     ('report', '--config=qa', 'train, eval, sweep, plan, predict, export, serve'),
     ('report', '--config.seed=3', 'train, eval, sweep, plan, predict, export, serve'),
     ('compare', '--workdir=w', 'train, eval, sweep, predict, export, report, serve'),

@@ -42,6 +42,41 @@ LAYOUTS = [('jit', -1, 1), ('pmap', -1, 1)]
 SHARED = [('jit', -1, size) for size in (4, 8) if COUNT == 8]
 
 
+def _on_hosts(rows):
+  """Returns what stands for a mesh whose devices are of these processes."""
+  found = [[types.SimpleNamespace(process_index=i) for i in row] for row in rows]
+  shape = dict(zip((devices.DATA, devices.MODEL), np.shape(rows), strict=True))
+  return types.SimpleNamespace(devices=np.array(found), shape=shape)
+
+
+@pytest.mark.parametrize(
+  'rows',
+  [
+    [[0], [0], [1], [1]],
+    [[0], [1], [1], [0]],
+    [[0, 0], [1, 1]],
+    [[0, 0, 1, 1]],
+    # Tiles of a torus: four processes have the same four rows.
+    [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]],
+  ],
+)
+def test_processes_whose_shares_of_a_batch_are_alike_have_a_layout(rows):
+  devices._check_shares(_on_hosts(rows))
+
+
+@pytest.mark.parametrize(
+  'rows',
+  [
+    [[0], [1], [1]],
+    [[0, 0], [0, 1], [1, 1]],  # both have two rows, and share one
+    [[0, 0, 1], [1, 2, 2]],
+  ],
+)
+def test_processes_with_shares_of_other_sizes_are_refused(rows):
+  with pytest.raises(errors.UserError, match="divides a process's devices, or is a mu"):
+    devices._check_shares(_on_hosts(rows))
+
+
 def _one_device():
   mesh = jax.sharding.Mesh([[jax.devices()[0]]], (devices.DATA, devices.MODEL))
   return devices.MODES['jit'](mesh)

@@ -1,7 +1,6 @@
 """The command as a user runs it: its files, its output, its errors."""
 
 import json
-import pwd
 import shutil
 import subprocess
 import sys
@@ -272,22 +271,6 @@ def test_sampling_is_as_the_flags_say():
   assert decode.sampling(*given) == decode.Sampling(1e-30, 5, 1e-30)
   values = _parsed('--mode=predict')
   assert decode.sampling(values.temperature, values.top_k, values.top_p) is None
-
-
-@pytest.mark.parametrize('home', [None, '/proc/none'])
-def test_without_a_home_compiled_programs_are_not_kept(monkeypatch, home):
-  monkeypatch.delenv('HOME')
-  if home:
-    monkeypatch.setenv('HOME', home)
-  else:
-    monkeypatch.setattr(pwd, 'getpwuid', {}.__getitem__)  # a user that has no entry
-  before = jax.config.jax_compilation_cache_dir
-  jax.config.update('jax_compilation_cache_dir', None)
-  try:
-    modes._keep_compiled_programs()
-    assert jax.config.jax_compilation_cache_dir is None
-  finally:
-    jax.config.update('jax_compilation_cache_dir', before)
 
 
 def test_a_prompt_that_is_the_hard_text_and_does_not_train_scores_as_the_hard_arm(

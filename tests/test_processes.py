@@ -10,15 +10,17 @@ import time
 
 import numpy as np
 import pytest
+from conftest import ROWS
 from conftest import arguments
 from conftest import with_devices
 from conftest import write_data
 
 from jaxprompt import main
+from jaxprompt.devices import processes as processes_lib
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.training import checkpoint
 
-SECONDS = 120
+SECONDS = 300  # until it is a hang; a busy machine compiles slowly
 SETTINGS = ('train.epochs=12', 'checkpoint.every_steps=2', 'train.learning_rate=0.01')
 
 
@@ -43,9 +45,12 @@ def _start(commands):
   ]
 
 
-def _command(data, workdir, *overrides):
-  argv = arguments('qa', workdir, data, *SETTINGS, *overrides)
+def _distributed(argv):
   return ['-m', 'jaxprompt.main', *argv[1:], '--distributed']
+
+
+def _command(data, workdir, *overrides):
+  return _distributed(arguments('qa', workdir, data, *SETTINGS, *overrides))
 
 
 def _end(processes):
@@ -122,16 +127,130 @@ def test_two_processes_find_what_one_finds(two, tmp_path):
   _assert_close(workdir, tmp_path)
 
 
-@pytest.mark.parametrize('kind', ['deep', 'residual'])
-def test_two_processes_find_what_one_finds_with_a_suffix_of_any_kind(
-  two, tmp_path, kind
+@pytest.mark.parametrize('kind, shared', [('deep', 1), ('residual', 4)])
+def test_two_processes_find_what_one_finds_with_a_suffix_and_kept_contexts(
+  two, tmp_path, kind, shared
 ):
   data, _ = two
   settings = (f'prompt.kind={kind}', 'prompt.position=suffix', 'train.epochs=2')
-  _finish(_start([_command(data, tmp_path / 'two', *settings)] * 2))
+  own = _command(data, tmp_path / 'two', *settings, f'parallel.model={shared}')
+  _finish(_start([own] * 2))
   one = tmp_path / 'one'
   assert main.main(arguments('qa', one, data, *SETTINGS, *settings)) == 0
   _assert_close(tmp_path / 'two', one)
+
+
+def test_two_processes_predict_in_order_and_go_on_where_one_was_stopped(two, tmp_path):
+  _, workdir = two
+  # More rows than are read at once, and one that cannot be used.
+  rows = [json.dumps(ROWS['qa'](i)) for i in range(70)]
+  source, output = tmp_path / 'in.jsonl', tmp_path / 'out.jsonl'
+  source.write_text('\n'.join([*rows, '{oops']))
+  argv = [
+    'jaxprompt',
+    '--mode=predict',
+    f'--workdir={workdir}',
+    f'--input={source}',
+    f'--output={output}',
+    '--temperature=1',
+  ]
+  assert main.main(argv) == 1
+  whole = output.read_text()
+  # As a killed command leaves it.
+  output.rename(tmp_path / 'out.jsonl.partial').write_text(whole[:1000])
+  record = tmp_path / '.out.jsonl.jaxprompt.json'
+  record.rename(tmp_path / '.out.jsonl.partial.jaxprompt.json')
+  ends = _end(_start([_distributed(argv)] * 2))
+  assert [status for status, _ in ends] == [1, 1], ends
+  assert 'going on after the ' in ends[0][1] and ' rows ' not in ends[1][1]
+  assert output.read_text() == whole
+
+
+def test_two_processes_sweep_as_one_does(two, tmp_path):
+  data, _ = two
+  settings = ('sweep.seed=0,1', 'sweep.learning_rate=0.01,1e30', 'sweep.test=all')
+  found = {}
+  for name in ('one', 'two'):
+    argv = arguments('qa', tmp_path / name, data, *settings, mode='sweep')
+    if name == 'one':
+      assert main.main(argv) == 0
+    else:
+      _finish(_start([_distributed(argv)] * 2))
+    found[name] = json.loads((tmp_path / name / 'sweep.json').read_text())
+  one, two = found['one'], found['two']
+  assert one['best'] == two['best']
+  for own, other in zip(one['runs'], two['runs'], strict=True):
+    assert own['diverged'] == other['diverged']
+    if not own['diverged']:
+      assert own['validation_loss'] == pytest.approx(other['validation_loss'], 1e-6)
+      number = str(own['run'])
+      _assert_close(*(tmp_path / name / 'runs' / number for name in ('two', 'one')))
+
+
+_APART = """
+import jax
+import numpy as np
+from jaxprompt.devices import devices
+from jaxprompt.devices import processes
+
+processes.start()
+rows, apart = 10.0 * np.arange(8), np.reshape(jax.devices(), (2, 2)).T.ravel()
+for mode in devices.MODES:
+  layout = devices.layout(mode, data=4, model=1, devices=list(apart))
+  own = layout.own(8)
+  placed, one = layout.place_rows(rows[own]), layout.replicate(np.ones(()))
+  added = layout.map_rows(lambda a, x: a + x)(one, placed)
+  np.testing.assert_array_equal(layout.fetch_rows(added), rows[own] + 1)
+  whole = layout.gather(lambda a, b, x: a + b * x)(one, one, placed)
+  np.testing.assert_array_equal(jax.device_get(whole), rows + 1)
+  if mode == 'jit':
+    first = 2 * jax.process_index()
+    assert own.tolist() == [first, first + 1, first + 4, first + 5]
+"""
+
+
+def test_rows_and_arrays_are_placed_where_a_hosts_devices_stand_apart():
+  """As on a TPU pod, where a host has a tile of the topology."""
+  _finish(_start([['-c', _APART]] * 2))
+
+
+_HOSTS = """
+import sys
+import jax
+import numpy as np
+from jaxprompt import errors
+from jaxprompt.data import contexts
+from jaxprompt.devices import processes
+
+processes.start()
+here = jax.process_index()
+assert processes.least(contexts.capacity(2.0 - here)) == 10**9
+assert processes.from_first(lambda: {'process': here}) == {'process': 0}
+assert processes.arrays_of_first(np.array([here, 5])).tolist() == [0, 5]
+
+
+def fail():
+  raise errors.UserError('no room')
+
+
+for make in (fail, lambda: processes.check_same({'the size': here})):
+  try:
+    processes.from_first(make) if make is fail else make()
+  except errors.UserError as e:
+    print('told:', e, file=sys.stderr)
+"""
+
+
+def test_what_hosts_find_differently_is_process_0s_or_refused_by_all():
+  found = []
+  for status, log in _end(_start([['-c', _HOSTS]] * 2)):
+    assert status == 0, log
+    found.append([line for line in log.splitlines() if line.startswith('told: ')])
+  (own, differs), (other, also_differs) = found
+  assert own == 'told: no room'
+  assert other == 'told: process 0 has found: no room'
+  assert differs == also_differs
+  assert 'the size is 1 in process 1, 0 in process 0' in differs
 
 
 def test_sigterm_to_one_saves_one_checkpoint_and_ends_all(two, tmp_path):
@@ -202,6 +321,15 @@ def test_a_coordinator_that_is_not_there_is_waited_for_no_longer_than_said():
   (status, log), _ = _end([alone, other])
   assert status == 2
   assert 'did not meet at 127.0.0.1:' in log.splitlines()[-1]
+
+
+def test_standard_input_and_output_are_of_one_process(tmp_path, capsys, monkeypatch):
+  (tmp_path / 'in.jsonl').write_text('{}')
+  monkeypatch.setattr(processes_lib, 'start', lambda: None)
+  argv = ['jaxprompt', '--mode=predict', '--distributed', f'--workdir={tmp_path}']
+  for source, output in (('-', 'out'), (str(tmp_path / 'in.jsonl'), '-')):
+    assert main.main([*argv, f'--input={source}', f'--output={output}']) == 2
+    assert "'-' is of one process alone; with --dist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

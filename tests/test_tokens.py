@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import ROWS
 
+from jaxprompt import caches
 from jaxprompt import errors
 from jaxprompt.data import rows as rows_lib
 from jaxprompt.data import sources
@@ -26,9 +27,9 @@ def template(gpt2):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
   """A cache of its own, that keeps few texts too."""
-  monkeypatch.setattr(token_cache, 'FOLDER', tmp_path / 'cache')
+  monkeypatch.setattr(caches, 'ROOT', tmp_path)
   monkeypatch.setattr(tokens, '_WORTH_KEEPING', 0)
-  return tmp_path / 'cache'
+  return tmp_path / 'tokens'
 
 
 def _examples(first=0):

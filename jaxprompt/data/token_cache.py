@@ -9,12 +9,12 @@ may share the folder, and any of them may be killed.
 import contextlib
 import hashlib
 import os
-import pathlib
 import uuid
 
 import pyarrow
 
-FOLDER = pathlib.Path('~/.cache/jaxprompt/tokens')
+from jaxprompt import caches
+
 _SUFFIX = '.tokens'
 _MOST_BYTES = 20 * 10**9  # of all entries: some 100 million short rows
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -27,7 +27,7 @@ def get(key, make):
     key: a name that stands for the content.
     make: gives a `pyarrow.Table`.
   """
-  folder = _folder()
+  folder = caches.folder('tokens')
   if folder is None:
     return make()
   file = folder / f'{key}{_SUFFIX}'
@@ -36,18 +36,8 @@ def get(key, make):
     table = make()
     with contextlib.suppress(OSError):  # a full disk: the next run tokenises again
       _write(file, table)
-      _make_room(folder)
+      caches.make_room(folder, _SUFFIX, _MOST_BYTES)
   return table
-
-
-def _folder():
-  """Returns the folder; None where there is no home to have it in."""
-  try:
-    folder = FOLDER.expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-  except (OSError, RuntimeError):  # the latter: there is no telling where home is
-    return None
-  return folder
 
 
 def _read(file):
@@ -77,13 +67,3 @@ def _write(file, table):
     beside.replace(file)
   finally:
     beside.unlink(missing_ok=True)
-
-
-def _make_room(folder):
-  """Deletes the entries that were not used for the longest time, beyond the most."""
-  found = [(file.stat(), file) for file in folder.glob(f'*{_SUFFIX}')]
-  total = 0
-  for stat, file in sorted(found, key=lambda x: x[0].st_mtime, reverse=True):
-    total += stat.st_size
-    if total > _MOST_BYTES:
-      file.unlink()

@@ -6,6 +6,7 @@ in common is summed or gathered by name, over the axis `DATA`. `jit` over a mesh
 """
 
 import abc
+import collections
 import dataclasses
 import functools
 
@@ -275,7 +276,10 @@ class _Pmap(Layout):
 
   @property
   def home(self):
-    return self.mesh.local_mesh
+    # Not `local_mesh`, which wants them side by side: a host of TPUs owns a tile.
+    own = jax.process_index()
+    local = [x for x in self.mesh.devices.flat if x.process_index == own]
+    return jax.sharding.Mesh(np.reshape(local, (-1, 1)), (DATA, MODEL))
 
   def own(self, batch_size):
     return np.split(np.arange(batch_size), jax.process_count())[jax.process_index()]
@@ -331,4 +335,24 @@ def layout(mode, data, model, devices=None):
       f'{wanted} does not make {count}, the number of devices that JAX sees; choose '
       'sizes that do, or let one be -1 for all that are left'
     )
-  return MODES[mode].build(data, model, devices)
+  found = MODES[mode].build(data, model, devices)
+  _check_shares(found.mesh)
+  return found
+
+
+def _check_shares(mesh):
+  """Raises `UserError` unless processes have equal shares of a batch, or the same.
+
+  All that a process holds of a batch, and what it keeps, is then of one size.
+  """
+  owned = collections.defaultdict(set)
+  for (rows, _), device in np.ndenumerate(mesh.devices):
+    owned[device.process_index].add(rows)
+  shares = set(map(frozenset, owned.values()))
+  sizes = sorted(map(len, shares))
+  if sizes[0] != sizes[-1] or sum(sizes) != mesh.shape[DATA]:
+    raise errors.UserError(
+      f'parallel.data ({mesh.shape[DATA]}) x parallel.model ({mesh.shape[MODEL]}) '
+      f'gives {len(owned)} processes shares of a batch that differ in size or overlap; '
+      "use a parallel.model that divides a process's devices, or is a multiple of them"
+    )

@@ -127,11 +127,34 @@ def together():
       raise error if own else errors.UserError(f'process {i} has found: {line}')
 
 
+def from_first(make):
+  """Returns in all processes what a function gives in process 0, as JSON has it.
+
+  For what hosts may see differently, and what decides which programs they run: whether
+  a file is there, how far a run has come. Its `UserError` is that of all.
+  """
+  if count() == 1:
+    return make()
+  with together():
+    own = json.dumps(make() if is_first() else None)
+  return json.loads(gather(own)[0])
+
+
+def arrays_of_first(tree):
+  """Returns in all processes the host arrays of process 0's tree; all are alike."""
+  return tree if count() == 1 else multihost_utils.broadcast_one_to_all(tree)
+
+
+def least(number):
+  """Returns the least of the integers that all processes call this with."""
+  return min(int(text) for text in gather(str(number)))
+
+
 def check_same(settings):
   """Checks that all processes were started for the same.
 
   Args:
-    settings: {name: text}.
+    settings: {name: value}, the values as JSON has them.
 
   Raises:
     UserError: in all of them, naming what differs.
@@ -141,8 +164,8 @@ def check_same(settings):
     for name in sorted(theirs.keys() | found[0].keys()):
       if theirs.get(name) != found[0].get(name):
         raise errors.UserError(
-          f'{name} is {theirs.get(name)} in process {i}, {found[0].get(name)} in '
-          'process 0; start all processes with the same command and packages'
+          f'{name} is {theirs.get(name)!r} in process {i}, {found[0].get(name)!r} in '
+          'process 0; start all processes with the same command, packages and files'
         )
 
 

@@ -4,7 +4,6 @@ One frozen model serves rows of many prompts in the same batch.
 """
 
 import functools
-import hashlib
 import itertools
 import zlib
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from jaxprompt.infer import decode
 from jaxprompt.infer import evaluate
 from jaxprompt.infer import labels
 from jaxprompt.prompts import arms
+from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
 from jaxprompt.tasks import tasks
 from jaxprompt.tasks import template as template_lib
@@ -101,7 +101,7 @@ def made_of(experiment, prompts, input_path, *, sampling, seed):
     'precision': experiment.config.model.precision,
     'prompt': {
       name: {
-        'content': _digest(x.arrays),
+        'content': kinds.digest(x.arrays),
         'position': x.position,
         'task': x.task.name,
         'source': x.task.source,
@@ -116,11 +116,6 @@ def made_of(experiment, prompts, input_path, *, sampling, seed):
     'sampling': sampling and sampling._asdict(),
     'seed': seed if sampling else 0,  # greedy answers have none
   }
-
-
-def _digest(arrays):
-  content = b''.join(x.tobytes() for x in jax.tree.leaves(arrays))
-  return hashlib.sha256(content).hexdigest()
 
 
 class _Answerer:

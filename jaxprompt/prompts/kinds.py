@@ -10,9 +10,11 @@ A prompt is a dict of arrays, whose names say what it is:
 """
 
 import functools
+import hashlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxprompt.prompts import model
 from jaxprompt.prompts import placement
@@ -75,6 +77,12 @@ def length(prompt):
 def run_length(prompt):
   """Returns how many virtual tokens run through the model: P, or 0 of kept ones."""
   return len(prompt['embeddings']) if 'embeddings' in prompt else 0
+
+
+def digest(prompt):
+  """Returns a hash of the arrays."""
+  content = b''.join(np.asarray(x).tobytes() for x in jax.tree.leaves(prompt))
+  return hashlib.sha256(content).hexdigest()
 
 
 def place(prompt, position):

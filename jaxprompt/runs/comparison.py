@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxprompt.data import buckets
 from jaxprompt.data import rows as rows_lib
+from jaxprompt.devices import processes
 from jaxprompt.infer import evaluate
 from jaxprompt.prompts import arms
 from jaxprompt.prompts import kinds
@@ -226,17 +227,6 @@ def leave(experiment, measured, trained, epochs, workdir, initial):
   config, rows = experiment.config, experiment.splits['test'].rows
   best = epochs_lib.best(epochs)
   measured = {name: measured[name] for name in config.arms}
-  for name, own in measured.items():
-    lines = results.predictions(own, rows)
-    workdir_lib.write_jsonl(workdir / 'predictions' / f'{name}.jsonl', lines)
-  workdir_lib.write_jsonl(
-    workdir / records.WORDINGS,
-    [
-      {'arm': name, **dataclasses.asdict(own.wordings[0])}
-      for name, own in measured.items()
-      if own.wordings
-    ],
-  )
   found = {
     'task': config.task,
     'model': config.model.path,
@@ -259,5 +249,15 @@ def leave(experiment, measured, trained, epochs, workdir, initial):
     'best_epoch': best['epoch'] if best else 0,
     **results.compared(measured, config.seed),
   }
-  workdir_lib.write_json(workdir / 'results.json', found)
+  with processes.together():
+    for name, own in measured.items():
+      lines = results.predictions(own, rows)
+      workdir_lib.write_jsonl(workdir / 'predictions' / f'{name}.jsonl', lines)
+    wordings = [
+      {'arm': name, **dataclasses.asdict(own.wordings[0])}
+      for name, own in measured.items()
+      if own.wordings
+    ]
+    workdir_lib.write_jsonl(workdir / records.WORDINGS, wordings)
+    workdir_lib.write_json(workdir / 'results.json', found)
   return found

@@ -12,6 +12,7 @@ import sys
 
 from jaxprompt import errors
 from jaxprompt.data import sources
+from jaxprompt.devices import processes
 from jaxprompt.runs import workdir as workdir_lib
 
 log = logging.getLogger(__name__)
@@ -30,11 +31,19 @@ def open_output(path, input_path, made_of, *, overwrite):
       never replaced.
 
   Returns:
-    `Stream` or `File`.
+    `Shared`: of several processes, the first one has the file.
 
   Raises:
     UserError: if there is a file that is not to be changed.
   """
+  own = None
+  with processes.together():
+    if processes.is_first():
+      own = _open_output(path, input_path, made_of, overwrite)
+  return Shared(own)
+
+
+def _open_output(path, input_path, made_of, overwrite):
   if path == '-':
     return Stream(sys.stdout)
   file = pathlib.Path(os.path.expanduser(path))
@@ -61,6 +70,42 @@ def _writing(file):
 
 def _dump(values):
   return ''.join(json.dumps(value, ensure_ascii=False) + '\n' for value in values)
+
+
+class Shared:
+  """The output of all processes, each of which has all lines: the first writes them."""
+
+  def __init__(self, own):
+    """Takes the `Stream` of process 0; None in the others."""
+    self._own = own
+
+  def __enter__(self):
+    processes.from_first(lambda: self._own.__enter__() and None)
+    return self
+
+  def __exit__(self, kind, *rest):
+    if kind is None:
+      processes.from_first(lambda: self._own.__exit__(kind, *rest))
+    elif self._own:  # the others may have ended
+      self._own.__exit__(kind, *rest)
+
+  @property
+  def is_finished(self):
+    return processes.from_first(lambda: self._own.is_finished)
+
+  @property
+  def lines(self):
+    return processes.from_first(lambda: self._own.lines)
+
+  @property
+  def failed(self):
+    return processes.from_first(lambda: self._own.failed)
+
+  def skip(self, rows):
+    return processes.from_first(lambda: self._own.skip(rows))
+
+  def write(self, values):
+    processes.from_first(lambda: self._own.write(values))
 
 
 class Stream:

@@ -9,6 +9,7 @@ import jax
 from jaxprompt import errors
 from jaxprompt.devices import devices
 from jaxprompt.devices import processes
+from jaxprompt.prompts import kinds
 from jaxprompt.runs import comparison
 from jaxprompt.runs import records
 from jaxprompt.runs import results
@@ -32,17 +33,12 @@ def train(config, workdir, termination):
     workdir: an epath, locked.
     termination: `loop.Termination`.
   """
-  finished = records.read_results(workdir)
+  finished = processes.from_first(lambda: records.read_results(workdir))
   trained = finished and epochs.is_over(finished['epochs'], config.train)
   if trained and records.is_compared_alike(finished, config):
     log.info('this run has finished; these are its results')
     return finished
-  with processes.together():
-    layout = devices.layout(**config.parallel)
-    layout.check_divides(config.train.batch_size)
-    progress = writer.show_progress(termination.check)
-    experiment = setup.build(config, layout, progress)
-    records.check_content(workdir, experiment.fingerprints)
+  experiment = build(config, workdir, termination, trains=True)
   prompt = trained_prompts.initial_prompt(experiment)
   trained = fit(experiment, prompt, workdir, termination)
   found = comparison.compare(
@@ -83,11 +79,12 @@ def fit(experiment, prompt, workdir, termination):
     termination: `loop.Termination`.
   """
   config = experiment.config
-  loop.optimizer(config.train, config.train.learning_rate, 1)  # can it be made?
-  # Only now is the workdir this run's: one that could not begin leaves no claim.
-  workdir_lib.write_json(
-    workdir / 'config.json', results.setting(config, experiment.fingerprints)
-  )
+  with processes.together():
+    loop.optimizer(config.train, config.train.learning_rate, 1)  # can it be made?
+    # Only now is the workdir this run's: one that could not begin leaves no claim.
+    workdir_lib.write_json(
+      workdir / 'config.json', results.setting(config, experiment.fingerprints)
+    )
   checkpoints = checkpoint.Checkpoints(
     workdir / 'checkpoints', keep=config.checkpoint.keep
   )
@@ -105,10 +102,11 @@ def evaluate_best(config, workdir, termination):
   Raises:
     UserError: if no epoch has been trained in the workdir.
   """
-  best, validated = trained_prompts.best_prompt(workdir)
-  initial = checkpoint.read_initial(workdir / 'checkpoints')
-  experiment = _build(config, termination)
-  records.check_content(workdir, experiment.fingerprints)
+  with processes.together():
+    best, validated = trained_prompts.best_prompt(workdir)
+    initial = checkpoint.read_initial(workdir / 'checkpoints')
+  processes.check_same({'the content of the best prompt': kinds.digest(best)})
+  experiment = build(config, workdir, termination)
   return comparison.compare(experiment, best, validated, workdir, initial)
 
 
@@ -120,23 +118,41 @@ def evaluate_given(config, workdir, termination):
   Raises:
     UserError: if the workdir has a prompt of its own, or none is where it should be.
   """
-  if checkpoint.read_best(workdir / 'checkpoints') is not None:
-    raise errors.UserError(
-      f'--workdir {str(workdir)!r} has a trained prompt of its own, whose results '
-      'would be lost; give another directory to measure --prompt in'
+  with processes.together():
+    if checkpoint.read_best(workdir / 'checkpoints') is not None:
+      raise errors.UserError(
+        f'--workdir {str(workdir)!r} has a trained prompt of its own, whose results '
+        'would be lost; give another directory to measure --prompt in'
+      )
+  experiment = build(config, workdir, termination)
+  with processes.together():
+    given = trained_prompts.load_prompt(
+      experiment, workdir_lib.resolve(config.prompt.init), task=None, eval_config=None
     )
-  experiment = _build(config, termination)
-  given = trained_prompts.load_prompt(
-    experiment, workdir_lib.resolve(config.prompt.init), task=None, eval_config=None
-  )
-  workdir_lib.write_json(
-    workdir / 'config.json', results.setting(config, experiment.fingerprints)
-  )
+    workdir_lib.write_json(
+      workdir / 'config.json', results.setting(config, experiment.fingerprints)
+    )
+  processes.check_same({'the content of --prompt': kinds.digest(given.arrays)})
   return comparison.compare(experiment, given.arrays, [], workdir)
 
 
-def _build(config, termination):
+def build(config, workdir, termination, *, trains=False):
+  """Returns the `setup.Experiment` of a config, the same in all processes.
+
+  Args:
+    config, workdir, termination: see `train`.
+    trains: whether the devices are to share the batches of training.
+
+  Raises:
+    UserError: for what the config asks for and cannot have, or if the content is not
+      that of the workdir, or of the other processes.
+  """
   with processes.together():
     layout = devices.layout(**config.parallel)
-    progress = writer.show_progress(termination.check)
-    return setup.build(config, layout, progress)
+    if trains:
+      layout.check_divides(config.train.batch_size)
+    experiment = setup.build(config, layout, writer.show_progress(termination.check))
+    records.check_content(workdir, experiment.fingerprints)
+  own = experiment.fingerprints.items()
+  processes.check_same({f'the content of {name}': text for name, text in own})
+  return experiment

@@ -17,18 +17,17 @@ import math
 
 from jaxprompt import config as config_lib
 from jaxprompt import errors
-from jaxprompt.devices import devices
+from jaxprompt.devices import processes
 from jaxprompt.runs import comparison
 from jaxprompt.runs import records
 from jaxprompt.runs import results
-from jaxprompt.runs import setup
+from jaxprompt.runs import run as run_lib
 from jaxprompt.runs import trained_prompts
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.training import checkpoint
 from jaxprompt.training import epochs
 from jaxprompt.training import group
 from jaxprompt.training import loop
-from jaxprompt.training import writer
 
 log = logging.getLogger(__name__)
 
@@ -69,27 +68,24 @@ def sweep(config, workdir, termination):
   Returns:
     The content of sweep.json.
   """
-  finished = records.read_sweep(workdir)
+  finished = processes.from_first(lambda: records.read_sweep(workdir))
   tested = finished and (config.sweep.test == 'best' or 'test' in finished)
   if tested and records.is_compared_alike(finished, config):
     log.info('this sweep has finished; these are its results')
     return finished
   configs = grid(config)
-  layout = devices.layout(**config.parallel)
-  layout.check_divides(config.train.batch_size)
   longest = max(configs, key=lambda each: each.prompt.length)
-  progress = writer.show_progress(termination.check)
-  experiment = setup.build(longest, layout, progress)
-  records.check_content(workdir, experiment.fingerprints)
+  experiment = run_lib.build(longest, workdir, termination, trains=True)
   prompts = [
     trained_prompts.initial_prompt(dataclasses.replace(experiment, config=each))
     for each in configs
   ]
-  for each in configs:
-    loop.optimizer(each.train, each.train.learning_rate, 1)  # can it be made?
-  # Only now is the workdir this sweep's: one that could not begin leaves no claim.
-  setting = results.setting(config, experiment.fingerprints)
-  workdir_lib.write_json(workdir / 'config.json', setting)
+  with processes.together():
+    for each in configs:
+      loop.optimizer(each.train, each.train.learning_rate, 1)  # can it be made?
+    # Only now is the workdir this sweep's: one that could not begin leaves no claim.
+    setting = results.setting(config, experiment.fingerprints)
+    workdir_lib.write_json(workdir / 'config.json', setting)
   outcomes = _train(experiment, configs, prompts, workdir / 'groups', termination)
   best = min(outcomes, key=lambda run: run.validation_loss)
   if best.diverged:
@@ -105,7 +101,8 @@ def sweep(config, workdir, termination):
   found = _summary(config, outcomes, experiment.fingerprints)
   if config.sweep.test == 'all':
     found['test'] = _across_seeds(found['runs'], tested)
-  workdir_lib.write_json(workdir / FILE, found)
+  with processes.together():
+    workdir_lib.write_json(workdir / FILE, found)
   return found
 
 
@@ -173,9 +170,10 @@ def _write_run(run, workdir, fingerprints):
   scalars = [
     {'step': record['step'], **loop.epoch_scalars(record)} for record in run.epochs
   ]
-  workdir_lib.write_jsonl(workdir / 'metrics.jsonl', scalars)
-  setting = results.setting(run.config, fingerprints)
-  workdir_lib.write_json(workdir / 'config.json', setting)
+  with processes.together():
+    workdir_lib.write_jsonl(workdir / 'metrics.jsonl', scalars)
+    setting = results.setting(run.config, fingerprints)
+    workdir_lib.write_json(workdir / 'config.json', setting)
   place = loop.Place(
     epoch=math.ceil(run.epochs[-1]['epoch']) + 1,
     epochs=run.epochs,

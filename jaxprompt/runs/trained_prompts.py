@@ -11,6 +11,7 @@ from ml_collections import config_dict
 from jaxprompt import config as config_lib
 from jaxprompt import embedded
 from jaxprompt import errors
+from jaxprompt.devices import processes
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import peft
 from jaxprompt.prompts import prompt
@@ -82,12 +83,14 @@ def _begun(experiment, embeddings):
 def _other_prompt(experiment):
   """Returns a prompt that begins at other runs' or adapters' prompts, or their mean."""
   config = experiment.config.prompt
-  found = [_arrays(experiment, each.strip()) for each in config.init.split(',')]
-  if len({tuple(arrays) for arrays in found}) > 1:
-    raise errors.UserError(
-      f'prompt.init {config.init!r} names prompts of different kinds, which have no '
-      'mean; name prompts of one kind'
-    )
+  with processes.together():
+    found = [_arrays(experiment, each.strip()) for each in config.init.split(',')]
+    if len({tuple(arrays) for arrays in found}) > 1:
+      raise errors.UserError(
+        f'prompt.init {config.init!r} names prompts of different kinds, which have no '
+        'mean; name prompts of one kind'
+      )
+  processes.check_same({'the content of prompt.init': kinds.digest(found)})
   mean = jax.tree.map(lambda *each: np.mean(each, axis=0, dtype=np.float32), *found)
   return begun_at(experiment, mean)
 

@@ -7,7 +7,6 @@ Layout: `checkpoints/STEP/state` (a `steps.TrainState`, restorable by Orbax alon
 import contextlib
 import hashlib
 import itertools
-import json
 import logging
 
 import jax
@@ -36,7 +35,8 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep, cleanup_tmp_directories=True
     )
-    _holds_any(directory)
+    with processes.together():
+      _holds_any(directory)
     with errors.reading(directory, _NOTHING_CHANGED):
       self._manager = ocp.CheckpointManager(
         directory, options=options, item_names=('state', 'progress')
@@ -55,7 +55,7 @@ class Checkpoints:
     state = jax.tree.map(np.array, state)
     progress = {**progress, 'digest': _digest(state)}
     with self._writing():
-      if step in self._manager.all_steps():
+      if step in self._steps():
         self._manager.wait_until_finished()
         self._manager.delete(step)
       self._manager.save(
@@ -81,12 +81,11 @@ class Checkpoints:
       UserError: if a checkpoint cannot be read now, or is of another structure.
     """
     self._manager.wait_until_finished()
-    steps = sorted(self._manager.all_steps(), reverse=True)
-    for step in json.loads(processes.gather(json.dumps(steps))[0]):
+    for step in self._steps():
       path = self._directory / str(step)
       with processes.together():
         found = _read(path)
-      is_whole = processes.gather('whole' if found else '')[0]
+      is_whole = processes.from_first(lambda found=found: found is not None)
       with processes.together():
         if is_whole and not found:
           raise errors.UserError(
@@ -103,6 +102,10 @@ class Checkpoints:
         return found
       self._manager.reload()
     return None
+
+  def _steps(self):
+    """Returns the steps that process 0 sees, the newest first."""
+    return processes.from_first(lambda: sorted(self._manager.all_steps(), reverse=True))
 
   def close(self):
     """Waits until all that was saved is on disk; raises as `save` does."""

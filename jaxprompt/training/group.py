@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxprompt.devices import devices
+from jaxprompt.devices import processes
 from jaxprompt.infer import evaluate
 from jaxprompt.prompts import kinds
 from jaxprompt.tasks import statistics
@@ -107,7 +108,9 @@ class Group:
     self._at = list(np.ndindex(peaks.shape))  # of the runs, in [seeds, runs]
     tx = self._optimiser(config.train.learning_rate)
     states = [steps.init_state(prompt, experiment.params, tx) for prompt in prompts]
-    states = jax.tree.map(self._stack, *jax.device_get(states))
+    states = processes.arrays_of_first(
+      jax.tree.map(self._stack, *jax.device_get(states))
+    )
     self._checkpoints = checkpoint.Checkpoints(directory, keep=config.checkpoint.keep)
     self._place = Place(records=[[] for _ in configs], diverged=[False] * len(configs))
     restored = self._checkpoints.restore(states, dataclasses.asdict(self._place))
@@ -132,6 +135,9 @@ class Group:
         self._end_epoch()
     except loop.Terminated:
       log.warning('asked to end; run again to go on after the last finished epoch')
+      raise
+    except Exception as e:
+      processes.give_up(e)
       raise
     finally:
       self._checkpoints.close()

@@ -118,6 +118,8 @@ def train_loader(experiment, config, keeps_contexts=True):
     keeps_contexts: whether the sources before a suffix prompt are kept.
   """
   capacity = contexts.capacity(config.train.context_cache_gb) if keeps_contexts else 0
+  # Hosts with more memory would run other programs than those with less.
+  capacity = processes.least(capacity)
   return loader.Loader(
     experiment.splits['train'].rows,
     experiment.layout,
@@ -174,20 +176,21 @@ class Trainer:
       experiment.lm, self._layout, tx, config.train.accumulate
     )
     state = steps.init_state(prompt, experiment.params, tx)
-    state, self.place = jax.device_get(state), Place()
+    state, self.place = processes.arrays_of_first(jax.device_get(state)), Place()
     restored = checkpoints.restore(state, dataclasses.asdict(self.place))
     if restored:
       state, self.place = restored[0], Place(**restored[1])
     self.state = self._layout.replicate(state)
     if restored:
       log.info('going on after step %d, in epoch %d', self.step, self.place.epoch)
-    self._writer = writer.Writer(
-      workdir,
-      lines=self.place.metrics_lines,
-      step=self.step,
-      project=config.log.wandb,
-      config=config.to_dict(),
-    )
+    with processes.together():
+      self._writer = writer.Writer(
+        workdir,
+        lines=self.place.metrics_lines,
+        step=self.step,
+        project=config.log.wandb,
+        config=config.to_dict(),
+      )
     self._pending = []  # (step, scalars on the device) not written yet
     self._since = time.monotonic()  # the start of the steps that are pending
 
@@ -359,6 +362,7 @@ class Trainer:
     self._save()
 
   def _save(self):
-    self._writer.flush()
+    with processes.together():
+      self._writer.flush()
     self.place.metrics_lines = self._writer.lines
     self._checkpoints.save(self.step, self.state, dataclasses.asdict(self.place))

@@ -43,14 +43,15 @@ class Writer:
       UserError: if a file cannot be written, or the project cannot be used.
     """
     self._path = path = workdir / 'metrics.jsonl'
+    self._files = contextlib.ExitStack()
+    self._outputs = []
+    self.lines = lines
+    if not processes.is_first():
+      return
     with errors.reading(path, 'make it readable'):
       kept = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     kept = kept[:lines]
     self.lines = len(kept)
-    self._files = contextlib.ExitStack()
-    self._outputs = []
-    if not processes.is_first():
-      return
     remote = '://' in os.fspath(path)
     with self._writing():
       for output in (

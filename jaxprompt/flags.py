@@ -51,7 +51,10 @@ _SWITCHES = {
     'through JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID'
   ),
 }
-_PROMPT = '[NAME=]DIRECTORY of a trained prompt; may be given several times'
+_PROMPT = (
+  '[NAME=]DIRECTORY of a trained prompt; may be given several times. To predict also '
+  '[NAME=]DIRECTORY,DIRECTORY,...: they answer together'
+)
 SHIPPED = pathlib.Path(__file__).parent / 'configs'
 
 

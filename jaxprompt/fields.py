@@ -190,8 +190,8 @@ _ALL = (
         ('embedding', 'deep', 'residual')),
   Field('prompt.length', 20, 'P, virtual tokens', low=1),
   Field('prompt.init', 'text',
-        'text, vocab, random, or the directory of a trained prompt; of several, the '
-        'mean'),
+        'text, examples (training rows), vocab, random, or the directory of a trained '
+        'prompt; of several, the mean'),
   Field('prompt.text', '', "text of init=text; '' = the hard prompt's", blank=True),
   Field('prompt.position', 'prefix', 'prefix = before the source, suffix = after it',
         ('prefix', 'suffix')),

@@ -52,7 +52,10 @@ _SWITCHES = {
     'JAX_PROCESS_ID'
   ),
 }
-_PROMPT = '[NAME=]DIRECTORY of a trained prompt; may be given several times'
+_PROMPT = (
+  '[NAME=]DIRECTORY of a trained prompt; may be given several times. To predict also '
+  '[NAME=]DIRECTORY,DIRECTORY,...: they answer together'
+)
 SHIPPED = pathlib.Path(__file__).parent / 'configs'
 
 

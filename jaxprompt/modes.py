@@ -2,7 +2,7 @@
 
 python -m jaxprompt.main --config=configs/qa.py[:PRESET] --workdir=DIR [--mode=eval]
 python -m jaxprompt.main --mode=eval --config=... --workdir=DIR --prompt=DIR
-python -m jaxprompt.main --mode=predict [--workdir=DIR] [--prompt=[NAME=]DIR ...]
+python -m jaxprompt.main --mode=predict [--workdir=DIR] [--prompt=[NAME=]DIR,DIR ...]
   --input=FILE --output=FILE [--temperature=1 --top_k=50 --top_p=0.9 --seed=0]
 python -m jaxprompt.main --mode=export --workdir=DIR --output=DIR [--format=merged]
 python -m jaxprompt.main --mode=export --format=merged --prompt=NAME=DIR ...
@@ -77,7 +77,7 @@ def _train(values, _):
 
 
 def _eval(values, _):
-  paths = _prompt_paths(values)
+  paths = _prompt_path(values)
   if not paths:
     with processes.together():
       config = _trained_run(values)[0] if values.config is None else _config(values)
@@ -162,7 +162,7 @@ def _predict(values, _):
     paths = _prompt_paths(values)
     config, workdir = _use(values, paths)
     if workdir is not None:
-      paths.setdefault('', workdir)
+      paths.setdefault('', [workdir])
   processes.check_same(_identity(config))
   progress = writer.show_progress(loop.Termination().check)
   with processes.together():
@@ -185,33 +185,46 @@ def _predict(values, _):
 
 
 def _load_prompts(values, experiment, paths):
-  """Returns {name: `trained.TrainedPrompt`} of {name: epath}."""
+  """Returns {name: `trained.TrainedPrompt`} of {name: epaths}."""
   return {
-    name: trained_prompts.load_prompt(
+    name: trained_prompts.load_ensemble(
       experiment,
-      directory,
+      directories,
       task=name if name in tasks.TASKS else None,
       eval_config=experiment.config.eval if _sets_eval(values) else None,
     )
-    for name, directory in paths.items()
+    for name, directories in paths.items()
   }
 
 
 def _prompt_paths(values):
-  """Returns {name: epath} by --prompt; '' is the name of one that has none."""
+  """Returns {name: epaths} by --prompt; '' is the name of what has none."""
   paths = {}
   for text in values.prompt:
     name, equals, path = text.partition('=')
     if not equals or '/' in name:
       name, path = '', text
-    if not path:
+    directories = [each.strip() for each in path.split(',')]
+    if not all(directories):
       raise errors.UserError(f'--prompt {text!r} has no path; expected NAME=DIR')
     if name in paths:
       raise errors.UserError(
         f'--prompt {text!r}: another prompt has the name {name!r}; name each once'
       )
-    paths[name] = workdir_lib.resolve(path)
+    paths[name] = [workdir_lib.resolve(each) for each in directories]
   return paths
+
+
+def _prompt_path(values):
+  """Returns {name: epath} by --prompt, where prompts do not answer together."""
+  paths = _prompt_paths(values)
+  for own in paths.values():
+    if len(own) > 1:
+      raise errors.UserError(
+        f'--prompt has {len(own)} directories, {str(own[0])!r} first, for one prompt; '
+        'only --mode=predict lets them answer together'
+      )
+  return {name: path for name, (path,) in paths.items()}
 
 
 def _check_named(paths):
@@ -237,7 +250,7 @@ def _use(values, paths):
     return _trained_run(values)
   if values.config is not None:
     return _config(values), None
-  for path in paths.values():
+  for path in (each for own in paths.values() for each in own):
     if (path / 'config.json').exists():
       return _stored_config(values, path), None
   if paths:
@@ -249,7 +262,7 @@ def _use(values, paths):
 
 
 def _export(values, _):
-  paths = _prompt_paths(values)
+  paths = _prompt_path(values)
   _check_named(paths)
   path = _required(values, 'output')
   if '://' in path:
@@ -301,7 +314,7 @@ def _compare(values, arguments):
 
 
 def _serve(values, _):
-  paths = _prompt_paths(values)
+  paths = _prompt_path(values)
   _check_named(paths)
   config, workdir = _trained_run(values)
   serve.run(config, workdir, paths, host=values.host, port=values.port)

@@ -178,8 +178,9 @@ class Soft:
 
   Attributes:
     length: P, the number of virtual tokens; 20, or that of the prompt in `init`.
-    init: what it begins at: a text, cut or repeated to the length; 'vocab' or 'random';
-      another prompt, or its arrays, such as [P, H]. None = the task's hard prompt.
+    init: what it begins at: a text, cut or repeated to the length; 'examples', 'vocab'
+      or 'random'; another prompt, or its arrays, such as [P, H]. None = the task's hard
+      prompt.
     kind: `embedding`, `deep` or `residual`.
     position: `prefix`, before the source, or `suffix`, after it.
     name: for people.
@@ -224,7 +225,7 @@ class Soft:
       content = b''.join(x.tobytes() for x in start.values())
       digest = hashlib.sha256(content).hexdigest()
       given |= {'length': length, 'init': f'arrays {digest[:16]}'}
-    elif self.init in ('vocab', 'random'):
+    elif self.init in ('examples', 'vocab', 'random'):
       given['init'] = self.init
     else:
       given |= {'init': 'text', 'text': self.init or ''}

@@ -32,7 +32,13 @@ def _log_probs(lm, params, soft_prompt, ids, mask):
 
 
 def _next_log_probs(lm, params, soft_prompt, ids):
-  """Log-probabilities [V] of the next token from the whole text, without a cache."""
+  """Log-probabilities [V] of the next token from the whole text, without a cache.
+
+  Of several prompts together: their mean, normalised.
+  """
+  if isinstance(soft_prompt, tuple):
+    each = [_next_log_probs(lm, params, own, ids) for own in soft_prompt]
+    return np.asarray(jax.nn.log_softmax(np.mean(each, axis=0)))
   padded, mask = collate.pad([ids], 16, 1, pad_id=EOS)
   return np.asarray(_log_probs(lm, params, soft_prompt, padded, mask))
 
@@ -233,6 +239,51 @@ def test_rows_of_many_prompts_are_each_as_under_their_prompt_alone(frozen):
 def test_beams_of_many_prompts_are_each_as_under_their_prompt_alone(gpt2):
   lm, params, _ = gpt2
   _check_many_prompts(lm, params, beams=2)
+
+
+def _together(lm, params, placements, ids, mask, **options):
+  """Generates with several prompts, which answer every row together."""
+  members = len(placements)
+  options['members'] = members
+  return _each(lm, params, placements * len(ids), ids, mask, **options)
+
+
+@pytest.mark.parametrize('beams', [1, 3])
+def test_prompts_together_choose_by_the_mean_of_their_log_probabilities(gpt2, beams):
+  lm, params, _ = gpt2
+  prompts = tuple(
+    3 * jax.random.normal(jax.random.key(i), (length, lm.spec.width))
+    for i, length in enumerate((5, 2))
+  )
+  placements = [placement.place(prompt, 'prefix') for prompt in prompts]
+  rows = [[7, 81, 300, 12, 45], [9, 200], [33, 4, 150, 6]]
+  ids, mask = collate.pad(rows, 6, 4, pad_id=11)
+  found = _together(lm, params, placements, ids, mask, beams=beams).tolist()
+  alone = [_together(lm, params, [x], ids, mask, beams=beams) for x in placements]
+  assert found[3] == [EOS] * 6  # padding
+  assert not any(np.array_equal(found, x) for x in alone)
+  search = (
+    functools.partial(_uncached_beams, beams=3) if beams > 1 else _uncached_greedy
+  )
+  for i, row in enumerate(rows):
+    assert found[i] == search(lm, params, prompts, row, new_tokens=6), f'row {i}'
+
+
+@pytest.mark.parametrize(
+  'options', [{}, {'beams': 2}, {'sampling': decode.Sampling(1.0, top_k=9)}]
+)
+def test_copies_of_one_prompt_are_that_prompt(gpt2, options):
+  lm, params, _ = gpt2
+  embeddings = jax.random.normal(jax.random.key(0), (3, lm.spec.width))
+  deep = jax.jit(kinds.KINDS['deep'], static_argnums=0)(lm, params, embeddings, None)
+  placed = kinds.place(deep, 'suffix')
+  ids, mask = collate.pad([[7, 81, 300, 12, 45], [9, 200]], 5, 3, pad_id=11)
+  limits = np.asarray([6, 2, 6])
+  one, three = (
+    _together(lm, params, [placed] * copies, ids, mask, limits=limits, **options)
+    for copies in (1, 3)
+  )
+  np.testing.assert_array_equal(three, one)
 
 
 def test_a_row_stops_at_its_own_limit(gpt2):

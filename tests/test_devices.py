@@ -31,6 +31,7 @@ from jaxprompt.lm.families import llama as llama_family
 from jaxprompt.lm.families import phi3 as phi3_family
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
+from jaxprompt.runs import setup
 from jaxprompt.training import optim
 from jaxprompt.training import steps
 
@@ -193,28 +194,25 @@ def test_training_is_one_devices(rows, family, kind, position, accumulate, optim
       np.testing.assert_allclose(got['loss'], expected['loss'], rtol=1e-6)
 
 
-def _measure(layout, family, rows, beams):
+def _measure(layout, family, rows, beams, members):
   """Returns what an evaluation computes: nats, counts, output ids."""
   (lm, params), end = _model(family), ENDS[family]
-
-  options = decode.Options(5, (end,), beams=beams, axis_name=devices.DATA)
-
-  def generate(params, arm, rows):
-    return decode.generate(lm, params, arm, *rows, options)
-
+  options = decode.Options(5, (end,), beams, members, axis_name=devices.DATA)
+  row_losses, generate, _ = setup.programs(lm, None, layout, options, 'none')
   evaluator = evaluate.Evaluator(
     task=None,
     template=types.SimpleNamespace(end_id=end, end_ids=(end,)),
     layout=layout,
     params=layout.place_params(lm, params),
-    row_losses=layout.gather(functools.partial(steps.row_losses, lm)),
-    generate=layout.gather(generate),
+    row_losses=row_losses,
+    generate=generate,
     score=None,
     batch_size=layout.round_up(6),
     progress=lambda batches, label: batches,
-  )
-  prompt = np.random.default_rng(2).normal(size=(3, lm.spec.width)).astype(np.float32)
-  arm = placement.place(prompt, 'prefix')
+  ).shared(members)
+  prompts = np.random.default_rng(2).normal(size=(members, 3, lm.spec.width))
+  arms = [placement.place(each.astype(np.float32), 'prefix') for each in prompts]
+  arm = placement.stack(arms) if members > 1 else arms[0]
   found = (
     evaluate.losses(evaluator, arm, rows, ''),
     evaluate.generate(evaluator, arm, rows, ''),
@@ -223,12 +221,14 @@ def _measure(layout, family, rows, beams):
 
 
 @pytest.mark.skipif(COUNT == 1, reason='the tests of whole runs are about one device')
-@pytest.mark.parametrize('family, beams', [('gpt2', 2), ('phi3', 1)])
-def test_evaluation_is_one_devices(rows, family, beams):
-  nats, counts, outputs = _measure(_one_device(), family, rows, beams)
+@pytest.mark.parametrize(
+  'family, beams, members', [('gpt2', 2, 1), ('phi3', 1, 1), ('gpt2', 1, 3)]
+)
+def test_evaluation_is_one_devices(rows, family, beams, members):
+  nats, counts, outputs = _measure(_one_device(), family, rows, beams, members)
   assert len({len(output) for output in outputs}) > 1
   for each in LAYOUTS + SHARED:
-    found = _measure(devices.layout(*each), family, rows, beams)
+    found = _measure(devices.layout(*each), family, rows, beams, members)
     np.testing.assert_allclose(found[0], nats, rtol=1e-5, err_msg=str(each))
     np.testing.assert_array_equal(found[1], counts)
     assert found[2] == outputs, each

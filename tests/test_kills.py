@@ -50,8 +50,8 @@ def unbroken(tmp_path_factory):
   folder = write_data(root / 'data', 'qa', (12, 5, 3))
   settings = ('train.epochs=4', 'checkpoint.every_steps=1', 'data.test_size=3')
 
-  def argv(workdir):
-    return arguments('qa', workdir, folder, *settings)
+  def argv(workdir, *more):
+    return arguments('qa', workdir, folder, *settings, *more)
 
   assert main.main(argv(root / 'run')) == 0
   return root / 'run', argv
@@ -120,9 +120,19 @@ def _scalars(workdir):
   ]
 
 
-def test_training_killed_at_any_moment_ends_as_if_it_had_not_been(unbroken, tmp_path):
+@pytest.mark.parametrize(
+  'kind, optimizer, times',
+  [('embedding', 'adamw', 20), ('deep', 'adafactor', 2), ('residual', 'prodigy', 2)],
+)
+def test_training_killed_at_any_moment_ends_as_if_it_had_not_been(
+  unbroken, tmp_path, kind, optimizer, times
+):
   expected, argv = unbroken
   workdir = epath.Path(tmp_path / 'run')
+  chosen = (f'prompt.kind={kind}', f'train.optimizer={optimizer}')
+  if kind != 'embedding':  # which the unbroken one is of
+    expected = tmp_path / 'expected'
+    assert main.main(argv(expected, *chosen)) == 0
   steps = set()
 
   def check_same():
@@ -141,8 +151,8 @@ def test_training_killed_at_any_moment_ends_as_if_it_had_not_been(unbroken, tmp_
       check_same()
       shutil.rmtree(workdir)
 
-  args = ('training.loop.Trainer.run', argv(workdir))
-  kills.kill_at_random(kills.command, args, check, times=20, seconds=2)
-  assert len(steps) > 3
-  assert main.main(argv(workdir)) == 0
+  args = ('training.loop.Trainer.run', argv(workdir, *chosen))
+  kills.kill_at_random(kills.command, args, check, times=times, seconds=2)
+  assert len(steps) > min(times, 4) // 2
+  assert main.main(args[-1]) == 0
   check_same()

@@ -99,6 +99,26 @@ def test_a_deep_suffix_of_a_texts_own_keys_is_that_text_before_the_last_token(fr
 
 
 @pytest.mark.parametrize('position', placement.POSITIONS)
+@pytest.mark.parametrize('kind', ['embedding', 'deep'])
+def test_prompts_together_have_the_loss_of_their_mean_logits(kind, position, gpt2):
+  lm, params, _ = gpt2
+  batch = _batch([7, 81, 300, 12, 45], [33, 4, 150], position, pad=2)
+  batch = jax.tree.map(lambda x: jnp.concatenate([x, x[:, ::-1]]), batch)
+  prompts = [
+    _begun(kind, gpt2, 2 * jax.random.normal(jax.random.key(i), (4, 24)))
+    for i in range(2)
+  ]
+  each = [_target_logits(lm, params, prompt, batch, position) for prompt in prompts]
+  log_probs = jax.nn.log_softmax(jnp.mean(jnp.stack(each), axis=0))  # [B, N, V]
+  own = jnp.take_along_axis(log_probs, model.target_ids(batch)[..., None], axis=-1)
+  stacked = placement.stack([kinds.place(prompt, position) for prompt in prompts])
+  losses = jax.jit(steps.ensemble_losses, static_argnums=(0, 1))
+  nats, counts = losses(lm, 2, params, placement.for_rows(stacked, 2), batch)
+  np.testing.assert_allclose(nats, -own.sum(axis=(1, 2)), rtol=1e-5)
+  np.testing.assert_array_equal(counts, [3, 3])
+
+
+@pytest.mark.parametrize('position', placement.POSITIONS)
 @pytest.mark.parametrize('kind', kinds.KINDS)
 def test_what_is_generated_is_what_the_loss_calls_likeliest(kind, position, frozen):
   lm, params, _ = frozen

@@ -46,9 +46,35 @@ def test_a_label_scores_what_it_scores_as_a_target(frozen, position):
   labels = labels_lib.tokenise(template, TEXTS)
   score = jax.jit(labels_lib.program(lm, template, 'none'))
   found = score(params, (placed, labels.arrays), rows)
-  assert found.shape == (3, len(TEXTS))  # the last row is padding
+  assert found.shape == (3, 1, len(TEXTS))  # the last row is padding
   expected = _expected(lm, params, template, placed, ids)
-  np.testing.assert_allclose(found[:2], expected, rtol=1e-5)
+  np.testing.assert_allclose(found[:2, 0], expected, rtol=1e-5)
+
+
+def test_prompts_together_score_a_label_as_each_does_alone(gpt2):
+  lm, params, tokenizer = gpt2
+  template = template_lib.Template(tokenizer)
+  each = [
+    placement.place(jax.random.normal(jax.random.key(i), (4 + i, 24)), position)
+    for i, position in enumerate(placement.POSITIONS)
+  ]
+  ids, rows = _sources(tokenizer)
+  labels = labels_lib.tokenise(template, TEXTS)
+  score = jax.jit(labels_lib.program(lm, template, 'none', members=2))
+  found = score(params, (placement.stack(each * 3), labels.arrays), rows)
+  for i, placed in enumerate(each):
+    expected = _expected(lm, params, template, placed, ids)
+    np.testing.assert_allclose(found[:2, i], expected, rtol=1e-5)
+
+
+def test_most_prompts_decide_and_of_a_tie_their_mean():
+  scores = np.array([[0.0, -1.0, -9.0], [0.0, -1.0, -9.0], [-9.0, -1.0, 0.0]])
+  assert labels_lib.choice(scores) == 0  # the mean is highest of label 1
+  assert labels_lib.choice(scores[1:] - [0, 0, 0.5]) == 0
+  assert labels_lib.choice(scores[1:] - [0.5, 0, 0]) == 2
+  found = labels_lib.answer(TEXTS, np.log([[0.9, 0.05, 0.05], [0.3, 0.3, 0.4]]))
+  shares = dict(zip(TEXTS, (0.6, 0.175, 0.225), strict=True))
+  assert found == {'prediction': TEXTS[0], 'scores': pytest.approx(shares)}
 
 
 def test_calibration_takes_off_what_a_label_has_without_a_source(gpt2):
@@ -62,21 +88,21 @@ def test_calibration_takes_off_what_a_label_has_without_a_source(gpt2):
     for name in labels_lib.CALIBRATIONS
   )
   empty = _expected(lm, params, template, placed, [template.empty_source])
-  np.testing.assert_allclose((plain - calibrated)[:1], empty, rtol=1e-5)
+  np.testing.assert_allclose((plain - calibrated)[0], empty, rtol=1e-5)
 
 
 def test_probabilities_are_shares_of_the_labels_likelihoods():
-  found = labels_lib.answer(TEXTS, np.log([0.01, 0.03, 0.06]))
+  found = labels_lib.answer(TEXTS, np.log([[0.01, 0.03, 0.06]]))
   assert found['prediction'] == 'yes'
   assert found['scores'] == pytest.approx({TEXTS[0]: 0.1, TEXTS[1]: 0.3, TEXTS[2]: 0.6})
-  tiny = labels_lib.probabilities(np.array([-9000.0, -9000.0]))
+  tiny = labels_lib.probabilities(np.array([[-9000.0, -9000.0]]))
   assert tiny.tolist() == [0.5, 0.5]
 
 
 def test_a_label_is_described_by_sum_mean_and_share(gpt2):
   template = template_lib.Template(gpt2[2])
   labels = labels_lib.tokenise(template, TEXTS)
-  found = labels_lib.described(labels, np.array([-2.0, -8.0, -4.0]))
+  found = labels_lib.described(labels, np.array([[-2.0, -8.0, -4.0]]))
   counts = [len(template.target(text, None)[1]) for text in TEXTS]
   assert counts[1] > counts[0]
   assert found['it may well be']['log_likelihood'] == -8

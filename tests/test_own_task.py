@@ -107,6 +107,12 @@ def test_a_prediction_has_every_labels_probability(workdir, tmp_path):
   flags = [f'--workdir={workdir}', f'--input={source}', f'--output={output}']
   assert _call('--mode=predict', *flags) == 1
   found = _lines(output)
+  together = tmp_path / 'together.jsonl'
+  flags = [f'--prompt={workdir},{workdir}', f'--input={source}', f'--output={together}']
+  assert _call('--mode=predict', *flags) == 1
+  assert _lines(together)[:3] == [
+    {**each, 'scores': pytest.approx(each['scores'], rel=1e-5)} for each in found[:3]
+  ]
   assert "column 'customer' is missing" in found[3].pop('error')
   for i in (0, 1, 2, 4):
     assert list(found[i]['scores']) == LABELS

@@ -249,6 +249,49 @@ def test_an_adapter_and_a_run_share_a_batch(run, other, tmp_path):
   assert _jsonl(tmp_path / 'alone.jsonl')[0] == _expected(one)[0]
 
 
+def test_prompts_that_answer_together_share_batches_with_those_that_do_not(
+  run, other, tmp_path
+):
+  (one, one_rows), (two, two_rows) = run, other
+  prompts = {'qa': [one], 'qas': [one] * 3, 'german': [two], 'germans': [two] * 2}
+  rows = [{**row, 'prompt': name} for row in one_rows for name in ('qa', 'qas')]
+  for i, row in enumerate(two_rows):
+    rows += [{**row, 'id': str(i), 'prompt': name} for name in ('german', 'germans')]
+  source, output = tmp_path / 'in.jsonl', tmp_path / 'out.jsonl'
+  source.write_text('\n'.join(map(json.dumps, rows)))
+  # Rows of one id draw alike; their likeliest tokens would all be the same here.
+  argv = ['jaxprompt', '--mode=predict', '--temperature=1.5', f'--input={source}']
+  for name, paths in prompts.items():
+    argv.append(f'--prompt={name}={",".join(map(str, paths))}')
+  assert main.main([*argv, f'--output={output}']) == 0
+  texts = {name: [] for name in prompts}
+  for row, found in zip(rows, _jsonl(output), strict=True):
+    texts[row['prompt']].append(found['prediction'])
+  assert texts['qas'] == texts['qa'] and texts['germans'] == texts['german']
+  assert len(set(texts['qa'])) > 3
+  argv[-1] += f',{two}'
+  assert main.main([*argv, f'--output={output}']) == 2  # it has those of other prompts
+
+
+@pytest.mark.parametrize(
+  'mode, paths, message',
+  [
+    ('predict', '{run},{other}', 'answer together differ in example.source: '),
+    ('predict', '{run},', "--prompt 'all={run},' has no path; expected NAME=DIR"),
+    ('export', '{run},{run}', "--prompt has 2 directories, '{run}' first, for one"),
+  ],
+)
+def test_prompts_that_cannot_answer_together_are_named(
+  run, other, tmp_path, capsys, mode, paths, message
+):
+  places = {'run': run[0], 'other': other[0]}
+  flags = [f'--mode={mode}', f'--output={tmp_path / "out"}']
+  flags += [f'--input={run[0] / "data" / "test.jsonl"}'] * (mode == 'predict')
+  given = f'--prompt=all={paths.format(**places)}'
+  assert main.main(['jaxprompt', *flags, given]) == 2
+  assert message.format(**places) in capsys.readouterr().err
+
+
 def test_what_is_drawn_depends_on_the_seed_and_the_rows_id(run, tmp_path):
   workdir, rows = run
   (tmp_path / 'in.jsonl').write_text('\n'.join(map(json.dumps, rows)))

@@ -18,6 +18,8 @@ import jaxprompt as jp
 from jaxprompt import arguments
 from jaxprompt import fields
 from jaxprompt import main
+from jaxprompt.prompts import arms
+from jaxprompt.prompts import kinds
 from jaxprompt.runs import trained_prompts
 from jaxprompt.runs import workdir as workdir_lib
 
@@ -187,6 +189,26 @@ def test_a_loop_of_ones_own_lowers_the_loss(model, data, kind, position):
   trained = prompt.replace(params)
   before, after = (jax.jit(jp.loss)(x, model, batch) for x in (params, trained.params))
   assert after == pytest.approx(float(before), rel=1e-5)
+
+
+@pytest.mark.parametrize('kind', kinds.KINDS)
+def test_a_prompt_of_examples_begins_at_the_loss_of_their_text(model, data, kind):
+  """A shown row that is cut begins in the middle; the last one ends the text."""
+  ids = arms.last_ids(model.template, data.train, 40, seed=5)
+  whole = [[*row.source_ids, *row.target_ids] for row in data.train]
+  assert any(ids[-len(each) :] == each for each in whole)
+  assert arms.last_ids(model.template, data.train, 7, seed=5) == ids[-7:]
+  text = {'embeddings': model.lm.embed(model.params, np.asarray(ids))}
+  (batch,) = data.train.batches(12)
+  begun = [
+    jp.init_prompt(
+      model, data, jp.Soft(40, 'examples', kind=kind, position=position), seed=5
+    ).params
+    for position in ('prefix', 'suffix')
+  ]
+  found, expected = (jax.jit(jp.loss)(x, model, batch) for x in (begun[0], text))
+  assert found == pytest.approx(float(expected), rel=1e-5)
+  jax.tree.map(np.testing.assert_array_equal, *begun)
 
 
 def test_batches_hold_every_row_once(model, data):

@@ -249,6 +249,12 @@ def test_all_runs_are_tested_and_their_seeds_compared(tmp_path, capsys):
   same = [x == y for x, y in zip(*texts, strict=True)]
   assert seeds['agreement'] == pytest.approx(np.mean(same))
   assert f'at worst {max(losses):.4f}' in capsys.readouterr().out
+  together = seeds['ensemble']
+  # The likelihoods of the two have a geometric mean, which normalising makes larger.
+  assert min(losses) / 2 < together['loss'] < np.mean(losses)
+  (gain,) = (x for x in together['differences'] if x['figure'] == 'loss')
+  assert (gain['arm'], gain['other']) == ('ensemble', 'mean')
+  assert gain['difference'] == pytest.approx(together['loss'] - np.mean(losses))
 
 
 def test_the_best_is_a_workdir_like_any_other(finished, tmp_path):

@@ -24,7 +24,7 @@ class State:
 
   The S slots are those of prompt, source and new tokens.
 
-  Rows may come in copies, as beams do: B here counts them.
+  Rows may come in copies, as beams do, and under several prompts: B here counts them.
   """
 
   cache: tuple  # keys and values of every block, each [B, G, S, D]
@@ -65,6 +65,8 @@ class Options(NamedTuple):
     end_ids: the ids that end a text, such as a chat's end of turn; the first fills.
     beams: 1 for one token after the other; more for a beam search that ranks by mean
       log-likelihood.
+    members: M, the prompts of a source. Of an ensemble, all M rows of a source get the
+      same tokens, chosen by the mean of their log-probabilities.
     sampling: how to draw tokens; None = the most likely each. Beams do not draw.
     axis_name: of the devices that share the rows, if there are others. All go on until
       the last has ended: where they share weights too, a token is the work of several.
@@ -73,6 +75,7 @@ class Options(NamedTuple):
   max_new_tokens: int
   end_ids: tuple[int, ...]
   beams: int = 1
+  members: int = 1
   sampling: Sampling | None = None
   axis_name: str | None = None
 
@@ -85,7 +88,8 @@ def generate(
   Args:
     lm: `lm.model.LanguageModel`.
     params: its weights.
-    placement: `placement.Placement`, shared or of each row.
+    placement: `placement.Placement`, shared or of each row; of an ensemble, of B * M
+      rows, those of a source's prompts next to each other.
     input_ids: [B, T] int32: source and newline, padded on either side.
     attention_mask: [B, T] bool; a row with no real token is padding, and ends at once.
     options: `Options`, static.
@@ -95,18 +99,25 @@ def generate(
   Returns:
     Token ids [B, max_new_tokens] int32, the first of `end_ids` after a row's end.
   """
+  members, beams = options.members, options.beams
   first, state = prefill(
     lm,
     params,
     placement,
-    input_ids,
-    attention_mask,
+    jnp.repeat(input_ids, members, axis=0),
+    jnp.repeat(attention_mask, members, axis=0),
     max_new_tokens=options.max_new_tokens,
-    copies=options.beams,
+    copies=beams,
   )
-  step = functools.partial(advance, lm, params)
+  first = _mean_of_members(first, members)
+
+  def step(state, tokens):  # [B * K], each for the M rows of its source
+    tokens = jnp.repeat(tokens.reshape(-1, beams), members, axis=0)  # [B * M, K]
+    logits, state = advance(lm, params, state, tokens.reshape(-1))
+    return _mean_of_members(logits, members, beams), state
+
   padding = ~jnp.any(attention_mask, axis=-1)  # [B]
-  if options.beams > 1:
+  if beams > 1:
     return _beam_search(first, state, step, padding, options)
   choose = _likeliest
   if options.sampling:
@@ -150,6 +161,15 @@ def advance(lm, params, state, tokens):
   )
   state = State(cache, mask, state.positions + 1, state.slot + 1)
   return lm.next_token_logits(params, hidden[:, 0]), state
+
+
+def _mean_of_members(logits, members, copies=1):
+  """Returns the mean over the M rows of a source, [B * M * K, V] -> [B * K, V].
+
+  It is the mean of their log-probabilities, up to what all tokens have in common.
+  """
+  vocab = logits.shape[-1]
+  return logits.reshape(-1, members, copies, vocab).mean(axis=1).reshape(-1, vocab)
 
 
 def _anywhere(x, axis_name):
@@ -216,7 +236,6 @@ def _beam_search(logits, state, step, padding, options):
   only fall, so the best it can become is its present sum over the most tokens.
   """
   beams, (batch, vocab) = options.beams, logits.shape
-  rows = jnp.arange(batch)[:, None]  # [B, 1]
   worst = jnp.finfo(jnp.float32).min
 
   def unfinished(carry):
@@ -232,7 +251,8 @@ def _beam_search(logits, state, step, padding, options):
     scores, live, tokens, parent, done_scores, done = _extend_beams(
       t, scores, log_probs, live, done_scores, done, options.end_ids
     )
-    origin = (rows * beams + parent).reshape(-1)  # [B * K]
+    parent = jnp.repeat(parent, options.members, axis=0)  # [B * M, K]
+    origin = (beams * jnp.arange(len(parent))[:, None] + parent).reshape(-1)
     # The beams of a row differ in their cache alone.
     cache = jax.tree.map(lambda x: x[origin], state.cache)
     state = dataclasses.replace(state, cache=cache)

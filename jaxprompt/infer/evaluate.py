@@ -30,7 +30,7 @@ class Evaluator:
     row_losses: spread (params, Placement, Batch) -> nats [B], tokens [B].
     generate: spread (params, Placement, (ids [B, T], mask [B, T])) -> ids [B, new].
     score: of a classification, spread (params, (Placement, labels' arrays), the same)
-      -> the labels' log-likelihoods [B, L].
+      -> the labels' log-likelihoods [B, M, L].
     batch_size: B, over all devices.
     progress: wraps the list of batches, given a label, to show how far it is.
   """
@@ -45,6 +45,11 @@ class Evaluator:
   batch_size: int
   progress: Callable[[list, str], Iterable]
 
+  def shared(self, members):
+    """Returns one whose batches hold as many rows, M of them for each source."""
+    sources = self.layout.round_up(max(1, self.batch_size // members))
+    return dataclasses.replace(self, batch_size=sources)
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -54,7 +59,7 @@ class Evaluation:
     statistics: by metric, `loss` first.
     predictions: E texts.
     labels: `labels.Labels` of a classification; None of others, as what follows.
-    scores: their log-likelihoods, [E, L].
+    scores: their log-likelihoods, [E, M, L]; M is 1 but of an ensemble of M prompts.
     confusion: how often each was predicted for each gold one, [L, L].
   """
 
@@ -118,8 +123,8 @@ def evaluate(evaluator, arm, rows, label, target_lead=template_lib.SPACE):
   labels, scores, confusion = None, None, None
   if evaluator.task.labels:
     labels = labels_lib.tokenise(evaluator.template, evaluator.task.labels, target_lead)
-    scores = label_scores(evaluator, arm, labels, rows, label)  # [E, L]
-    best = scores.argmax(axis=1)
+    scores = label_scores(evaluator, arm, labels, rows, label)  # [E, M, L]
+    best = [labels_lib.choice(own) for own in scores]
     predictions = [labels.texts[i] for i in best]
     found = [labels.tokens(i) for i in best]
   else:
@@ -187,7 +192,7 @@ def generate(evaluator, arm, rows, label):
 
 
 def label_scores(evaluator, arm, labels, rows, label):
-  """Returns the log-likelihoods of `labels.Labels` for each row, [E, L]."""
+  """Returns the log-likelihoods of `labels.Labels` for each row, [E, M, L]."""
   asked = arm, labels.arrays
   return np.stack(
     _by_source(evaluator, evaluator.score, asked, rows, f'{label} labels')

@@ -47,7 +47,7 @@ def tokenise(template, texts, lead=template_lib.SPACE):
 CALIBRATIONS = ('none', 'content_free')
 
 
-def program(lm, template, calibration):
+def program(lm, template, calibration, members=1):
   """Returns a function that scores every label after every row's source.
 
   The labels' log-likelihoods are calibrated by those that they have after a source
@@ -57,21 +57,25 @@ def program(lm, template, calibration):
     lm: `lm.model.LanguageModel`.
     template: `template.Template`.
     calibration: one of `CALIBRATIONS`.
+    members: M, the prompts of a source; the placement is then of B * M rows, those of a
+      source next to each other.
 
   Returns:
     (params, (`placement.Placement`, `Labels.arrays`), (ids [B, T], mask [B, T])) ->
-    sums over the labels' tokens in nats, [B, L] float32. Sources may be padded on
+    sums over the labels' tokens in nats, [B, M, L] float32. Sources may be padded on
     either side.
   """
 
   def run(params, asked, rows):
     placement, labels = asked
-    found = _sums(lm, params, placement, labels, *rows)
-    if calibration == 'none':
-      return found
-    empty = jnp.asarray(template.empty_source)
-    ids = jnp.broadcast_to(empty, (len(found), len(empty)))
-    return found - _sums(lm, params, placement, labels, ids, jnp.ones(ids.shape, bool))
+    rows = (jnp.repeat(x, members, axis=0) for x in rows)
+    found = _sums(lm, params, placement, labels, *rows)  # [B * M, L]
+    if calibration != 'none':
+      empty = jnp.asarray(template.empty_source)
+      ids = jnp.broadcast_to(empty, (len(found), len(empty)))
+      mask = jnp.ones(ids.shape, bool)
+      found -= _sums(lm, params, placement, labels, ids, mask)
+    return found.reshape(-1, members, found.shape[1])
 
   return run
 
@@ -95,24 +99,34 @@ def _sums(lm, params, placement, labels, input_ids, attention_mask):
   return jax.lax.map(one, tuple(map(jnp.asarray, labels))).T  # [B, L]
 
 
+def choice(scores):
+  """Returns which label most of M prompts choose by their scores, [M, L].
+
+  Of labels that as many choose, it is the one of the highest mean log-likelihood.
+  """
+  votes = np.bincount(scores.argmax(axis=1), minlength=scores.shape[1])
+  tied = votes == votes.max()
+  return int(np.where(tied, scores.mean(axis=0), -np.inf).argmax())
+
+
 def probabilities(scores):
-  """Returns each label's share of the likelihood of all of them, [..., L]."""
+  """Returns each label's share of the likelihood of all, a mean over M prompts, [L]."""
   scores = np.asarray(scores, np.float64)
   shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
-  return shares / shares.sum(axis=-1, keepdims=True)
+  return np.mean(shares / shares.sum(axis=-1, keepdims=True), axis=0)
 
 
 def answer(texts, scores):
-  """Returns what is said of a row: the likeliest label, and all probabilities."""
+  """Returns what is said of a row by its scores [M, L]: a label, all probabilities."""
   shares = probabilities(scores).tolist()
   return {
-    'prediction': texts[int(np.argmax(scores))],
+    'prediction': texts[choice(scores)],
     'scores': dict(zip(texts, shares, strict=True)),
   }
 
 
 def described(labels, scores):
-  """Returns the scores [L] of one row in words, {label: {what: number}}."""
+  """Returns the scores [M, L] of one row in words, {label: {what: number}}."""
   tokens = labels.mask.sum(axis=1)
   return {
     text: {
@@ -121,6 +135,6 @@ def described(labels, scores):
       'probability': float(share),
     }
     for text, score, count, share in zip(
-      labels.texts, scores, tokens, probabilities(scores), strict=True
+      labels.texts, scores.mean(axis=0), tokens, probabilities(scores), strict=True
     )
   }

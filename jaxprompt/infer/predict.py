@@ -1,6 +1,7 @@
 """Prediction: sources in, JSON lines out, in order and in constant memory.
 
-One frozen model serves rows of many prompts in the same batch.
+One frozen model serves rows of many prompts in the same batch. Where several prompts
+answer a source together, it has a row of each, next to each other.
 """
 
 import functools
@@ -34,6 +35,7 @@ class Settings(NamedTuple):
   labels: tuple[str, ...] = ()  # to be ranked; () = text is generated
   lead: str = template_lib.SPACE  # that a label begins with
   calibration: str = 'none'  # of labels
+  members: int = 1  # prompts that answer a source together
   beams: int = 1
   max_new_tokens: int = 0
 
@@ -101,8 +103,8 @@ def made_of(experiment, prompts, input_path, *, sampling, seed):
     'precision': experiment.config.model.precision,
     'prompt': {
       name: {
-        'content': kinds.digest(x.arrays),
-        'position': x.position,
+        'content': [kinds.digest(each.arrays) for each in x.members],
+        'position': [each.position for each in x.members],
         'task': x.task.name,
         'source': x.task.source,
         'labels': list(x.task.labels),
@@ -124,7 +126,11 @@ class _Answerer:
   def __init__(self, experiment, prompts, sampling, seed):
     self._experiment, self._sampling, self._seed = experiment, sampling, seed
     self._names, self._prompts = list(prompts), list(prompts.values())
-    self._placements = placement.stack([x.placement for x in self._prompts])
+    members = [each for x in self._prompts for each in x.members]
+    self._placements = placement.stack([each.placement for each in members])
+    counts = [len(x.members) for x in self._prompts]
+    # Of each prompt, the numbers of its members' placements.
+    self._members = np.split(np.arange(len(members)), np.cumsum(counts)[:-1])
     longest = max(x.max_source_tokens for x in self._prompts)
     longest += experiment.template.frame_tokens
     shapes = [length for length in _LENGTHS if length < longest] + [longest]
@@ -142,7 +148,7 @@ class _Answerer:
         groups.setdefault(self._settings(request), []).append(request)
     for settings, own in groups.items():
       found = evaluate.in_batches(
-        self._experiment.evaluator,
+        self._experiment.evaluator.shared(settings.members),
         functools.partial(self._run, settings, own),
         [request.ids for request in own],
         self._shapes_for(own),
@@ -214,20 +220,24 @@ class _Answerer:
 
   def _settings(self, request):
     own = self._prompts[request.which]
+    members = len(own.members)
     if own.task.labels:
       lead = own.wording.target_lead if own.wording else template_lib.SPACE
-      return Settings(own.task.labels, lead, own.calibration)
+      return Settings(own.task.labels, lead, own.calibration, members)
     if own.beams > 1 and not self._sampling:
-      return Settings(beams=own.beams, max_new_tokens=own.max_new_tokens)
-    return Settings(max_new_tokens=max(x.max_new_tokens for x in self._prompts))
+      return Settings(
+        members=members, beams=own.beams, max_new_tokens=own.max_new_tokens
+      )
+    longest = max(x.max_new_tokens for x in self._prompts)
+    return Settings(members=members, max_new_tokens=longest)
 
   def _run(self, settings, requests, indices, tokens):
     """Generates for the requests of some indices; see `evaluate.outputs`."""
     own = len(tokens[0])
-    which, limits = np.zeros((2, own), np.int32)
-    seeds = np.zeros(own, np.uint32)
+    which = np.zeros((own, settings.members), np.int32)
+    limits, seeds = np.zeros(own, np.int32), np.zeros(own, np.uint32)
     for i, request in enumerate(requests[i] for i in indices):
-      which[i] = request.which
+      which[i] = self._members[request.which]
       limits[i] = self._prompts[request.which].max_new_tokens
       seeds[i] = zlib.crc32(f'{self._seed} {request.answer["id"]}'.encode())
     rows = self._experiment.layout.place_rows((which, limits, seeds, *tokens))
@@ -240,7 +250,7 @@ class _Answerer:
 def program(lm, template, layout, settings, sampling):
   """Returns the compiled (params, `Placement` of K, rows) -> outputs [B, ...].
 
-  Rows are (which of the K, limits, seeds, ids, mask), see `decode.generate`.
+  Rows are (which M of the K [B, M], limits, seeds, ids, mask), see `decode.generate`.
   """
   if settings.labels:
     answer = _classify(lm, template, settings)
@@ -249,13 +259,14 @@ def program(lm, template, layout, settings, sampling):
 
   def run(params, placements, rows):
     which, *rows = rows
-    return answer(params, jax.tree.map(lambda x: x[which], placements), *rows)
+    own = jax.tree.map(lambda x: x[which.reshape(-1)], placements)  # of B * M rows
+    return answer(params, own, *rows)
 
   return layout.gather(run)
 
 
 def _classify(lm, template, settings):
-  score = labels.program(lm, template, settings.calibration)
+  score = labels.program(lm, template, settings.calibration, settings.members)
   own = labels.tokenise(template, settings.labels, settings.lead)
 
   def answer(params, placement, limits, seeds, ids, mask):
@@ -270,6 +281,7 @@ def _generate(lm, settings, sampling):
     max_new_tokens=settings.max_new_tokens,
     end_ids=lm.end_ids,
     beams=settings.beams,
+    members=settings.members,
     sampling=sampling,
     axis_name=devices.DATA,
   )

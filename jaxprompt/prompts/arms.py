@@ -153,6 +153,22 @@ def examples(template, rows):
   return Wording(f'{len(rows)} training rows', ids, shown=shown)
 
 
+def last_ids(template, rows, length, seed):
+  """Returns the last `length` ids of training rows in the template, or all ids.
+
+  Args:
+    template: `template.Template`.
+    rows: `rows.Row`s, which are drawn in an order of their own for each seed.
+    length, seed: a longer text of one seed goes on in front of the shorter one.
+  """
+  ids = []
+  for i in np.random.default_rng(seed).permutation(len(rows)):
+    ids = [*_spelled(template, rows[i]), *ids]
+    if len(ids) >= length:
+      break
+  return ids[-length:]
+
+
 def _spelled(template, row):
   source_ids = row.source_ids[len(template.start_ids) :]
   return [*source_ids.tolist(), *row.target_ids.tolist()]

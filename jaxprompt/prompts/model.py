@@ -114,19 +114,22 @@ def target_hidden(lm, params, placement, batch, context=None):
 
   Args:
     lm, params: see `hidden_states`.
-    placement: `placement.Placement`, shared; before a suffix, the source is apart.
+    placement: `placement.Placement`, shared or of each row, then of one length; before
+      a suffix, the source is apart.
     batch: `batch.Batch`.
     context: that of the batch's source apart; computed here if it is None.
   """
   embeds, mask = lm.embed(params, batch.input_ids), batch.attention_mask
   outputs = batch.target_positions - 1
   if batch.source_ids is None:
+    prefix, embeds, mask = placement_lib.around(placement, embeds, mask)
+    outputs += embeds.shape[1] - batch.input_ids.shape[1]  # of each row's own prefix
     return hidden_states(
       lm,
       params,
       embeds,
       mask,
-      prefix=placement.prefix,
+      prefix=prefix,
       contexts=placement.before,
       outputs=outputs,
     )[0]

@@ -91,6 +91,11 @@ def stack(placements):
   return Placement(prefix, suffix, prefix_mask, suffix_mask, before, after)
 
 
+def for_rows(stacked, batch):
+  """Gives every row of a batch all K stacked placements, [B * K, ...]."""
+  return jax.tree.map(lambda x: jnp.tile(x, (batch, *[1] * (x.ndim - 1))), stacked)
+
+
 def _padded(arrays):
   """Pads K arrays [1, ..., P, X] to the longest P; where there is None, P is 0.
 

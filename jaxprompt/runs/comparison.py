@@ -129,6 +129,20 @@ def measure_soft(experiment, trained, epochs):
   return results.Measured([measured], spent(trained, experiment.splits, epochs))
 
 
+def measure_ensemble(experiment, prompts):
+  """Returns the `evaluate.Evaluation` of prompts that answer together.
+
+  Args:
+    experiment: `setup.Experiment`.
+    prompts: the arrays of each, of the config's kind.
+  """
+  config, progress = experiment.config, experiment.evaluator.progress
+  arm = placement.stack([kinds.place(x, config.prompt.position) for x in prompts])
+  own = setup.evaluator(config, experiment.model, progress, len(prompts))
+  rows = experiment.splits['test'].rows
+  return evaluate.evaluate(own, arm, rows, f'test, {len(prompts)} together')
+
+
 def spent(trained, splits, epochs):
   """Returns what a prompt learned from and costs, see `results.BUDGET`.
 

@@ -135,7 +135,7 @@ def of_predict(config, lm, layout, params, sizes):
     [placement.place(virtual, position) for position in placement.POSITIONS]
   )
   rows = layout.round_up(config.eval.batch_size)
-  which, limits = np.zeros((2, rows), np.int32)
+  which, limits = np.zeros((rows, 1), np.int32), np.zeros(rows, np.int32)
   seeds = np.zeros(rows, np.uint32)
   tokens = collate.pad([], sizes.source, rows, 0)
   settings = predict.Settings(max_new_tokens=config.eval.max_new_tokens)

@@ -230,6 +230,28 @@ def across_seeds(runs):
   }
 
 
+def ensemble(together, alone, seed):
+  """Returns what several prompts find together, and by how much that is better.
+
+  Args:
+    together: the `evaluate.Evaluation` of the prompts that answer together.
+    alone: that of each by itself.
+    seed: of the bootstrap.
+
+  Returns:
+    Their entry as in `test` of results.json, and the `differences` between that and
+    `mean`, where the figures of each by itself are averaged.
+  """
+  found = compared(
+    {
+      'mean': Measured(alone, {}, [arms.Wording('')] * len(alone)),
+      'ensemble': Measured([together], {}),
+    },
+    seed,
+  )
+  return {**found['test']['ensemble'], 'differences': found['differences']}
+
+
 def best_other(results, figure):
   """Returns the arm that has the best figure but for soft; None if there is none."""
   others = [name for name in results['test'] if name != 'soft']

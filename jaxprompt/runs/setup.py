@@ -20,6 +20,7 @@ from jaxprompt.infer import labels as labels_lib
 from jaxprompt.lm import loading
 from jaxprompt.lm import model as lm_model
 from jaxprompt.prompts import arms
+from jaxprompt.prompts import placement
 from jaxprompt.tasks import tasks
 from jaxprompt.tasks import template as template_lib
 from jaxprompt.training import steps
@@ -287,7 +288,15 @@ def abstract_params(lm, layout):
 
 def on_model(config, model, progress):
   """Returns the `Experiment` of a config on a model that is loaded, without rows."""
-  task = config_lib.task_of(config)
+  task, own = config_lib.task_of(config), evaluator(config, model, progress)
+  return Experiment(config, task, model, own, dict(model.fingerprint))
+
+
+def evaluator(config, model, progress, members=1):
+  """Returns the `evaluate.Evaluator` of a config.
+
+  With several members, its arms are each the `placement.stack` of so many prompts.
+  """
   row_losses, generate, score = programs(
     model.lm,
     model.template,
@@ -296,12 +305,13 @@ def on_model(config, model, progress):
       max_new_tokens=config.eval.max_new_tokens,
       end_ids=model.lm.end_ids,
       beams=config.eval.beams,
+      members=members,
       axis_name=devices.DATA,
     ),
     config.eval.calibration,
   )
-  evaluator = evaluate.Evaluator(
-    task=task,
+  return evaluate.Evaluator(
+    task=config_lib.task_of(config),
     template=model.template,
     layout=model.layout,
     params=model.params,
@@ -310,22 +320,32 @@ def on_model(config, model, progress):
     score=score,
     batch_size=model.layout.round_up(config.eval.batch_size),
     progress=progress,
-  )
-  return Experiment(config, task, model, evaluator, dict(model.fingerprint))
+  ).shared(members)
 
 
 @functools.lru_cache(maxsize=8)  # one measurement after another compiles nothing new
 def programs(lm, template, layout, options, calibration):
   """Returns the compiled programs of an `evaluate.Evaluator`."""
+  members = options.members
+  losses = functools.partial(steps.row_losses, lm)
+  if members > 1:
+    losses = functools.partial(steps.ensemble_losses, lm, members)
+  scores = labels_lib.program(lm, template, calibration, members)
+
+  def own(arm, rows):
+    return arm if members == 1 else placement.for_rows(arm, len(rows))
+
+  def row_losses(params, arm, batch):
+    return losses(params, own(arm, batch.input_ids), batch)
 
   def generate(params, arm, rows):
-    return decode.generate(lm, params, arm, *rows, options)
+    return decode.generate(lm, params, own(arm, rows[0]), *rows, options)
 
-  return (
-    layout.gather(functools.partial(steps.row_losses, lm)),
-    layout.gather(generate),
-    layout.gather(labels_lib.program(lm, template, calibration)),
-  )
+  def score(params, asked, rows):
+    arm, labels = asked
+    return scores(params, (own(arm, rows[0]), labels), rows)
+
+  return layout.gather(row_losses), layout.gather(generate), layout.gather(score)
 
 
 def source_room(lm, template, around, new_tokens):

@@ -100,7 +100,7 @@ def sweep(config, workdir, termination):
   tested = _test(experiment, outcomes, best, config.sweep.test == 'all', workdir)
   found = _summary(config, outcomes, experiment.fingerprints)
   if config.sweep.test == 'all':
-    found['test'] = _across_seeds(found['runs'], tested)
+    found['test'] = _across_seeds(experiment, found['runs'], tested)
   with processes.together():
     workdir_lib.write_json(workdir / FILE, found)
   return found
@@ -112,7 +112,8 @@ def _test(experiment, outcomes, best, all_runs, workdir):
   The written arms, which are the same for all runs, are measured once.
 
   Returns:
-    Of each run that was tested, by its number, soft's entry of `test` and its texts.
+    Of each run that was tested, by its number, soft's entry of `test`, its
+    `evaluate.Evaluation` and the prompt.
   """
   written, tested = comparison.measure_written(experiment), {}
   for i, run in enumerate(outcomes):
@@ -132,14 +133,15 @@ def _test(experiment, outcomes, best, all_runs, workdir):
         place,
         prompt.initial_prompt,
       )
-    tested[i] = found['test']['soft'], soft.evaluation.predictions
+    tested[i] = found['test']['soft'], soft.evaluation, prompt.best_prompt
   return tested
 
 
-def _across_seeds(runs, tested):
+def _across_seeds(experiment, runs, tested):
   """Returns `results.across_seeds` of the runs that differ in their seed alone.
 
   Args:
+    experiment: of the sweep.
     runs: as in sweep.json.
     tested: from `_test`.
   """
@@ -148,10 +150,21 @@ def _across_seeds(runs, tested):
     rest = {name: runs[i][name] for name in config_lib.SWEPT.values() if name != 'seed'}
     groups[tuple(rest.items())].append((runs[i]['seed'], *own))
   return [
-    {**dict(rest), **results.across_seeds(own)}
+    {**dict(rest), **_of_seeds(experiment, own)}
     for rest, own in groups.items()
     if len(own) > 1
   ]
+
+
+def _of_seeds(experiment, tested):
+  """Returns how runs of several seeds compare, and what their prompts find together."""
+  seeds, entries, alone, prompts = zip(*tested, strict=True)
+  texts = [each.predictions for each in alone]
+  together = comparison.measure_ensemble(experiment, prompts)
+  return {
+    **results.across_seeds(list(zip(seeds, entries, texts, strict=True))),
+    'ensemble': results.ensemble(together, alone, experiment.config.seed),
+  }
 
 
 def _train(experiment, configs, prompts, directory, termination):
@@ -229,13 +242,15 @@ def table(found):
 def _seeds_line(found):
   """Says how the seeds of one setting compare, as in `test` of sweep.json."""
   fields = [name for name in config_lib.SWEPT.values() if name in found]
-  loss, *_ = found['figures'].values()
+  loss, together = found['figures']['loss'], found['ensemble']
+  (gain,) = (x for x in together['differences'] if x['figure'] == 'loss')
   setting = ', '.join(f'{name} {found[name]}' for name in fields)
   return (
     f'{setting}: test loss {loss["mean"]:.4f} ± {loss["deviation"]:.4f} over '
     f'{len(found["seeds"])} seeds, at worst {loss["worst"]:.4f} (seed '
     f'{loss["worst_seed"]}); two seeds give {found["agreement"]:.0%} of the rows the '
-    'same text'
+    f'same text; the prompts together: {together["loss"]:.4f} (against the mean: '
+    f'{results.VERDICTS[gain["better"]]})'
   )
 
 

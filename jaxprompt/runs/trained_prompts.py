@@ -12,6 +12,7 @@ from jaxprompt import config as config_lib
 from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt.devices import processes
+from jaxprompt.prompts import arms
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import peft
 from jaxprompt.prompts import prompt
@@ -40,11 +41,15 @@ def best_prompt(workdir):
 
 def initial_prompt(experiment):
   """Returns the prompt before training, see `kinds`."""
-  config = experiment.config.prompt
-  rng = jax.random.key(experiment.config.seed)
+  config, seed = experiment.config.prompt, experiment.config.seed
+  template, rng = experiment.template, jax.random.key(seed)
   if config.init == 'text':
     text = config.text or experiment.config.hard_prompt
-    text_ids, _ = template_lib.encode(experiment.template.tokenizer, text)
+    text_ids, _ = template_lib.encode(template.tokenizer, text)
+    initialise = functools.partial(prompt.from_text, text_ids=text_ids)
+  elif config.init == 'examples':
+    rows = experiment.splits['train'].rows
+    text_ids = arms.last_ids(template, rows, config.length, seed)
     initialise = functools.partial(prompt.from_text, text_ids=text_ids)
   elif config.init == 'vocab':
     initialise = functools.partial(prompt.from_vocab, rng=rng)
@@ -104,9 +109,9 @@ def _arrays(experiment, name):
     best = checkpoint.read_best(directory / 'checkpoints')
     if best is None:
       raise errors.UserError(
-        f'prompt.init {name!r} holds no trained prompt; expected text, vocab, random, '
-        'the workdir of a run, or a PEFT adapter directory, or several, separated by '
-        'commas'
+        f'prompt.init {name!r} holds no trained prompt; expected text, examples, '
+        'vocab, random, the workdir of a run, or a PEFT adapter directory, or several, '
+        'separated by commas'
       )
     records.check_content(directory, _of_model(experiment), 'prompt.init')
     found, _ = best
@@ -117,6 +122,16 @@ def _arrays(experiment, name):
       f'{wanted}; set prompt.length to that of the prompt'
     )
   return found
+
+
+def load_ensemble(experiment, directories, *, task, eval_config):
+  """Loads prompts that answer every source together, as `load_prompt` each."""
+  return trained.ensemble(
+    [
+      load_prompt(experiment, each, task=task, eval_config=eval_config)
+      for each in directories
+    ]
+  )
 
 
 def load_prompt(experiment, directory, *, task, eval_config):

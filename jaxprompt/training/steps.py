@@ -57,8 +57,34 @@ def row_losses(lm, params, placement, batch, context=None):
   """
   hidden = model.target_hidden(lm, params, placement, batch, context)  # [B, N, H]
   losses = model.token_losses(lm, params, hidden, model.target_ids(batch))
+  return _by_row(losses, batch)
+
+
+def _by_row(losses, batch):
   mask = batch.loss_mask.astype(jnp.float32)  # [B, N]
   return jnp.sum(losses * mask, axis=-1), jnp.sum(mask, axis=-1)
+
+
+def ensemble_losses(lm, members, params, placement, batch):
+  """Is `row_losses` of M prompts that answer together, as `decode` has them choose.
+
+  Their likelihood of a token is the softmax of the mean of their logits: the geometric
+  mean of what each says, normalised.
+
+  Args: see `model.target_hidden`, and
+    members: M.
+    placement: of B * M rows, those of a row's prompts next to each other.
+  """
+  each = jax.tree.map(lambda x: jnp.repeat(x, members, axis=0), batch)
+  hidden = model.target_hidden(lm, params, placement, each)  # [B * M, N, H]
+  hidden = hidden.reshape(-1, members, *hidden.shape[1:])
+
+  def of_row(row):
+    hidden, ids = row
+    logits = lm.logits(params, hidden).mean(axis=0)  # [M, N, V] -> [N, V]
+    return optax.softmax_cross_entropy_with_integer_labels(logits, ids)
+
+  return _by_row(jax.lax.map(of_row, (hidden, model.target_ids(batch))), batch)
 
 
 def sums(lm, params, prompt, batch, context=None):

@@ -20,7 +20,7 @@ from jaxprompt.devices import processes as processes_lib
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.training import checkpoint
 
-SECONDS = 300  # until it is a hang; a busy machine compiles slowly
+SECONDS = 600  # until it is a hang; a busy machine compiles slowly
 SETTINGS = ('train.epochs=12', 'checkpoint.every_steps=2', 'train.learning_rate=0.01')
 
 

@@ -100,6 +100,7 @@ def command(ready, name, argv):
   function = getattr(holder, name)
 
   def begin(*args, **options):
+    setattr(holder, name, function)  # the first call alone begins
     ready()
     return function(*args, **options)
 

@@ -155,8 +155,8 @@ def _with_arms(experiment, *names):
 @ONE_FAMILY
 def test_few_shot_is_averaged_over_draws_of_other_rows(experiment):
   measured = comparison.measure_written(_with_arms(experiment, 'few_shot'))['few_shot']
-  assert [len(shown) for shown in measured.shown] == [2, 2]
-  assert len(set(measured.shown)) == 2
+  assert [len(wording.shown) for wording in measured.wordings] == [2, 2]
+  assert len({wording.shown for wording in measured.wordings}) == 2
   losses = [each.figures()['loss'] for each in measured.draws]
   assert measured.evaluation.figures()['loss'] == pytest.approx(np.mean(losses))
   lengths = [len(x.before) for x in experiment.wordings['few_shot']]

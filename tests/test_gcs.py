@@ -63,6 +63,7 @@ def test_a_run_in_a_bucket_goes_on_and_leaves_all_its_files(
     'report.html',
     'results.json',
     'tensorboard',
+    'wordings.jsonl',
   }
 
 

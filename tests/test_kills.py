@@ -162,8 +162,10 @@ def test_training_killed_at_any_moment_ends_as_if_it_had_not_been(unbroken, tmp_
       _check_same(workdir, expected)
       shutil.rmtree(workdir)
 
-  args = ('training.loop.Trainer.run', argv(workdir))
-  kills.kill_at_random(kills.command, args, check, times=20, seconds=2)
+  begins = 'training.loop.Trainer.run'
+  seconds = kills.lasting(kills.command, (begins, argv(tmp_path / 'whole')))
+  args = (begins, argv(workdir))
+  kills.kill_at_random(kills.command, args, check, times=20, seconds=seconds)
   assert len(steps) > 3
   assert main.main(argv(workdir)) == 0
   _check_same(workdir, expected)

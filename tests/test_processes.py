@@ -255,7 +255,8 @@ def test_what_hosts_find_differently_is_process_0s_or_refused_by_all():
 
 def test_sigterm_to_one_saves_one_checkpoint_and_ends_all(two, tmp_path):
   data, expected = two
-  command = [_command(data, tmp_path)] * 2
+  # JAX looks for the signal once a second: the steps after it have to take longer.
+  command = [_command(data, tmp_path, 'checkpoint.every_steps=1')] * 2
   processes = _start(command)
   _signal(processes[1], signal.SIGTERM, tmp_path)
   (status, log), (other_status, _) = _end(processes)

@@ -42,6 +42,7 @@ def main(workdir, comparison, output):
     page.wait_for_timeout(2000)  # gradio draws late
     page.get_by_label('Example from the test split').click()
     page.get_by_role('option').first.click()
+    sync_api.expect(page.get_by_label('Source')).not_to_have_value('')
     page.get_by_role('button', name='Answer').click()
     page.get_by_text('tokens/s').last.wait_for()
     page.wait_for_timeout(5000)  # until the last token

@@ -148,7 +148,10 @@ def _newest(directory):
   """Returns (state, progress) of the newest whole checkpoint with a finished epoch."""
   if not _holds_any(directory):
     return None
-  options = ocp.CheckpointManagerOptions(read_only=True)
+  # What reading alone implies; Orbax warns of the fields that it sets itself.
+  options = ocp.CheckpointManagerOptions(
+    read_only=True, create=False, save_interval_steps=0
+  )
   with (
     errors.reading(directory, _NOTHING_CHANGED),
     ocp.CheckpointManager(directory, options=options) as manager,

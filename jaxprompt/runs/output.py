@@ -80,7 +80,9 @@ class Shared:
     self._own = own
 
   def __enter__(self):
-    processes.from_first(lambda: self._own.__enter__() and None)
+    with processes.together():
+      if self._own:
+        self._own.__enter__()
     return self
 
   def __exit__(self, kind, *rest):

@@ -1,14 +1,18 @@
-"""Processes that are killed at random moments, to see what they leave."""
+"""Processes that get a signal, at random moments or at chosen ones."""
 
 import functools
 import multiprocessing
+import os
 import pathlib
 import random
+import re
+import signal
 import sys
 import time
 
 import jaxprompt.modes
 from jaxprompt import main
+from jaxprompt.devices import processes
 from jaxprompt.prompts import exported
 from jaxprompt.prompts import peft
 
@@ -28,6 +32,56 @@ def python(script, *args):
     f'import sys; sys.path.insert(0, {path})\n{script}',
     *map(str, args),
   ]
+
+
+def signalled_at_path(sent, pattern, argv):
+  """Returns the command whose process sends itself a signal, once, at a path.
+
+  Args:
+    sent: the name of the signal.
+    pattern: of the first path that is to be made, opened or taken by a new name.
+    argv: of the command.
+  """
+  script = f'import kills; kills.at_path({sent!r}, {pattern!r}, {argv!r})'
+  return python(script)
+
+
+def at_path(sent, pattern, argv):
+  """Runs the command; see `signalled_at_path`."""
+  waiting = [True]
+
+  def hook(event, args):
+    if event not in ('open', 'os.mkdir', 'os.rename') or not waiting:
+      return
+    if any(re.search(pattern, str(path)) for path in args[:2]):
+      waiting.clear()
+      os.kill(os.getpid(), signal.Signals[sent])
+
+  sys.addaudithook(hook)
+  sys.exit(main.main(argv))
+
+
+def signalled_at_step(sent, step, argv):
+  """Returns the command whose process sends itself a signal before a step of training.
+
+  The steps after it take longer: JAX looks for a signal to several once a second.
+  """
+  return python(f'import kills; kills.at_step({sent!r}, {step}, {argv!r})')
+
+
+def at_step(sent, step, argv):
+  """Runs the command; see `signalled_at_step`."""
+  reached = processes.reached_sync_point
+
+  def check(count):
+    if count == step:
+      os.kill(os.getpid(), signal.Signals[sent])
+    if count >= step:
+      time.sleep(0.5)
+    return reached(count)
+
+  processes.reached_sync_point = check
+  sys.exit(main.main(argv))
 
 
 def kill_at_random(function, args, check, *, times, seconds, seed=0):

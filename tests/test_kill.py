@@ -2,12 +2,13 @@
 
 import json
 import pathlib
+import re
 import signal
 import subprocess
 import sys
-import time
 
 import jax
+import kills
 import numpy as np
 import pytest
 from conftest import arguments
@@ -19,39 +20,30 @@ from jaxprompt.training import checkpoint
 SECONDS = 120
 
 
-def _start(data, workdir):
-  argv = arguments(
-    'qa',
-    workdir,
-    data,
-    'train.epochs=10',
-    'checkpoint.every_steps=2',
-    'data.test_size=3',
+def _arguments(data, workdir):
+  settings = ('train.epochs=10', 'checkpoint.every_steps=2', 'data.test_size=3')
+  return arguments('qa', workdir, data, *settings)
+
+
+def _end(command):
+  """Returns the status of a process, and what it said."""
+  ended = subprocess.run(
+    command, capture_output=True, text=True, timeout=SECONDS, check=False
   )
-  return subprocess.Popen(
-    [sys.executable, '-m', 'jaxprompt.main', *argv[1:]],
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
+  return ended.returncode, ended.stderr
 
 
-def _signal_when(condition, process, sent):
-  """Sends a signal as soon as the condition holds; returns the status and the log."""
-  deadline = time.monotonic() + SECONDS
-  while not condition():
-    assert process.poll() is None, process.stderr.read()
-    assert time.monotonic() < deadline
-    time.sleep(0.002)
-  process.send_signal(sent)
-  _, log = process.communicate(timeout=SECONDS)
-  return process.returncode, log
-
-
-def _finish(process):
-  _, log = process.communicate(timeout=SECONDS)
-  assert process.returncode == 0, log
+def _finish(data, workdir):
+  argv = _arguments(data, workdir)
+  status, log = _end([sys.executable, '-m', 'jaxprompt.main', *argv[1:]])
+  assert status == 0, log
   return log
+
+
+def _signalled(sent, name, data, workdir):
+  """Ends a run when it is about to write a file of this name, a pattern."""
+  pattern = f'{re.escape(str(workdir))}/{name}'
+  return _end(kills.signalled_at_path(sent, pattern, _arguments(data, workdir)))
 
 
 def _scalars(workdir):
@@ -69,7 +61,7 @@ def unbroken(tmp_path_factory):
   """The data, and the workdir of a run that was left alone."""
   root = tmp_path_factory.mktemp('kill')
   data = write_data(root / 'data', 'qa', (12, 5, 3))
-  _finish(_start(data, root / 'unbroken'))
+  _finish(data, root / 'unbroken')
   return data, root / 'unbroken'
 
 
@@ -87,44 +79,48 @@ def _assert_same(workdir, other):
 
 def test_killed_at_several_points_it_ends_the_same_bit_for_bit(unbroken, tmp_path):
   data, expected = unbroken
-  checkpoints = tmp_path / 'checkpoints'
+  # What it is about to write, and the newest checkpoint that is there by then.
   points = {
-    'before the first checkpoint': lambda: (tmp_path / 'metrics.jsonl').exists(),
-    'in the first epoch': lambda: _steps_saved(tmp_path),
-    'while a checkpoint is written': lambda: any(checkpoints.glob('*tmp*')),
-    'in the middle': lambda: max(_steps_saved(tmp_path), default=0) >= 14,
-    'in the last epoch': lambda: max(_steps_saved(tmp_path), default=0) >= 28,
-    'while the arms are compared': (tmp_path / 'predictions' / 'none.jsonl').exists,
+    r'\.config\.json': 0,
+    r'metrics\.jsonl': 0,
+    r'checkpoints/2\..*/state': 0,
+    r'checkpoints/4$': 3,  # the epoch's end
+    r'checkpoints/16\..*/_CHECKPOINT_METADATA': 15,
+    r'checkpoints/30\..*/commit_success': 28,
+    r'predictions/soft\.jsonl': 30,
+    r'\.results\.json': 30,
   }
-  for point, condition in points.items():
-    status, log = _signal_when(condition, _start(data, tmp_path), signal.SIGKILL)
-    assert status == -signal.SIGKILL, (point, log)
-    assert not (tmp_path / 'results.json').exists(), point
-  assert 'going on after step 30' in _finish(_start(data, tmp_path))
+  before = 0
+  for name, saved in points.items():
+    status, log = _signalled('SIGKILL', name, data, tmp_path)
+    assert status == -signal.SIGKILL, (name, log)
+    assert (f'going on after step {before}' in log) == (before > 0), (name, log)
+    assert max(_steps_saved(tmp_path), default=0) == saved, name
+    before = saved
+  assert not (tmp_path / 'results.json').exists()
+  assert 'going on after step 30' in _finish(data, tmp_path)
   _assert_same(tmp_path, expected)
 
 
 def test_asked_to_end_it_saves_first_and_goes_on_from_there(unbroken, tmp_path):
   data, expected = unbroken
-  status, log = _signal_when(
-    lambda: _steps_saved(tmp_path), _start(data, tmp_path), signal.SIGTERM
-  )
+  status, log = _signalled('SIGTERM', r'checkpoints/4$', data, tmp_path)
   assert status == 128 + signal.SIGTERM
   saved = max(_steps_saved(tmp_path))
   assert f'asked to end: saved step {saved}' in log
-  assert f'going on after step {saved}' in _finish(_start(data, tmp_path))
+  assert f'going on after step {saved}' in _finish(data, tmp_path)
   _assert_same(tmp_path, expected)
 
 
 def test_files_that_a_run_left_half_written_are_not_trusted(unbroken, tmp_path):
   data, expected = unbroken
-  _signal_when(lambda: _steps_saved(tmp_path), _start(data, tmp_path), signal.SIGKILL)
+  _signalled('SIGKILL', r'checkpoints/6$', data, tmp_path)
   with (tmp_path / 'metrics.jsonl').open('a') as f:
     f.write('{"step": 9, "train_lo')
   newest = pathlib.Path(tmp_path / 'checkpoints' / str(max(_steps_saved(tmp_path))))
   for path in newest.rglob('*'):
     if path.is_file():
       path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-  log = _finish(_start(data, tmp_path))
+  log = _finish(data, tmp_path)
   assert 'is damaged' in log
   _assert_same(tmp_path, expected)

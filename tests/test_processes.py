@@ -6,8 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
+import kills
 import numpy as np
 import pytest
 from conftest import ROWS
@@ -21,7 +21,7 @@ from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.training import checkpoint
 
 SECONDS = 300  # until it is a hang; a busy machine compiles slowly
-SETTINGS = ('train.epochs=18', 'checkpoint.every_steps=2', 'train.learning_rate=0.01')
+SETTINGS = ('train.epochs=9', 'checkpoint.every_steps=2', 'train.learning_rate=0.01')
 
 
 def _start(commands):
@@ -35,7 +35,7 @@ def _start(commands):
   }
   return [
     subprocess.Popen(
-      [sys.executable, *command],
+      command,
       env={**os.environ, **shared, 'JAX_PROCESS_ID': str(i)},
       stdout=subprocess.DEVNULL,
       stderr=subprocess.PIPE,
@@ -46,11 +46,21 @@ def _start(commands):
 
 
 def _distributed(argv):
-  return ['-m', 'jaxprompt.main', *argv[1:], '--distributed']
+  return [sys.executable, '-m', 'jaxprompt.main', *argv[1:], '--distributed']
+
+
+def _arguments(data, workdir, *overrides):
+  return arguments('qa', workdir, data, *SETTINGS, *overrides)
 
 
 def _command(data, workdir, *overrides):
-  return _distributed(arguments('qa', workdir, data, *SETTINGS, *overrides))
+  return _distributed(_arguments(data, workdir, *overrides))
+
+
+def _signalled(sent, data, workdir):
+  """Returns the command of a process that gets a signal when checkpoints are there."""
+  argv = [*_arguments(data, workdir), '--distributed']
+  return kills.signalled_at_step(sent, 8, argv)
 
 
 def _end(processes):
@@ -70,16 +80,6 @@ def _finish(processes):
 def _steps_saved(workdir):
   names = [path.name for path in (workdir / 'checkpoints').glob('*')]
   return [int(name) for name in names if name.isdigit()]
-
-
-def _signal(process, sent, workdir):
-  """Sends a signal once a checkpoint is there."""
-  deadline = time.monotonic() + SECONDS
-  while not _steps_saved(workdir):
-    assert process.poll() is None, process.stderr.read()
-    assert time.monotonic() < deadline
-    time.sleep(0.002)
-  process.send_signal(sent)
 
 
 def _found(workdir):
@@ -211,7 +211,7 @@ for mode in devices.MODES:
 
 def test_rows_and_arrays_are_placed_where_a_hosts_devices_stand_apart():
   """As on a TPU pod, where a host has a tile of the topology."""
-  _finish(_start([['-c', _APART]] * 2))
+  _finish(_start([[sys.executable, '-c', _APART]] * 2))
 
 
 _HOSTS = """
@@ -243,7 +243,7 @@ for make in (fail, lambda: processes.check_same({'the size': here})):
 
 def test_what_hosts_find_differently_is_process_0s_or_refused_by_all():
   found = []
-  for status, log in _end(_start([['-c', _HOSTS]] * 2)):
+  for status, log in _end(_start([[sys.executable, '-c', _HOSTS]] * 2)):
     assert status == 0, log
     found.append([line for line in log.splitlines() if line.startswith('told: ')])
   (own, differs), (other, also_differs) = found
@@ -255,15 +255,12 @@ def test_what_hosts_find_differently_is_process_0s_or_refused_by_all():
 
 def test_sigterm_to_one_saves_one_checkpoint_and_ends_all(two, tmp_path):
   data, expected = two
-  # JAX looks for the signal once a second: the steps after it have to take longer.
-  command = [_command(data, tmp_path, 'checkpoint.every_steps=1')] * 2
-  processes = _start(command)
-  _signal(processes[1], signal.SIGTERM, tmp_path)
-  (status, log), (other_status, _) = _end(processes)
-  assert status == other_status == 128 + signal.SIGTERM
-  assert f'asked to end: saved step {max(_steps_saved(tmp_path))}' in log
+  own = _command(data, tmp_path)
+  first, other = _end(_start([own, _signalled('SIGTERM', data, tmp_path)]))
+  assert first[0] == other[0] == 128 + signal.SIGTERM, (first, other)
+  assert f'asked to end: saved step {max(_steps_saved(tmp_path))}' in first[1]
   assert not (tmp_path / 'results.json').exists()
-  _finish(_start(command))
+  _finish(_start([own] * 2))
   _assert_same(tmp_path, expected)
 
 
@@ -275,20 +272,20 @@ def _assert_told(status, log):
 
 def test_when_one_is_killed_the_other_ends_and_one_alone_goes_on(two, tmp_path):
   data, expected = two
-  processes = _start([_command(data, tmp_path)] * 2)
-  _signal(processes[1], signal.SIGKILL, tmp_path)
-  (status, log), _ = _end(processes)
-  _assert_told(status, log)
+  commands = [_command(data, tmp_path), _signalled('SIGKILL', data, tmp_path)]
+  first, (status, _) = _end(_start(commands))
+  assert status == -signal.SIGKILL
+  _assert_told(*first)
   assert main.main(arguments('qa', tmp_path, data, *SETTINGS)) == 0
   _assert_close(tmp_path, expected)
 
 
 def test_when_the_first_is_killed_the_other_ends(two, tmp_path):
   data, _ = two
-  processes = _start([_command(data, tmp_path)] * 2)
-  _signal(processes[0], signal.SIGKILL, tmp_path)
-  _, (status, log) = _end(processes)
-  _assert_told(status, log)
+  commands = [_signalled('SIGKILL', data, tmp_path), _command(data, tmp_path)]
+  (status, _), other = _end(_start(commands))
+  assert status == -signal.SIGKILL
+  _assert_told(*other)
 
 
 def _refusals(commands):
@@ -318,7 +315,7 @@ def test_a_workdir_that_is_not_shared_is_refused(two, tmp_path):
 
 def test_a_coordinator_that_is_not_there_is_waited_for_no_longer_than_said():
   wait = 'from jaxprompt.devices import processes; processes.start(seconds=2)'
-  alone, other = _start([['-c', wait], ['-c', '']])
+  alone, other = _start([[sys.executable, '-c', wait], [sys.executable, '-c', '']])
   (status, log), _ = _end([alone, other])
   assert status == 2
   assert 'did not meet at 127.0.0.1:' in log.splitlines()[-1]

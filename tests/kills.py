@@ -1,5 +1,6 @@
 """Processes that get a signal, at random moments or at chosen ones."""
 
+import errno
 import functools
 import multiprocessing
 import os
@@ -34,20 +35,19 @@ def python(script, *args):
   ]
 
 
-def signalled_at_path(sent, pattern, argv):
-  """Returns the command whose process sends itself a signal, once, at a path.
+def stopped_at_path(cause, pattern, argv):
+  """Returns the command whose process is stopped, once, at a path.
 
   Args:
-    sent: the name of the signal.
+    cause: the name of a signal that it sends itself, or of an error: ENOSPC.
     pattern: of the first path that is to be made, opened or taken by a new name.
     argv: of the command.
   """
-  script = f'import kills; kills.at_path({sent!r}, {pattern!r}, {argv!r})'
-  return python(script)
+  return python(f'import kills; kills.at_path({cause!r}, {pattern!r}, {argv!r})')
 
 
-def at_path(sent, pattern, argv):
-  """Runs the command; see `signalled_at_path`."""
+def at_path(cause, pattern, argv):
+  """Runs the command; see `stopped_at_path`."""
   waiting = [True]
 
   def hook(event, args):
@@ -55,7 +55,10 @@ def at_path(sent, pattern, argv):
       return
     if any(re.search(pattern, str(path)) for path in args[:2]):
       waiting.clear()
-      os.kill(os.getpid(), signal.Signals[sent])
+      if hasattr(errno, cause):
+        number = getattr(errno, cause)
+        raise OSError(number, os.strerror(number))
+      os.kill(os.getpid(), signal.Signals[cause])
 
   sys.addaudithook(hook)
   sys.exit(main.main(argv))

@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends as one that never was."""
+"""A run that is stopped again and again ends as one that never was."""
 
 import json
 import pathlib
@@ -40,10 +40,10 @@ def _finish(data, workdir):
   return log
 
 
-def _signalled(sent, name, data, workdir):
+def _stopped(cause, name, data, workdir):
   """Ends a run when it is about to write a file of this name, a pattern."""
   pattern = f'{re.escape(str(workdir))}/{name}'
-  return _end(kills.signalled_at_path(sent, pattern, _arguments(data, workdir)))
+  return _end(kills.stopped_at_path(cause, pattern, _arguments(data, workdir)))
 
 
 def _scalars(workdir):
@@ -92,7 +92,7 @@ def test_killed_at_several_points_it_ends_the_same_bit_for_bit(unbroken, tmp_pat
   }
   before = 0
   for name, saved in points.items():
-    status, log = _signalled('SIGKILL', name, data, tmp_path)
+    status, log = _stopped('SIGKILL', name, data, tmp_path)
     assert status == -signal.SIGKILL, (name, log)
     assert (f'going on after step {before}' in log) == (before > 0), (name, log)
     assert max(_steps_saved(tmp_path), default=0) == saved, name
@@ -104,7 +104,7 @@ def test_killed_at_several_points_it_ends_the_same_bit_for_bit(unbroken, tmp_pat
 
 def test_asked_to_end_it_saves_first_and_goes_on_from_there(unbroken, tmp_path):
   data, expected = unbroken
-  status, log = _signalled('SIGTERM', r'checkpoints/4$', data, tmp_path)
+  status, log = _stopped('SIGTERM', r'checkpoints/4$', data, tmp_path)
   assert status == 128 + signal.SIGTERM
   saved = max(_steps_saved(tmp_path))
   assert f'asked to end: saved step {saved}' in log
@@ -114,7 +114,7 @@ def test_asked_to_end_it_saves_first_and_goes_on_from_there(unbroken, tmp_path):
 
 def test_files_that_a_run_left_half_written_are_not_trusted(unbroken, tmp_path):
   data, expected = unbroken
-  _signalled('SIGKILL', r'checkpoints/6$', data, tmp_path)
+  _stopped('SIGKILL', r'checkpoints/6$', data, tmp_path)
   with (tmp_path / 'metrics.jsonl').open('a') as f:
     f.write('{"step": 9, "train_lo')
   newest = pathlib.Path(tmp_path / 'checkpoints' / str(max(_steps_saved(tmp_path))))
@@ -123,4 +123,15 @@ def test_files_that_a_run_left_half_written_are_not_trusted(unbroken, tmp_path):
       path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
   log = _finish(data, tmp_path)
   assert 'is damaged' in log
+  _assert_same(tmp_path, expected)
+
+
+def test_a_checkpoint_that_finds_no_room_ends_the_run_in_a_line(unbroken, tmp_path):
+  data, expected = unbroken
+  for name in (r'checkpoints/4\.', r'checkpoints/8\..*/state', r'checkpoints/16$'):
+    status, log = _stopped('ENOSPC', name, data, tmp_path)
+    assert status == 2, (name, log)
+    last = log.splitlines()[-1]
+    assert 'checkpoints cannot be written: [Errno 28] No space left' in last, name
+  _finish(data, tmp_path)
   _assert_same(tmp_path, expected)

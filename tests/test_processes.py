@@ -288,6 +288,18 @@ def test_when_the_first_is_killed_the_other_ends(two, tmp_path):
   _assert_told(*other)
 
 
+def test_a_checkpoint_that_cannot_be_written_ends_all(two, tmp_path):
+  data, expected = two
+  argv = [*_arguments(data, tmp_path), '--distributed']
+  full = kills.stopped_at_path('ENOSPC', r'/checkpoints/6\.', argv)
+  (status, log), other = _end(_start([full, _command(data, tmp_path)]))
+  line = 'checkpoints cannot be written: [Errno 28] No space left on device; make room'
+  assert status == 2 and line in log, log
+  assert other[0] == 2 and 'process 0 has found: ' in other[1], other
+  _finish(_start([_command(data, tmp_path)] * 2))
+  _assert_same(tmp_path, expected)
+
+
 def _refusals(commands):
   """Returns the last line of each process, which must end with status 2."""
   lines = []

@@ -82,6 +82,19 @@ def test_a_full_disk_costs_no_line_that_was_kept(tmp_path, monkeypatch):
   assert (tmp_path / 'metrics.jsonl').read_bytes().startswith(before)
 
 
+def test_a_full_disk_is_met_at_a_flush_however_much_was_written(tmp_path, monkeypatch):
+  log = writer.Writer(tmp_path, lines=0, step=0)
+  with pathlib.Path('/dev/full').open('wb') as full:
+    for output in log._outputs:
+      os.dup2(full.fileno(), getattr(output._file, '_writer', output._file).fileno())
+  for step in range(1, 1001):  # more than a file's buffer holds
+    log.write(step, {'train_loss': 2.5})
+  with pytest.raises(errors.UserError, match='No space left on device'):
+    log.flush()
+  with pytest.raises(errors.UserError, match='No space left on device'):
+    log.close()  # of what the buffer still holds
+
+
 def test_a_file_that_cannot_be_closed_does_not_keep_the_other_open(tmp_path):
   log = writer.Writer(tmp_path, lines=0, step=0)
   lines, events = log._outputs

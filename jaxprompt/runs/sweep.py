@@ -10,6 +10,7 @@ epoch that was interrupted are taken again.
 """
 
 import collections
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -192,9 +193,10 @@ def _write_run(run, workdir, fingerprints):
     epochs=run.epochs,
     metrics_lines=len(scalars),
   )
-  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints', keep=1)
-  checkpoints.save(int(run.state.step), run.state, dataclasses.asdict(place))
-  checkpoints.close()
+  directory = workdir / 'checkpoints'
+  with contextlib.closing(checkpoint.Checkpoints(directory, keep=1)) as checkpoints:
+    checkpoints.save(int(run.state.step), run.state, dataclasses.asdict(place))
+    checkpoints.wait()
 
 
 def _summary(config, outcomes, fingerprints):

@@ -22,7 +22,11 @@ _NOTHING_CHANGED = 'nothing was changed: make it readable, or try again later'
 
 
 class Checkpoints:
-  """The checkpoints of one run; saves go on in the background while it trains."""
+  """The checkpoints of one run, which process 0 saves in the background.
+
+  The state is small and the same in all processes. With one writer, an error of the
+  disk is an error like any other; Orbax's own barriers would wait for it for minutes.
+  """
 
   def __init__(self, directory, *, keep):
     """Opens `directory`, an epath, which need not exist.
@@ -30,17 +34,17 @@ class Checkpoints:
     Args:
       directory: where the checkpoints live.
       keep: how many of the newest to keep.
+
+    Raises:
+      UserError: if it cannot be read or made.
     """
     self._directory = directory
-    options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep, cleanup_tmp_directories=True
-    )
-    with processes.together():
+    self._manager = None
+    with processes.together(), errors.reading(directory, _NOTHING_CHANGED):
       _holds_any(directory)
-    with errors.reading(directory, _NOTHING_CHANGED):
-      self._manager = ocp.CheckpointManager(
-        directory, options=options, item_names=('state', 'progress')
-      )
+      if processes.is_first():
+        directory.mkdir(parents=True, exist_ok=True)
+        self._manager = _manager(directory, keep)
 
   def save(self, step, state, progress):
     """Saves a tree of arrays and a JSON dict; returns before they are on disk.
@@ -54,11 +58,13 @@ class Checkpoints:
     # copy, since the train step donates its state.
     state = jax.tree.map(np.array, state)
     progress = {**progress, 'digest': _digest(state)}
-    with self._writing():
-      if step in self._steps():
-        self._manager.wait_until_finished()
-        self._manager.delete(step)
-      self._manager.save(
+    with self._writing() as manager:
+      if manager is None:
+        return
+      if step in manager.all_steps():
+        manager.wait_until_finished()
+        manager.delete(step)
+      manager.save(
         step,
         args=ocp.args.Composite(
           state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
@@ -80,7 +86,7 @@ class Checkpoints:
     Raises:
       UserError: if a checkpoint cannot be read now, or is of another structure.
     """
-    self._manager.wait_until_finished()
+    self.wait()
     for step in self._steps():
       path = self._directory / str(step)
       with processes.together():
@@ -100,21 +106,34 @@ class Checkpoints:
           _set_aside(path)
       if is_whole:
         return found
-      self._manager.reload()
+      if self._manager:
+        self._manager.reload()
     return None
 
   def _steps(self):
     """Returns the steps that process 0 sees, the newest first."""
     return processes.from_first(lambda: sorted(self._manager.all_steps(), reverse=True))
 
-  def close(self):
+  def wait(self):
     """Waits until all that was saved is on disk; raises as `save` does."""
-    with self._writing():
-      self._manager.wait_until_finished()
-      self._manager.close()
+    with self._writing() as manager:
+      if manager:
+        manager.wait_until_finished()
+
+  def close(self):
+    """Ends the background work of this process; the others need not come here."""
+    if self._manager:
+      with self._in_words():
+        self._manager.close()
 
   @contextlib.contextmanager
   def _writing(self):
+    """Gives Orbax's manager in process 0, else None; what it raises comes to all."""
+    with processes.together(), self._in_words():
+      yield self._manager
+
+  @contextlib.contextmanager
+  def _in_words(self):
     """Makes one line of what Orbax raises while it writes."""
     try:
       yield
@@ -123,6 +142,22 @@ class Checkpoints:
         f'{self._directory} cannot be written: {_reason(e)}; make room and run again '
         'to go on'
       ) from e
+
+
+def _manager(directory, keep):
+  """Returns Orbax's manager of a directory that is there, of this process alone."""
+  return ocp.CheckpointManager(
+    directory,
+    options=ocp.CheckpointManagerOptions(
+      create=False,
+      max_to_keep=keep,
+      cleanup_tmp_directories=True,
+      # Else a directory that cannot be made is waited for, for ten minutes.
+      async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+      multiprocessing_options=ocp.options.MultiprocessingOptions(active_processes={0}),
+    ),
+    item_names=('state', 'progress'),
+  )
 
 
 def read_best(directory):

@@ -133,6 +133,7 @@ class Group:
       while any(self._goes_on(i) for i in range(len(self._configs))):
         self._train_epoch(self._place.epochs_done + 1)
         self._end_epoch()
+      self._checkpoints.wait()
     except loop.Terminated:
       log.warning('asked to end; run again to go on after the last finished epoch')
       raise

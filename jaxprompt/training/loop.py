@@ -206,10 +206,12 @@ class Trainer:
       while not self._is_over:
         self._train_epoch()
         self._end_epoch()
+      self._checkpoints.wait()
     except Terminated:
       if self._pending:
         self._flush()
       self._save()
+      self._checkpoints.wait()
       log.warning('asked to end: saved step %d; run again to go on', self.step)
       raise
     except Exception as e:

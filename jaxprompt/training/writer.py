@@ -64,13 +64,16 @@ class Writer:
       self._outputs.append(self._files.enter_context(contextlib.closing(output)))
 
   def write(self, step, scalars):
-    """Writes {name: number} of an optimiser step."""
+    """Takes {name: number} of an optimiser step.
+
+    Files get it when they are flushed, where all processes learn of an error.
+    """
     self.lines += 1
-    with self._writing():
-      for output in self._outputs:
-        output.write(step, scalars)
+    for output in self._outputs:
+      output.write(step, scalars)
 
   def flush(self):
+    """Writes what was taken; raises `UserError` if there is no room."""
     with self._writing():
       for output in self._outputs:
         output.flush()
@@ -92,17 +95,21 @@ class _Lines:
   """A local file of lines, of which those to keep are never written again."""
 
   def __init__(self, path, lines):
+    self._pending = []
     self._file = path.open('ab')
     self._file.truncate(sum(map(len, lines)))
 
   def write(self, step, scalars):
-    self._file.write(_line(step, scalars))
+    self._pending.append(_line(step, scalars))
 
   def flush(self):
+    pending, self._pending = self._pending, []
+    self._file.write(b''.join(pending))
     self._file.flush()
 
   def close(self):
-    self._file.close()
+    with self._file:
+      self.flush()
 
 
 class _Rewritten:
@@ -126,28 +133,33 @@ class _Events:
   def __init__(self, directory, step):
     record_writer.directory_check(directory)
     name = f'events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}'
+    self._pending = []
     self._file = record_writer.RecordWriter(os.path.join(directory, name))
-    self._write(file_version='brain.Event:2')
+    self._take(file_version='brain.Event:2')
     if step:  # what a killed run has written after it is not shown
       status = event_pb2.SessionLog.START
-      self._write(step=step + 1, session_log=event_pb2.SessionLog(status=status))
+      self._take(step=step + 1, session_log=event_pb2.SessionLog(status=status))
 
   def write(self, step, scalars):
     values = [
       summary_pb2.Summary.Value(tag=name, simple_value=value)
       for name, value in scalars.items()
     ]
-    self._write(step=step, summary=summary_pb2.Summary(value=values))
+    self._take(step=step, summary=summary_pb2.Summary(value=values))
 
-  def _write(self, **content):
+  def _take(self, **content):
     event = event_pb2.Event(wall_time=time.time(), **content)
-    self._file.write(event.SerializeToString())
+    self._pending.append(event.SerializeToString())
 
   def flush(self):
+    pending, self._pending = self._pending, []
+    for record in pending:
+      self._file.write(record)
     self._file.flush()
 
   def close(self):
-    self._file.close()
+    with contextlib.closing(self._file):
+      self.flush()
 
 
 class _WandB:

@@ -35,19 +35,39 @@ def python(script, *args):
   ]
 
 
-def stopped_at_path(cause, pattern, argv):
-  """Returns the command whose process is stopped, once, at a path.
+def stop_at_path(cause, pattern, argv, log):
+  """Runs the command in a process of its own, which is stopped, once, at a path.
 
   Args:
     cause: the name of a signal that it sends itself, or of an error: ENOSPC.
     pattern: of the first path that is to be made, opened or taken by a new name.
     argv: of the command.
+    log: a path for what it says.
+
+  Returns:
+    (the process's status, None if it hangs; what it has said).
   """
+  process = _FORKS.Process(target=_saying, args=(log, at_path, cause, pattern, argv))
+  process.start()
+  process.join(SECONDS)
+  status = process.exitcode
+  process.kill()  # one that hangs
+  return status, log.read_text()
+
+
+def _saying(log, function, *args):
+  with log.open('wb', buffering=0) as f:
+    os.dup2(f.fileno(), sys.stderr.fileno())
+  function(*args)
+
+
+def stopped_at_path(cause, pattern, argv):
+  """Returns the shell's words for it; see `stop_at_path`."""
   return python(f'import kills; kills.at_path({cause!r}, {pattern!r}, {argv!r})')
 
 
 def at_path(cause, pattern, argv):
-  """Runs the command; see `stopped_at_path`."""
+  """Runs the command in this process; see `stop_at_path`."""
   waiting = [True]
 
   def hook(event, args):

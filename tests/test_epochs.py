@@ -67,6 +67,14 @@ def test_a_loss_that_does_not_fall_is_told_once(warnings):
   assert 'has not fallen in 3 validations (3, now 3.2)' in text
 
 
+def test_a_loss_that_still_falls_at_the_end_is_told(warnings):
+  for losses in ((3.0,), (3.0, 2.99), (2.0, 1.0, 1.5), (2.0, 1.0, 1.1, 0.99)):
+    watch.warn_of_early_end(_records(*losses))
+  assert not warnings
+  watch.warn_of_early_end(_records(2.0, 1.0, 1.1, 0.9))
+  assert 'was still falling at the end (1, then 0.9): longer training' in warnings[0]
+
+
 def test_a_prompt_that_runs_away_is_told(warnings):
   watch.warn([], {'a': np.full(3, 99.0)}, {'a': np.ones(3)})
   assert not warnings

@@ -4,8 +4,6 @@ import json
 import pathlib
 import re
 import signal
-import subprocess
-import sys
 
 import jax
 import kills
@@ -17,33 +15,23 @@ from conftest import write_data
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.training import checkpoint
 
-SECONDS = 120
-
 
 def _arguments(data, workdir):
   settings = ('train.epochs=10', 'checkpoint.every_steps=2', 'data.test_size=3')
   return arguments('qa', workdir, data, *settings)
 
 
-def _end(command):
-  """Returns the status of a process, and what it said."""
-  ended = subprocess.run(
-    command, capture_output=True, text=True, timeout=SECONDS, check=False
-  )
-  return ended.returncode, ended.stderr
+def _stopped(cause, name, data, workdir):
+  """Stops a run where it is about to write a file of this name, a pattern."""
+  pattern = f'{re.escape(str(workdir))}/{name}'
+  log = workdir.with_name(f'{workdir.name}.log')
+  return kills.stop_at_path(cause, pattern, _arguments(data, workdir), log)
 
 
 def _finish(data, workdir):
-  argv = _arguments(data, workdir)
-  status, log = _end([sys.executable, '-m', 'jaxprompt.main', *argv[1:]])
+  status, log = _stopped('SIGKILL', 'no such file', data, workdir)
   assert status == 0, log
   return log
-
-
-def _stopped(cause, name, data, workdir):
-  """Ends a run when it is about to write a file of this name, a pattern."""
-  pattern = f'{re.escape(str(workdir))}/{name}'
-  return _end(kills.stopped_at_path(cause, pattern, _arguments(data, workdir)))
 
 
 def _scalars(workdir):

@@ -207,6 +207,7 @@ class Trainer:
         self._train_epoch()
         self._end_epoch()
       self._checkpoints.wait()
+      watch.warn_of_early_end(self.place.epochs)
     except Terminated:
       if self._pending:
         self._flush()

@@ -11,6 +11,7 @@ log = logging.getLogger(__name__)
 _STALLED = 3  # validations after which a loss that has not fallen is told
 _LONG = 100  # times its first norm is a prompt that runs away
 _NO_EFFECT = 0.002  # of the bare model's loss
+_STILL_FALLING = 0.02  # of the validation before
 
 
 def warn(records, prompt, initial):
@@ -36,6 +37,20 @@ def warn(records, prompt, initial):
       'the prompt is %.0f times as long as it was at first: lower train.learning_rate '
       'if its loss does not fall',
       times,
+    )
+
+
+def warn_of_early_end(records):
+  """Warns if the last validation is the best by far; `records` as for `warn`."""
+  if len(records) < 2:
+    return
+  *others, last = (found['validation_loss'] for found in records)
+  if last < min(others) * (1 - _STILL_FALLING):
+    log.warning(
+      'the validation loss was still falling at the end (%.4g, then %.4g): '
+      'longer training (train.epochs, train.steps) may lower it further',
+      min(others),
+      last,
     )
 
 

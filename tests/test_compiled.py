@@ -125,3 +125,56 @@ def test_a_step_and_generation_compile_for_tpus_that_are_not_there():
   assert [row[0] for row in rows] == ['train step', *_EVALUATION]
   # Of the gradient with the loss and its tokens, and of all tokens.
   assert rows[0][1] == '2 all-reduce'
+
+
+_PMAP = """
+import sys
+import jax
+from jaxprompt import config as config_lib
+from jaxprompt.devices import compiled
+from jaxprompt.devices import devices
+from jaxprompt.lm import loading
+from jaxprompt.lm import model
+from jaxprompt.runs import programs
+from jaxprompt.runs import setup
+from jaxprompt.training import loop
+from tools import compile_for
+
+found, _ = compile_for.topology('v5e:8x8')
+mesh, pmap = (devices.layout(m, 64, 1, devices=list(found)) for m in ('jit', 'pmap'))
+tile = [tuple(x.coords[:2]) for x in pmap.home.devices.flat]
+assert tile == [(0, 0), (1, 0), (0, 1), (1, 1)], tile
+
+config = config_lib.default('qa')
+config.model.path, config.train.batch_size = sys.argv[1], 128
+_, _, spec = loading.read_spec(config.model.path)
+lm = model.LanguageModel(spec, 'float32', end_ids=(0,)).on('tpu', 'default')
+params = setup.abstract_params(lm, mesh)
+sizes = programs.Sizes((20, 6), (20, 6), 14)
+step = programs.of_run(config, lm, mesh, params, sizes)[0]
+_, tx = loop.optimizer(config.train, config.train.learning_rate, 1)
+own = loop.train_program(lm, pmap, tx, 1)
+
+
+state, params, rows = jax.tree.map(
+  lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), step.arguments
+)
+rows = jax.tree.map(lambda x: x.update(shape=(64, 2, *x.shape[1:])), rows)
+sent = [
+  compiled.collectives(f.lower(*given).compile().as_text())
+  for f, given in ((step.function, step.arguments), (own, (state, params, rows)))
+]
+assert sent[0] == sent[1] and len(sent[0]) == 2, sent
+"""
+
+
+@pytest.mark.skipif(not LIBTPU, reason="libtpu is not there: pip install 'jax[tpu]'")
+def test_pmap_sends_what_jit_does_on_tpus_of_which_a_host_owns_a_tile():
+  done = subprocess.run(
+    [sys.executable, '-c', _PMAP, str(CHECKPOINT)],
+    cwd=ROOT,
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr

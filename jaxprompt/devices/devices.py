@@ -276,10 +276,15 @@ class _Pmap(Layout):
 
   @property
   def home(self):
-    # Not `local_mesh`, which wants them side by side: a host of TPUs owns a tile.
+    # Not `local_mesh`, which wants them side by side.
     own = jax.process_index()
-    local = [x for x in self.mesh.devices.flat if x.process_index == own]
+    local = [x for x in self._devices if x.process_index == own]
     return jax.sharding.Mesh(np.reshape(local, (-1, 1)), (DATA, MODEL))
+
+  @property
+  def _devices(self):
+    # Process after process, as the rows are cut: a host of TPUs owns a tile.
+    return sorted(self.mesh.devices.flat, key=lambda device: device.process_index)
 
   def own(self, batch_size):
     return np.split(np.arange(batch_size), jax.process_count())[jax.process_index()]
@@ -295,11 +300,12 @@ class _Pmap(Layout):
       axis_name=DATA,
       in_axes=(None, None, 0),
       out_axes=None,
+      devices=self._devices,
       donate_argnums=donate_argnums,
     )
 
   def map_rows(self, function):
-    return jax.pmap(function, axis_name=DATA, in_axes=(None, 0))
+    return jax.pmap(function, axis_name=DATA, in_axes=(None, 0), devices=self._devices)
 
   def fetch_rows(self, rows):
     return jax.tree.map(

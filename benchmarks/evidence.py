@@ -12,9 +12,10 @@ The test rows choose nothing. A call that was stopped goes on where it was when 
 given again.
 
   python benchmarks/evidence.py MODEL_DIR DATA_DIR OUTPUT_DIR [--tasks=qa,...]
+    [--parts=arms,kinds]
 
 DATA_DIR holds a directory for each task, as `data.path` takes it. A task's tables are
-written to OUTPUT_DIR/TASK/table.md.
+written to OUTPUT_DIR/TASK/arms.md and kinds.md.
 """
 
 import argparse
@@ -188,59 +189,55 @@ def kinds_table(runs):
   return table(rows)
 
 
-def choose_rates(task, fields, output):
-  """Returns each kind's learning rate, and every trial in words."""
-  rates, told = {}, []
-  for kind, values in RATES.items():
-    trial = {**fields, **SHORT, 'prompt.kind': kind, 'prompt.position': 'suffix'}
-    trial['sweep.learning_rate'] = values
-    workdir = output / f'rates-{kind}'
-    found = run(task, workdir, trial, mode='sweep', file='sweep.json')
-    rates[kind] = found['runs'][found['best']]['train.learning_rate']
-    told += [
-      f'{x["validation_loss"]:.3f} of {kind} at {x["train.learning_rate"]}'
-      for x in found['runs']
-    ]
-  return rates, ', '.join(told)
+def choose_rate(config, kind, fields, output):
+  """Returns the learning rate of a kind of prompt, and every trial in words."""
+  trial = {**fields, **SHORT, 'prompt.kind': kind, 'prompt.position': 'suffix'}
+  trial['sweep.learning_rate'] = RATES[kind]
+  found = run(config, output / f'rates-{kind}', trial, mode='sweep', file='sweep.json')
+  told = [
+    f'{x["validation_loss"]:.3f} of {kind} at {x["train.learning_rate"]}'
+    for x in found['runs']
+  ]
+  return found['runs'][found['best']]['train.learning_rate'], ', '.join(told)
 
 
-def measure(task, model, data, output, arms):
-  """Runs all that a task's tables need; returns them as Markdown."""
-  config, own = TASKS[task]
-  fields = {**COMMON, **own, 'model.path': model, 'data.path': data / task}
-  if config != 'text':
-    fields['data.subset'] = ''
-  rates, trials = choose_rates(config, fields, output)
+def prompt_fields(fields, prompt, rate):
+  kind, position = prompt
+  own = {'prompt.kind': kind, 'prompt.position': position, 'train.learning_rate': rate}
+  return {**fields, **own}
 
-  def with_prompt(kind, position):
-    chosen = {'prompt.kind': kind, 'prompt.position': position}
-    return {**fields, **chosen, 'train.learning_rate': rates[kind]}
 
+def measure_arms(config, fields, output, arms):
+  """Compares the main prompt with the arms; returns Markdown."""
+  rate, trials = choose_rate(config, MAIN[0], fields, output)
   seeds = {'sweep.seed': SEEDS, 'sweep.test': 'all', 'arms': arms}
   workdir = output / '-'.join(MAIN)
-  fields_of_main = with_prompt(*MAIN) | seeds
-  sweep = run(config, workdir, fields_of_main, mode='sweep', file='sweep.json')
+  own = prompt_fields(fields, MAIN, rate) | seeds
+  (tested,) = run(config, workdir, own, mode='sweep', file='sweep.json')['test']
   best = json.loads((workdir / 'best' / 'results.json').read_text())
-  runs = {MAIN: json.loads((workdir / 'runs' / '0' / 'results.json').read_text())}
-  for prompt in OTHERS:
-    alone = with_prompt(*prompt) | {'arms': 'soft'}
-    runs[prompt] = run(config, output / '-'.join(prompt), alone)
   spread = ', '.join(
-    f'{name} {x["mean"]:.3f} ± {x["deviation"]:.3f} (worst {x["worst"]:.3f})'
-    for name, x in sweep['test']['figures'].items()
+    f'{name} {x["mean"]:.3f} ± {x["deviation"]:.3f} (worst {x["worst"]:.3f}, together '
+    f'{tested["ensemble"][name]:.3f})'
+    for name, x in tested['figures'].items()
   )
-  return '\n'.join(
-    [
-      arms_table(best),
-      '',
-      kinds_table(runs),
-      '',
-      f'{best["data"]["train"]["rows"]} training rows, {best["epochs"][-1]["step"]} '
-      f'steps, {best["test"]["soft"]["examples"]} test rows. Validation losses of '
-      f'short runs: {trials}. Seeds {SEEDS} of {", ".join(MAIN)}: {spread}.',
-      '',
-    ]
+  told = (
+    f'{best["data"]["train"]["rows"]} training rows, {best["epochs"][-1]["step"]} '
+    f'steps, {best["test"]["soft"]["examples"]} test rows. Validation losses of '
+    f'short runs: {trials}. Seeds {SEEDS} of {", ".join(MAIN)}: {spread}.'
   )
+  return f'{arms_table(best)}\n\n{told}\n'
+
+
+def measure_kinds(config, fields, output):
+  """Trains the other prompts beside the main one; returns Markdown."""
+  rates = {kind: choose_rate(config, kind, fields, output) for kind in RATES}
+  first = output / '-'.join(MAIN) / 'runs' / '0' / 'results.json'
+  runs = {MAIN: json.loads(first.read_text())}
+  for prompt in OTHERS:
+    alone = prompt_fields(fields, prompt, rates[prompt[0]][0]) | {'arms': 'soft'}
+    runs[prompt] = run(config, output / '-'.join(prompt), alone)
+  told = ', '.join(trials for _, trials in rates.values())
+  return f'{kinds_table(runs)}\n\nValidation losses of short runs: {told}.\n'
 
 
 def main():
@@ -252,13 +249,23 @@ def main():
   parser.add_argument('output', type=pathlib.Path)
   parser.add_argument('--tasks', default=','.join(TASKS))
   parser.add_argument('--arms', default=','.join(ARMS))
+  parser.add_argument('--parts', default='arms,kinds', help='2 and 3 of the above')
   args = parser.parse_args()
   for task in args.tasks.split(','):
     output = args.output.resolve() / task
     output.mkdir(parents=True, exist_ok=True)
-    found = measure(task, args.model.resolve(), args.data.resolve(), output, args.arms)
-    (output / 'table.md').write_text(found)
-    print(found)
+    config, own = TASKS[task]
+    fields = {**COMMON, **own, 'data.path': args.data.resolve() / task}
+    fields['model.path'] = args.model.resolve()
+    if config != 'text':
+      fields['data.subset'] = ''
+    given = config, fields, output
+    for part in args.parts.split(','):
+      found = (
+        measure_arms(*given, args.arms) if part == 'arms' else measure_kinds(*given)
+      )
+      (output / f'{part}.md').write_text(found)
+      print(found)
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 import transformers
 
+from jaxprompt import main
 from jaxprompt.devices import compiled
 from jaxprompt.devices import devices
 from jaxprompt.lm import loading
@@ -97,6 +98,39 @@ def test_evidence_puts_soft_against_each_arm(benchmark):
   assert '| hard | 0 | 7 | 3.00 [3.00, 3.00] | -1.00 [-1.50, -0.50] |' in hard
   assert '| 20.00 [20.00, 20.00] | +5.00 [+4.50, +5.50] |' in hard
   assert soft.startswith('| soft | 90 | 0 | 2.00 [2.00, 2.00] |  |')
+
+
+def test_evidence_writes_a_tasks_tables(benchmark, monkeypatch, tmp_path):
+  evidence = benchmark('evidence')
+  conftest.write_data(tmp_path / 'data' / 'qa', 'qa', (12, 5, 3))
+  sizes = {f'data.{split}_size': 0 for split in ('train', 'validation', 'test')}
+  monkeypatch.setattr(
+    evidence, 'COMMON', {**sizes, 'train.epochs': 1, 'prompt.length': 3}
+  )
+  monkeypatch.setattr(evidence, 'SHORT', {'arms': 'soft'})
+  monkeypatch.setattr(evidence, 'RATES', {'deep': '0.01,0.03'})
+  monkeypatch.setattr(evidence, 'OTHERS', (('deep', 'prefix'),))
+  monkeypatch.setattr(evidence, 'SEEDS', '0,1')
+  own = {'data.max_source_tokens': 90, 'eval.max_new_tokens': 1}
+  monkeypatch.setattr(evidence, 'TASKS', {'qa': ('qa', own)})
+
+  def call(command, **_):
+    assert main.main(['jaxprompt', *command[3:]]) == 0
+
+  monkeypatch.setattr(evidence.subprocess, 'run', call)
+  folders = [str(conftest.CHECKPOINT), str(tmp_path / 'data'), str(tmp_path / 'out')]
+  argv = ['evidence', *folders, '--arms=none,soft']
+  monkeypatch.setattr(sys, 'argv', argv)
+  evidence.main()
+  arms = (tmp_path / 'out' / 'qa' / 'arms.md').read_text()
+  assert [line.split(' | ')[0] for line in arms.splitlines()[2:4]] == [
+    *('| none', '| soft')
+  ]
+  assert 'Seeds 0,1 of deep, suffix: loss ' in arms
+  kinds = (tmp_path / 'out' / 'qa' / 'kinds.md').read_text().splitlines()
+  assert [line.split(' | ')[0] for line in kinds[2:4]] == [
+    *('| deep, suffix', '| deep, prefix')
+  ]
 
 
 def test_both_sides_take_turns(benchmark, monkeypatch, tmp_path, peer):

@@ -75,9 +75,12 @@ def _merge(directory, path, *prompts, unchosen=0):
 
 
 def _next_logits(lm, params, arm, ids):
-  ids = jnp.asarray([ids])
-  hidden, _ = model.prompted_source(lm, params, arm, ids, jnp.ones(ids.shape, bool))
-  return hidden[0], lm.logits(params, hidden)[0]
+  @jax.jit
+  def compute(params, arm, ids):
+    hidden, _ = model.prompted_source(lm, params, arm, ids, jnp.ones(ids.shape, bool))
+    return hidden[0], lm.logits(params, hidden)[0]
+
+  return compute(params, arm, jnp.asarray([ids]))
 
 
 @pytest.mark.parametrize('position', POSITIONS)

@@ -202,15 +202,16 @@ def choose_rate(config, kind, fields, output):
 
 
 def prompt_fields(fields, prompt, rate):
+  """Returns the fields of a run of a prompt, (kind, position)."""
   kind, position = prompt
   own = {'prompt.kind': kind, 'prompt.position': position, 'train.learning_rate': rate}
   return {**fields, **own}
 
 
-def measure_arms(config, fields, output, arms):
+def measure_arms(config, fields, output):
   """Compares the main prompt with the arms; returns Markdown."""
   rate, trials = choose_rate(config, MAIN[0], fields, output)
-  seeds = {'sweep.seed': SEEDS, 'sweep.test': 'all', 'arms': arms}
+  seeds = {'sweep.seed': SEEDS, 'sweep.test': 'all'}
   workdir = output / '-'.join(MAIN)
   own = prompt_fields(fields, MAIN, rate) | seeds
   (tested,) = run(config, workdir, own, mode='sweep', file='sweep.json')['test']
@@ -229,15 +230,20 @@ def measure_arms(config, fields, output, arms):
 
 
 def measure_kinds(config, fields, output):
-  """Trains the other prompts beside the main one; returns Markdown."""
+  """Trains the other prompts beside the main one, which is there; returns Markdown."""
   rates = {kind: choose_rate(config, kind, fields, output) for kind in RATES}
   first = output / '-'.join(MAIN) / 'runs' / '0' / 'results.json'
+  if not first.exists():
+    sys.exit(f'{first} is missing; run --parts=arms first')
   runs = {MAIN: json.loads(first.read_text())}
   for prompt in OTHERS:
     alone = prompt_fields(fields, prompt, rates[prompt[0]][0]) | {'arms': 'soft'}
     runs[prompt] = run(config, output / '-'.join(prompt), alone)
   told = ', '.join(trials for _, trials in rates.values())
   return f'{kinds_table(runs)}\n\nValidation losses of short runs: {told}.\n'
+
+
+PARTS = {'arms': measure_arms, 'kinds': measure_kinds}
 
 
 def main():
@@ -249,21 +255,18 @@ def main():
   parser.add_argument('output', type=pathlib.Path)
   parser.add_argument('--tasks', default=','.join(TASKS))
   parser.add_argument('--arms', default=','.join(ARMS))
-  parser.add_argument('--parts', default='arms,kinds', help='2 and 3 of the above')
+  parser.add_argument('--parts', default=','.join(PARTS), help='2 and 3 of the above')
   args = parser.parse_args()
   for task in args.tasks.split(','):
     output = args.output.resolve() / task
     output.mkdir(parents=True, exist_ok=True)
     config, own = TASKS[task]
-    fields = {**COMMON, **own, 'data.path': args.data.resolve() / task}
-    fields['model.path'] = args.model.resolve()
+    fields = {**COMMON, **own, 'arms': args.arms, 'model.path': args.model.resolve()}
+    fields['data.path'] = args.data.resolve() / task
     if config != 'text':
       fields['data.subset'] = ''
-    given = config, fields, output
     for part in args.parts.split(','):
-      found = (
-        measure_arms(*given, args.arms) if part == 'arms' else measure_kinds(*given)
-      )
+      found = PARTS[part](config, fields, output)
       (output / f'{part}.md').write_text(found)
       print(found)
 

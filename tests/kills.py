@@ -62,7 +62,7 @@ def _saying(log, function, *args):
 
 
 def stopped_at_path(cause, pattern, argv):
-  """Returns the shell's words for it; see `stop_at_path`."""
+  """Returns the command of such a process; see `stop_at_path`."""
   return python(f'import kills; kills.at_path({cause!r}, {pattern!r}, {argv!r})')
 
 

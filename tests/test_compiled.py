@@ -155,7 +155,6 @@ step = programs.of_run(config, lm, mesh, params, sizes)[0]
 _, tx = loop.optimizer(config.train, config.train.learning_rate, 1)
 own = loop.train_program(lm, pmap, tx, 1)
 
-
 state, params, rows = jax.tree.map(
   lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), step.arguments
 )

@@ -84,8 +84,8 @@ def test_killed_at_several_points_it_ends_the_same_bit_for_bit(unbroken, tmp_pat
     assert status == -signal.SIGKILL, (name, log)
     assert (f'going on after step {before}' in log) == (before > 0), (name, log)
     assert max(_steps_saved(tmp_path), default=0) == saved, name
+    assert not (tmp_path / 'results.json').exists(), name
     before = saved
-  assert not (tmp_path / 'results.json').exists()
   assert 'going on after step 30' in _finish(data, tmp_path)
   _assert_same(tmp_path, expected)
 

@@ -274,7 +274,7 @@ def test_when_one_is_killed_the_other_ends_and_one_alone_goes_on(two, tmp_path):
   data, expected = two
   commands = [_command(data, tmp_path), _signalled('SIGKILL', data, tmp_path)]
   first, (status, _) = _end(_start(commands))
-  assert status == -signal.SIGKILL
+  assert status == -signal.SIGKILL and _steps_saved(tmp_path)
   _assert_told(*first)
   assert main.main(arguments('qa', tmp_path, data, *SETTINGS)) == 0
   _assert_close(tmp_path, expected)

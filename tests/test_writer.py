@@ -82,7 +82,7 @@ def test_a_full_disk_costs_no_line_that_was_kept(tmp_path, monkeypatch):
   assert (tmp_path / 'metrics.jsonl').read_bytes().startswith(before)
 
 
-def test_a_full_disk_is_met_at_a_flush_however_much_was_written(tmp_path, monkeypatch):
+def test_a_full_disk_is_met_at_a_flush_however_much_was_written(tmp_path):
   log = writer.Writer(tmp_path, lines=0, step=0)
   with pathlib.Path('/dev/full').open('wb') as full:
     for output in log._outputs:

@@ -40,11 +40,13 @@ class Checkpoints:
     """
     self._directory = directory
     self._manager = None
-    with processes.together(), errors.reading(directory, _NOTHING_CHANGED):
+    with processes.together():
       _holds_any(directory)
       if processes.is_first():
-        directory.mkdir(parents=True, exist_ok=True)
-        self._manager = _manager(directory, keep)
+        with self._as_user_error():
+          directory.mkdir(parents=True, exist_ok=True)
+        with errors.reading(directory, _NOTHING_CHANGED):
+          self._manager = _manager(directory, keep)
 
   def save(self, step, state, progress):
     """Saves a tree of arrays and a JSON dict; returns before they are on disk.
@@ -123,17 +125,17 @@ class Checkpoints:
   def close(self):
     """Ends the background work of this process; the others need not come here."""
     if self._manager:
-      with self._in_words():
+      with self._as_user_error():
         self._manager.close()
 
   @contextlib.contextmanager
   def _writing(self):
     """Gives Orbax's manager in process 0, else None; what it raises comes to all."""
-    with processes.together(), self._in_words():
+    with processes.together(), self._as_user_error():
       yield self._manager
 
   @contextlib.contextmanager
-  def _in_words(self):
+  def _as_user_error(self):
     """Makes one line of what Orbax raises while it writes."""
     try:
       yield

@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 _STALLED = 3  # validations after which a loss that has not fallen is told
 _LONG = 100  # times its first norm is a prompt that runs away
 _NO_EFFECT = 0.002  # of the bare model's loss
-_STILL_FALLING = 0.02  # of the validation before
+_STILL_FALLING = 0.02  # of the best validation before
 
 
 def warn(records, prompt, initial):

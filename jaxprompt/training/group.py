@@ -135,6 +135,7 @@ class Group:
         self._end_epoch()
       self._checkpoints.wait()
     except loop.Terminated:
+      self._checkpoints.wait()
       log.warning('asked to end; run again to go on after the last finished epoch')
       raise
     except Exception as e:

@@ -15,6 +15,7 @@ import time
 import jaxprompt as jp
 
 LENGTH = 20  # virtual tokens
+EXAMPLES = (1, 4)  # training rows in front of a source
 
 
 def arms(model, data):
@@ -24,9 +25,9 @@ def arms(model, data):
     'none': jp.Bare(),
     'hard': jp.Hard(texts[0]),
     'best_hard': jp.BestHard(texts, data.validation),
-    'few_shot, 1': jp.FewShot(data.train[:1]),
-    'few_shot, 4': jp.FewShot(data.train[:4]),
   }
+  for k in EXAMPLES:
+    found[f'few_shot, {k}'] = jp.FewShot(data.train[:k])
   for kind in ('embedding', 'deep'):
     soft = jp.Soft(length=LENGTH, kind=kind, init=texts[0])
     found[f'soft, {kind}'] = jp.init_prompt(model, data, soft)
@@ -62,9 +63,8 @@ def main():
       if round_:
         seconds.setdefault(name, []).append(time.perf_counter() - began)
       around[name] = found.tuning[name]['tokens']
-  print(
-    '| arm | tokens around a source | tokens/s | time by none |', '|---|---|---|---|'
-  )
+  print('| arm | tokens around a source | tokens/s | time by none |')
+  print('|---|---|---|---|')
   for name, own in seconds.items():
     by_none = [a / b for a, b in zip(own, seconds['none'], strict=True)]
     print(

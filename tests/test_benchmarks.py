@@ -133,6 +133,22 @@ def test_evidence_writes_a_tasks_tables(benchmark, monkeypatch, tmp_path):
   ]
 
 
+def test_arms_are_timed_in_a_table(benchmark, monkeypatch, tmp_path, capsys):
+  data = conftest.write_data(tmp_path / 'data', 'qa', (12, 9, 3))
+  monkeypatch.setattr(
+    sys, 'argv', ['arms', 'tiny', str(data), '--rows=3', '--rounds=1']
+  )
+  arms = benchmark('arms')
+  monkeypatch.setattr(arms, 'EXAMPLES', (1, 2))
+  arms.main()
+  head, rule, *rows = capsys.readouterr().out.splitlines()
+  assert head.count('|') == rule.count('|') == 5
+  cells = {name: around for name, around, *_ in (row[2:].split(' | ') for row in rows)}
+  assert cells['none'] == '0'
+  assert cells['soft, deep'] == '20'
+  assert int(cells['few_shot, 2']) > int(cells['few_shot, 1']) > 0
+
+
 def test_both_sides_take_turns(benchmark, monkeypatch, tmp_path, peer):
   monkeypatch.setenv('PYTHONPATH', f'{FOLDER.parent}{os.pathsep}{FOLDER}')
   versus = benchmark('versus_peft')

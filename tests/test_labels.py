@@ -11,6 +11,7 @@ from jaxprompt.data import buckets
 from jaxprompt.data import collate
 from jaxprompt.data import rows as rows_lib
 from jaxprompt.infer import labels as labels_lib
+from jaxprompt.prompts import arms
 from jaxprompt.prompts import placement
 from jaxprompt.tasks import template as template_lib
 from jaxprompt.training import steps
@@ -43,8 +44,8 @@ def test_a_label_scores_what_it_scores_as_a_target(frozen, position):
   soft_prompt = jax.random.normal(jax.random.key(0), (4, lm.spec.width))
   placed = placement.place(soft_prompt, position)
   ids, rows = _sources(tokenizer)
-  labels = labels_lib.tokenise(template, TEXTS)
-  score = jax.jit(labels_lib.program(lm, template, 'none'))
+  labels = labels_lib.tokenise(template, TEXTS, template.empty_source)
+  score = jax.jit(labels_lib.program(lm, 'none'))
   found = score(params, (placed, labels.arrays), rows)
   assert found.shape == (3, 1, len(TEXTS))  # the last row is padding
   expected = _expected(lm, params, template, placed, ids)
@@ -59,8 +60,8 @@ def test_prompts_together_score_a_label_as_each_does_alone(gpt2):
     for i, position in enumerate(placement.POSITIONS)
   ]
   ids, rows = _sources(tokenizer)
-  labels = labels_lib.tokenise(template, TEXTS)
-  score = jax.jit(labels_lib.program(lm, template, 'none', members=2))
+  labels = labels_lib.tokenise(template, TEXTS, template.empty_source)
+  score = jax.jit(labels_lib.program(lm, 'none', members=2))
   found = score(params, (placement.stack(each * 3), labels.arrays), rows)
   for i, placed in enumerate(each):
     expected = _expected(lm, params, template, placed, ids)
@@ -82,13 +83,36 @@ def test_calibration_takes_off_what_a_label_has_without_a_source(gpt2):
   template = template_lib.Template(tokenizer)
   placed = placement.place(jnp.zeros((0, lm.spec.width)), 'prefix')
   _, rows = _sources(tokenizer)
-  asked = placed, labels_lib.tokenise(template, TEXTS).arrays
+  asked = placed, labels_lib.tokenise(template, TEXTS, template.empty_source).arrays
   plain, calibrated = (
-    jax.jit(labels_lib.program(lm, template, name))(params, asked, rows)
+    jax.jit(labels_lib.program(lm, name))(params, asked, rows)
     for name in labels_lib.CALIBRATIONS
   )
   empty = _expected(lm, params, template, placed, [template.empty_source])
   np.testing.assert_allclose((plain - calibrated)[0], empty, rtol=1e-5)
+
+
+@pytest.mark.parametrize('text', ['Is it good?', 'Text: {source}\nVerdict:'])
+def test_an_arm_is_calibrated_by_its_own_text_without_a_source(frozen, text):
+  lm, params, tokenizer = frozen
+  template = template_lib.Template(tokenizer)
+  wording = arms.written(template, text)
+  front = arms.ids_in_front(wording, template)
+  placed = placement.place(lm.embed(params, jnp.asarray(front)), 'prefix')
+  empty = arms.empty_source(wording, template)
+  lead = wording.target_lead
+  _, rows = _sources(tokenizer)
+  asked = placed, labels_lib.tokenise(template, TEXTS, empty, lead).arrays
+  plain, calibrated = (
+    jax.jit(labels_lib.program(lm, name))(params, asked, rows)
+    for name in labels_lib.CALIBRATIONS
+  )
+  literal = text.format(source='') if '{' in text else f'{text} \n'
+  ids = [*template.start_ids, *template_lib.encode(tokenizer, literal)[0]]
+  assert [*front, *empty] == ids
+  nothing = placement.place(jnp.zeros((0, lm.spec.width)), 'prefix')
+  expected = _expected(lm, params, template, nothing, [ids])
+  np.testing.assert_allclose((plain - calibrated)[0], expected, rtol=1e-4)
 
 
 def test_probabilities_are_shares_of_the_labels_likelihoods():
@@ -101,7 +125,7 @@ def test_probabilities_are_shares_of_the_labels_likelihoods():
 
 def test_a_label_is_described_by_sum_mean_and_share(gpt2):
   template = template_lib.Template(gpt2[2])
-  labels = labels_lib.tokenise(template, TEXTS)
+  labels = labels_lib.tokenise(template, TEXTS, template.empty_source)
   found = labels_lib.described(labels, np.array([[-2.0, -8.0, -4.0]]))
   counts = [len(template.target(text, None)[1]) for text in TEXTS]
   assert counts[1] > counts[0]

@@ -100,7 +100,7 @@ def load(experiment):
     template,
     jax.jit(first, static_argnames='max_new_tokens'),
     jax.jit(then, donate_argnums=1),
-    {name: jax.jit(labels.program(lm, template, name)) for name in labels.CALIBRATIONS},
+    {name: jax.jit(labels.program(lm, name)) for name in labels.CALIBRATIONS},
   )
 
 
@@ -154,22 +154,23 @@ def start(model, choice, source, hard_prompt):
     raise errors.UserError('The hard prompt is blank; type one.')
   prompt, template = choice.prompt, model.template
   hard = arms.written(template, hard_prompt)
-  bare = arms.Wording(arms.SOURCE)
-  wordings = {**choice.wordings, 'none': bare, 'hard': hard}
+  wordings = {**choice.wordings, 'none': arms.BARE, 'hard': hard}
   note, text, ids = _cut(model, prompt, source, wordings.values())
   nothing = placement.place(jnp.zeros((0, model.lm.spec.width), jnp.float32), 'prefix')
   own = {arm: (nothing, wording) for arm, wording in wordings.items()}
-  own['soft'] = (prompt.placement, bare)
+  own['soft'] = (prompt.placement, arms.BARE)
   answers = {}
   for arm in choice.arms:
     placed, wording = own[arm]
     # As ids, not as a matrix in front: another length of text compiles nothing new.
-    asked = [
-      *arms.ids_in_front(wording, template),
-      *arms.source_ids(wording, template, text, ids),
-    ]
+    front = arms.ids_in_front(wording, template)
+    asked = [*front, *arms.source_ids(wording, template, text, ids)]
     if prompt.task.labels:
-      answers[arm] = _classify(model, prompt, placed, asked, wording.target_lead)
+      empty = [*front, *arms.empty_source(wording, template)]
+      own_labels = labels.tokenise(
+        template, prompt.task.labels, empty, wording.target_lead
+      )
+      answers[arm] = _classify(model, prompt.calibration, placed, asked, own_labels)
     else:
       answers[arm] = _stream(model, placed, asked, prompt.max_new_tokens)
   return note, answers
@@ -214,10 +215,9 @@ def _stream(model, arm, ids, new_tokens):
     token, state = model.then(model.params, state, token)
 
 
-def _classify(model, prompt, arm, ids, lead):
-  """Yields each label's share of the probability, once; a label begins with `lead`."""
-  own = labels.tokenise(model.template, prompt.task.labels, lead)
-  score, asked = model.scores[prompt.calibration], (arm, own.arrays)
+def _classify(model, calibration, arm, ids, own):
+  """Yields each label's share of the probability, once; `own` are the `Labels`."""
+  score, asked = model.scores[calibration], (arm, own.arrays)
   found = score(model.params, asked, _padded(model, ids))[0]
   yield labels.answer(own.texts, found)['scores']
 

@@ -13,9 +13,9 @@ from jaxprompt.data import collate
 from jaxprompt.data import loader
 from jaxprompt.devices import devices
 from jaxprompt.infer import labels as labels_lib
+from jaxprompt.prompts import arms
 from jaxprompt.tasks import metrics
 from jaxprompt.tasks import statistics as statistics_lib
-from jaxprompt.tasks import template as template_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ def pooled(draws):
   return dataclasses.replace(draws[0], statistics=statistics)
 
 
-def evaluate(evaluator, arm, rows, label, target_lead=template_lib.SPACE):
+def evaluate(evaluator, arm, rows, label, wording=arms.BARE):
   """Measures an arm's loss, and its generated text or the likeliest label.
 
   Args:
@@ -114,7 +114,7 @@ def evaluate(evaluator, arm, rows, label, target_lead=template_lib.SPACE):
     arm: a `placement.Placement`.
     rows: `rows_lib.Table` of E rows.
     label: what progress is shown as.
-    target_lead: what the targets of the rows begin with.
+    wording: `arms.Wording` of the rows; what stands in front of them is the arm's.
 
   Returns:
     `Evaluation`.
@@ -122,7 +122,10 @@ def evaluate(evaluator, arm, rows, label, target_lead=template_lib.SPACE):
   measured = loss(evaluator, arm, rows, label)
   labels, scores, confusion = None, None, None
   if evaluator.task.labels:
-    labels = labels_lib.tokenise(evaluator.template, evaluator.task.labels, target_lead)
+    empty = arms.empty_source(wording, evaluator.template)
+    labels = labels_lib.tokenise(
+      evaluator.template, evaluator.task.labels, empty, wording.target_lead
+    )
     scores = label_scores(evaluator, arm, labels, rows, label)  # [E, M, L]
     best = [labels_lib.choice(own) for own in scores]
     predictions = [labels.texts[i] for i in best]

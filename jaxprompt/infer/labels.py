@@ -14,6 +14,8 @@ from jaxprompt.data import collate
 from jaxprompt.prompts import model
 from jaxprompt.tasks import template as template_lib
 
+_EMPTY_TOKENS = 16  # a source without content is padded to some: arms share a program
+
 
 class Labels(NamedTuple):
   """The labels of a task as they are tokenised: L labels of at most N tokens.
@@ -27,27 +29,36 @@ class Labels(NamedTuple):
   texts: tuple[str, ...]
   input_ids: np.ndarray  # [L, N] int32
   mask: np.ndarray  # [L, N] bool
+  empty: tuple  # ids and mask of a source without content, [1, K] each
 
   @property
   def arrays(self):
-    return self.input_ids, self.mask
+    return self.input_ids, self.mask, self.empty
 
   def tokens(self, i):
     """Returns the ids of label i without the end of text."""
     return self.input_ids[i][self.mask[i]][:-1].tolist()
 
 
-def tokenise(template, texts, lead=template_lib.SPACE):
-  """Returns the `Labels` of texts, by a `template.Template`; `lead` begins a target."""
+def tokenise(template, texts, empty, lead=template_lib.SPACE):
+  """Returns the `Labels` of texts.
+
+  Args:
+    template: `template.Template`.
+    texts: the labels.
+    empty: ids of a source without content, as the arm has it.
+    lead: what a target begins with.
+  """
   ids = [template.target(text, None, lead=lead)[1] for text in texts]
   padded = collate.pad(ids, max(map(len, ids)), len(ids), template.end_id)
-  return Labels(tuple(texts), *padded)
+  room = -(-len(empty) // _EMPTY_TOKENS) * _EMPTY_TOKENS
+  return Labels(tuple(texts), *padded, collate.pad([empty], room, 1, template.end_id))
 
 
 CALIBRATIONS = ('none', 'content_free')
 
 
-def program(lm, template, calibration, members=1):
+def program(lm, calibration, members=1):
   """Returns a function that scores every label after every row's source.
 
   The labels' log-likelihoods are calibrated by those that they have after a source
@@ -55,7 +66,6 @@ def program(lm, template, calibration, members=1):
 
   Args:
     lm: `lm.model.LanguageModel`.
-    template: `template.Template`.
     calibration: one of `CALIBRATIONS`.
     members: M, the prompts of a source; the placement is then of B * M rows, those of a
       source next to each other.
@@ -67,14 +77,12 @@ def program(lm, template, calibration, members=1):
   """
 
   def run(params, asked, rows):
-    placement, labels = asked
-    rows = (jnp.repeat(x, members, axis=0) for x in rows)
+    placement, (*labels, empty) = asked
+    rows = [jnp.repeat(x, members, axis=0) for x in rows]
     found = _sums(lm, params, placement, labels, *rows)  # [B * M, L]
     if calibration != 'none':
-      empty = jnp.asarray(template.empty_source)
-      ids = jnp.broadcast_to(empty, (len(found), len(empty)))
-      mask = jnp.ones(ids.shape, bool)
-      found -= _sums(lm, params, placement, labels, ids, mask)
+      empty = [jnp.broadcast_to(x, (len(found), x.shape[1])) for x in empty]
+      found -= _sums(lm, params, placement, labels, *empty)
     return found.reshape(-1, members, found.shape[1])
 
   return run

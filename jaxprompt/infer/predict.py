@@ -22,7 +22,6 @@ from jaxprompt.prompts import arms
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
 from jaxprompt.tasks import tasks
-from jaxprompt.tasks import template as template_lib
 
 _BATCHES_AT_ONCE = 16  # rows of like length are sought among so many batches
 # Padded source lengths: fixed, so that no new row compiles a new program for long.
@@ -33,7 +32,8 @@ class Settings(NamedTuple):
   """What all rows of a batch have in common, of the compiled program."""
 
   labels: tuple[str, ...] = ()  # to be ranked; () = text is generated
-  lead: str = template_lib.SPACE  # that a label begins with
+  lead: str = ''  # that a label begins with
+  empty: tuple[int, ...] = ()  # ids of a source without content
   calibration: str = 'none'  # of labels
   members: int = 1  # prompts that answer a source together
   beams: int = 1
@@ -222,8 +222,10 @@ class _Answerer:
     own = self._prompts[request.which]
     members = len(own.members)
     if own.task.labels:
-      lead = own.wording.target_lead if own.wording else template_lib.SPACE
-      return Settings(own.task.labels, lead, own.calibration, members)
+      wording = own.wording or arms.BARE
+      empty = tuple(arms.empty_source(wording, self._experiment.template))
+      given = (own.task.labels, wording.target_lead, empty)
+      return Settings(*given, own.calibration, members)
     if own.beams > 1 and not self._sampling:
       return Settings(
         members=members, beams=own.beams, max_new_tokens=own.max_new_tokens
@@ -266,8 +268,8 @@ def program(lm, template, layout, settings, sampling):
 
 
 def _classify(lm, template, settings):
-  score = labels.program(lm, template, settings.calibration, settings.members)
-  own = labels.tokenise(template, settings.labels, settings.lead)
+  score = labels.program(lm, settings.calibration, settings.members)
+  own = labels.tokenise(template, settings.labels, settings.empty, settings.lead)
 
   def answer(params, placement, limits, seeds, ids, mask):
     del limits, seeds

@@ -65,6 +65,9 @@ class Wording:
   shown: tuple[str, ...] = ()
 
 
+BARE = Wording(SOURCE)  # nothing but the source
+
+
 @dataclasses.dataclass(frozen=True)
 class Arm:
   """An arm.
@@ -112,7 +115,7 @@ def _target_lead(after):
 
 def _none(given):
   del given
-  return [Wording(SOURCE)]
+  return [BARE]
 
 
 def _hard(given):
@@ -269,6 +272,11 @@ def source_ids(wording, template, text, ids):
   else:
     ids = [*template.start_ids, *template_lib.encode(template.tokenizer, text)[0]]
   return [*ids, *wording.closing]
+
+
+def empty_source(wording, template):
+  """Returns the ids of a source without content, a newline alone, as `source_ids`."""
+  return source_ids(wording, template, '', template.empty_source) or [template.end_id]
 
 
 def ids_in_front(wording, template):

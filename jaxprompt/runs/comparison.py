@@ -75,7 +75,7 @@ def measure(experiment, name, wordings, rows, validation=None):
         in_front(experiment.model, before),
         own_rows,
         label,
-        target_lead=wording.target_lead,
+        wording,
       )
     )
     more = own_rows.lengths[:, 0].mean() - rows.lengths[:, 0].mean()

@@ -109,7 +109,7 @@ def _evaluation(config, lm, layout, params, sizes, template):
     axis_name=devices.DATA,
   )
   row_losses, generate, score = setup.programs(
-    lm, template, layout, options, config.eval.calibration
+    lm, layout, options, config.eval.calibration
   )
   place = functools.partial(kinds.place, position=config.prompt.position)
   arm = jax.eval_shape(place, _prompt(config, lm, params))
@@ -120,7 +120,7 @@ def _evaluation(config, lm, layout, params, sizes, template):
   losses = Program('losses', row_losses, (params, arm, batch))
   if not config.example.labels:
     return [losses, Program('generation', generate, (params, arm, tokens))]
-  found = labels.tokenise(template, config.example.labels)
+  found = labels.tokenise(template, config.example.labels, template.empty_source)
   asked = (arm, shapes.everywhere(layout, found.arrays))
   return [losses, Program('ranking of labels', score, (params, asked, tokens))]
 

@@ -299,7 +299,6 @@ def evaluator(config, model, progress, members=1):
   """
   row_losses, generate, score = programs(
     model.lm,
-    model.template,
     model.layout,
     decode.Options(
       max_new_tokens=config.eval.max_new_tokens,
@@ -324,13 +323,13 @@ def evaluator(config, model, progress, members=1):
 
 
 @functools.lru_cache(maxsize=8)  # one measurement after another compiles nothing new
-def programs(lm, template, layout, options, calibration):
+def programs(lm, layout, options, calibration):
   """Returns the compiled programs of an `evaluate.Evaluator`."""
   members = options.members
   losses = functools.partial(steps.row_losses, lm)
   if members > 1:
     losses = functools.partial(steps.ensemble_losses, lm, members)
-  scores = labels_lib.program(lm, template, calibration, members)
+  scores = labels_lib.program(lm, calibration, members)
 
   def own(arm, rows):
     return arm if members == 1 else placement.for_rows(arm, len(rows))

@@ -15,6 +15,7 @@ from jaxprompt.infer import answering
 from jaxprompt.runs import records
 
 LABELS = ['it can wait', 'soon', 'at once']
+ARMS = ('none', 'hard', 'soft')
 SETTINGS = {
   'task': 'tickets',
   'example.source': r'Ticket of {customer.name}:\n{ticket}',
@@ -27,6 +28,7 @@ SETTINGS = {
   'data.max_target_tokens': 12,
   'eval.max_new_tokens': 12,
   'eval.batch_size': 8,
+  'eval.calibration': 'content_free',
   'prompt.length': 3,
   'train.batch_size': 8,
   'train.epochs': 1,
@@ -134,10 +136,12 @@ def test_the_served_page_ranks_its_labels_as_the_run_did(workdir):
   config = config_lib.complete(records.read_config(epath.Path(workdir))['config'], '')
   model, prompts = serve._load(config, epath.Path(workdir), {})
   ((_, choice),) = prompts.items()
-  row = _lines(workdir / 'predictions' / 'soft.jsonl')[0]
-  *_, (_, answers) = answering.answer(model, choice, row['source'], 'Say which:')
-  expected = {text: x['probability'] for text, x in row['labels'].items()}
-  assert answers['soft'].shares == pytest.approx(expected, rel=1e-4)
+  rows = {arm: _lines(workdir / 'predictions' / f'{arm}.jsonl')[0] for arm in ARMS}
+  source = rows['soft']['source']
+  *_, (_, answers) = answering.answer(model, choice, source, config.hard_prompt)
+  for arm, row in rows.items():
+    expected = {text: x['probability'] for text, x in row['labels'].items()}
+    assert answers[arm].shares == pytest.approx(expected, rel=1e-4), arm
   assert answers['hard'].shares.keys() == answers['none'].shares.keys() == set(LABELS)
   shown = serve._show(model, choice.arms, '', answers)[
     1 + 2 * list(answers).index('soft')

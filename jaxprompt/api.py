@@ -202,8 +202,11 @@ def compare(
     raise errors.UserError(
       f'there are {len(prompts)} prompts and {len(rows)} rows; expected one at least'
     )
-  _check_model(model, rows=rows, **prompts)
-  lengths = [kinds.length(x.params) for x in prompts.values() if nouns.is_soft(x)]
+  uses.check_prompts(model, {f'prompts[{name!r}]': x for name, x in prompts.items()})
+  uses.check_model(model, rows=rows)
+  lengths = [
+    kinds.length(x.params) for x in prompts.values() if isinstance(x, nouns.Prompt)
+  ]
   longest = {'prompt.length': max(lengths, default=1)}
   config = _config(model, rows.task, rows.fields | longest | fields)
   setup.check_rows(config, model.lm, {'test': rows.table})
@@ -222,7 +225,7 @@ def compare(
 
 def _measure(experiment, name, prompt, table):
   """Returns the `results.Measured` of one prompt."""
-  if nouns.is_soft(prompt):
+  if isinstance(prompt, nouns.Prompt):
     found = evaluate.evaluate(experiment.evaluator, prompt.use.placement, table, name)
     tuning = comparison.spent(prompt.params, {}, []) | prompt.tuning
     return results.Measured([found], tuning)
@@ -262,13 +265,15 @@ def generate(
   drawing |= {name: fields.pop(name) for name in drawing.keys() & fields.keys()}
   if isinstance(sources, str | dict):
     raise errors.UserError(f'sources is {sources!r:.60}; expected a list of them')
-  if not isinstance(prompt, Sequence):
+  if isinstance(prompt, str) or not isinstance(prompt, Sequence):
     prompt = [prompt] * len(sources)
   if len(prompt) != len(sources):
     raise errors.UserError(
       f'prompt has {len(prompt)} for {len(sources)} sources; expected one for each'
     )
-  _check_model(model, **{f'prompt[{i}]': each for i, each in enumerate(prompt)})
+  uses.check_prompts(model, {f'prompt[{i}]': each for i, each in enumerate(prompt)})
+  if not sources:
+    return []
   own = {id(each): each for each in prompt}
   places = {key: i for i, key in enumerate(own)}
   config = _config(model, task or _TEXT, fields)
@@ -310,8 +315,10 @@ def merge(
       'and rows for each'
     )
   model = next(iter(prompts.values())).model
-  _check_model(model, **{f'prompts[{name!r}]': each for name, each in prompts.items()})
-  _check_model(model, **{f'rows[{name!r}]': each for name, each in rows.items()})
+  uses.check_model(
+    model, **{f'prompts[{name!r}]': each for name, each in prompts.items()}
+  )
+  uses.check_model(model, **{f'rows[{name!r}]': each for name, each in rows.items()})
   nouns.write(prompts, directory, 'merged', rows, overwrite)
 
 
@@ -353,7 +360,7 @@ def _config(model, task, fields):
 
 def _with_rows(model, data, prompt, fields):
   """Returns the `setup.Experiment` of training a `nouns.Soft`."""
-  _check_model(model, data=data.train)
+  uses.check_model(model, data=data.train)
   if not isinstance(prompt, nouns.Soft):
     raise errors.UserError(f'prompt is {prompt!r:.60}; expected a jp.Soft to train')
   fields = data.train.fields | prompt.fields | fields
@@ -385,13 +392,3 @@ def _prompt(experiment, arrays, tuning):
   config = experiment.config
   use = trained_lib.as_configured(arrays, experiment.task, config)
   return nouns.Prompt(experiment.model, use, config.prompt.name, tuning)
-
-
-def _check_model(model, **others):
-  """Raises `UserError` for what is of another model."""
-  for name, other in others.items():
-    own = getattr(other, 'model', model)
-    if own.fingerprint != model.fingerprint:
-      raise errors.UserError(
-        f'{name} is of {own!r}, not of {model!r}; use what is of one model'
-      )

@@ -9,6 +9,8 @@ import re
 import typing
 from typing import Annotated
 
+import numpy as np
+
 from jaxprompt import errors
 from jaxprompt import fields
 
@@ -107,9 +109,14 @@ def check(kind, given):
       f'{min(unknown)!r} is no argument here; expected one of {", ".join(known)}'
     )
   return {
-    known[name]: _FIELDS[known[name]].check(value, name)
+    known[name]: _FIELDS[known[name]].check(_number(value), name)
     for name, value in given.items()
   }
+
+
+def _number(value):
+  """Returns a number of NumPy's as one of Python's, and all else as it is."""
+  return value.item() if isinstance(value, np.generic) else value
 
 
 # What a field or a flag is called where it is not its own last name.

@@ -188,6 +188,11 @@ def check(config):
       f'arms is {",".join(config.arms)!r}; expected soft among them, the prompt that '
       'is trained'
     )
+  if '{source}' in config.hard_prompt:
+    raise errors.UserError(
+      f'hard_prompt is {config.hard_prompt!r:.80}; it stands in front of the source, '
+      'and texts around {source} are of hard_prompts, for the arm best_hard'
+    )
   if 'best_hard' in config.arms and not config.hard_prompts:
     raise errors.UserError(
       'hard_prompts is empty, and arms has best_hard; give several texts to choose from'

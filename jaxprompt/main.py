@@ -21,6 +21,9 @@ def start():
       file=sys.stderr,
     )
     return 2
+  # As `python -m` does, for functions of one's own beside where the command is started.
+  if not sys.flags.safe_path:
+    sys.path.insert(0, '')
   # Else it is ignored, as in the background of a script.
   if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _end)

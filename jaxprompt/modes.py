@@ -18,8 +18,6 @@ With --distributed, train, eval, sweep and predict are one process of several.
 
 import contextlib
 import logging
-import os
-import pathlib
 import sys
 
 from jaxprompt import config as config_lib
@@ -169,7 +167,7 @@ def _predict(values, _):
     layout = devices.layout(**config.parallel)
     experiment = setup.build_model(config, layout, progress)
     prompts = _load_prompts(values, experiment, paths)
-    if workdir is not None and len(prompts) > 1:
+    if len(prompts) > 1 and workdir is not None and paths[''] == [workdir]:
       prompts.setdefault(config.prompt.name, prompts[''])
     made_of = predict.made_of(experiment, prompts, source, **settings)
   processes.check_same(workdir_lib.flatten(made_of))
@@ -264,12 +262,7 @@ def _use(values, paths):
 def _export(values, _):
   paths = _prompt_path(values)
   _check_named(paths)
-  path = _required(values, 'output')
-  if '://' in path:
-    raise errors.UserError(
-      f'--output {path!r} is no local directory; write one, and copy it there'
-    )
-  directory = pathlib.Path(os.path.expanduser(path))
+  directory = workdir_lib.local(_required(values, 'output'), 'directory')
   runs = {name: (_stored_config(values, own), own) for name, own in paths.items()}
   if not runs:
     config, workdir = _trained_run(values)

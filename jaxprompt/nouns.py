@@ -6,7 +6,6 @@
 import dataclasses
 import hashlib
 import os
-import pathlib
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from jaxprompt.runs import comparison
 from jaxprompt.runs import exports
 from jaxprompt.runs import results
 from jaxprompt.runs import setup
+from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.tasks import tasks
 from jaxprompt.training import writer
 
@@ -78,6 +78,8 @@ class Rows(Sequence):
       seed, epoch: of the order; without a seed, by length.
     """
     with arguments.named():
+      fields_lib.FIELDS['train.batch_size'].check(batch_size)
+      fields_lib.FIELDS['prompt.position'].check(position)
       self.model.layout.check_divides(batch_size)
     batches = loader.Loader(
       self.table,
@@ -100,6 +102,14 @@ class Data:
   test: Rows
   _splits: dict[str, rows_lib.Rows] = dataclasses.field(repr=False)
 
+  def __post_init__(self):
+    for name, own in self._splits.items():
+      if getattr(self, name).table is not own.rows:
+        raise errors.UserError(
+          f'{name} is not as load_data has read it; give load_data the rows that you '
+          f'want, or {name}_size'
+        )
+
 
 class Written:
   """A prompt of text; `validation` holds rows that the best of several is chosen by."""
@@ -117,7 +127,7 @@ class Bare(Written):
 
   def wordings(self, template):
     del template
-    return [arms.Wording(arms.SOURCE)]
+    return [arms.BARE]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +146,12 @@ class BestHard(Written):
 
   texts: Sequence[str]
   validation: Rows
+
+  def __post_init__(self):
+    if isinstance(self.texts, str) or not self.texts:
+      raise errors.UserError(
+        f'texts is {self.texts!r:.80}; expected a list of one or more texts'
+      )
 
   @property
   def model(self):
@@ -199,6 +215,7 @@ class Soft:
       return None
     init = self.init.params if isinstance(self.init, Prompt) else self.init
     arrays = init if isinstance(init, Mapping) else {'embeddings': init}
+    arrays = kinds.fold(dict(arrays))
     arrays = {name: np.asarray(x, np.float32) for name, x in arrays.items()}
     shapes = {name: x.shape for name, x in arrays.items()}
     if {name: len(shape) for name, shape in shapes.items()} not in _DIMENSIONS:
@@ -290,11 +307,6 @@ class Prompt:
     write({name: self}, directory, format, {name: rows} if rows else {}, overwrite)
 
 
-def is_soft(prompt: Prompt | Written) -> bool:
-  """Returns whether a prompt is a soft one."""
-  return isinstance(prompt, Prompt)
-
-
 def write(
   prompts: Mapping[str, Prompt],
   directory: str | os.PathLike,
@@ -307,7 +319,7 @@ def write(
     raise errors.UserError(
       f'format is {format!r}; expected one of {", ".join(exports.FORMATS)}'
     )
-  place = pathlib.Path(directory).expanduser()
+  place = workdir_lib.local(os.fspath(directory), 'directory')
   uses = {
     name: dataclasses.replace(prompt.use, arrays=kinds.fold(prompt.params))
     for name, prompt in prompts.items()
@@ -364,6 +376,8 @@ class Comparison:
 
   def table(self, figures: Sequence[str] = ()) -> str:
     """Returns the figures, or those of these names, as a text table."""
+    for figure in figures:
+      _check_known(figure, self.figures)
     return results.arms_table(self.test, figures or self.figures)
 
   __str__ = __repr__ = table
@@ -375,13 +389,12 @@ class Comparison:
     interval holds 0.
     """
     figure = figure or self.figures[1]
-    for name, known in (
-      (prompt, self.test),
-      (other, self.test),
-      (figure, self.figures),
-    ):
-      if name not in known:
-        raise errors.UserError(
-          f'{name!r} is unknown; expected one of {", ".join(known)}'
-        )
+    _check_known(prompt, self.test)
+    _check_known(other, [name for name in self.test if name != prompt])
+    _check_known(figure, self.figures)
     return results.difference({'differences': self.differences}, figure, prompt, other)
+
+
+def _check_known(name, known):
+  if name not in known:
+    raise errors.UserError(f'{name!r} is unknown; expected one of {", ".join(known)}')

@@ -1,4 +1,4 @@
-"""A prompt of any kind, trained or written, as generation takes it."""
+"""Prompts of any kind, trained or written: checked, and as generation takes them."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ def use(experiment, prompt, given):
     UserError: if it is several texts, or leaves no room for a source.
   """
   model, template, config = experiment.model, experiment.template, experiment.config
-  if nouns.is_soft(prompt):
+  if isinstance(prompt, nouns.Prompt):
     use = dataclasses.replace(prompt.use, **given)
     around = kinds.length(use.arrays)
   else:
@@ -37,5 +37,26 @@ def use(experiment, prompt, given):
     use = trained_lib.as_configured({'embeddings': front}, experiment.task, config)
     use = dataclasses.replace(use, position='prefix', wording=wording)
   room = setup.source_room(model.lm, template, around, use.max_new_tokens)
-  limit = min(room, use.max_source_tokens) if nouns.is_soft(prompt) else room
+  limit = min(room, use.max_source_tokens) if isinstance(prompt, nouns.Prompt) else room
   return dataclasses.replace(use, max_source_tokens=limit)
+
+
+def check_prompts(model, prompts):
+  """Raises `UserError` for what is no prompt, or one of another model."""
+  for name, prompt in prompts.items():
+    if not isinstance(prompt, nouns.Prompt | nouns.Written):
+      raise errors.UserError(
+        f'{name} is {prompt!r:.60}; expected a trained prompt, or one of text such as '
+        "jp.Hard('...')"
+      )
+    check_model(model, **{name: prompt})
+
+
+def check_model(model, **others):
+  """Raises `UserError` for what is of another model."""
+  for name, other in others.items():
+    own = getattr(other, 'model', model)
+    if own.fingerprint != model.fingerprint:
+      raise errors.UserError(
+        f'{name} is of {own!r}, not of {model!r}; use what is of one model'
+      )

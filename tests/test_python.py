@@ -413,5 +413,5 @@ def test_what_is_of_another_model_is_refused(model, data):
   other = jp.load_model(str(conftest.FIXTURES / 'llama'))
   with pytest.raises(jp.UserError, match=r'data is of Model\(.*gpt2.*, not of Model'):
     jp.train(other, data)
-  with pytest.raises(jp.UserError, match='shots is of Model'):
+  with pytest.raises(jp.UserError, match=r"prompts\['shots'\] is of Model"):
     jp.compare(other, _data(other).test, {'shots': jp.FewShot(data.train[:2])})

@@ -60,7 +60,7 @@ class Evaluation:
     predictions: E texts.
     labels: `labels.Labels` of a classification; None of others, as what follows.
     scores: their log-likelihoods, [E, M, L]; M is 1 but of an ensemble of M prompts.
-    confusion: how often each was predicted for each gold one, [L, L].
+    confusion: how often each was predicted for each gold one, in all draws, [L, L].
   """
 
   statistics: dict[str, statistics_lib.Statistics]
@@ -103,7 +103,10 @@ def pooled(draws):
     name: statistics_lib.pooled([each.statistics[name] for each in draws])
     for name in draws[0].statistics
   }
-  return dataclasses.replace(draws[0], statistics=statistics)
+  confusion = draws[0].confusion
+  if confusion is not None:
+    confusion = sum(each.confusion for each in draws)
+  return dataclasses.replace(draws[0], statistics=statistics, confusion=confusion)
 
 
 def evaluate(evaluator, arm, rows, label, wording=arms.BARE):

@@ -99,6 +99,7 @@ def made_of(experiment, prompts, input_path, *, sampling, seed):
   return {
     'input': None if input_path == '-' else sources.digest(input_path),
     'model': experiment.fingerprints,
+    'end_ids': list(experiment.lm.end_ids),
     'dtype': experiment.config.model.dtype,
     'precision': experiment.config.model.precision,
     'prompt': {
@@ -107,6 +108,7 @@ def made_of(experiment, prompts, input_path, *, sampling, seed):
         'position': [each.position for each in x.members],
         'task': x.task.name,
         'source': x.task.source,
+        'cut': x.task.cut,
         'labels': list(x.task.labels),
         'calibration': x.calibration,
         'max_source_tokens': x.max_source_tokens,

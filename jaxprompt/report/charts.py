@@ -14,11 +14,12 @@ _MOST_POINTS = 400  # a line has; more are averaged, a screen has no room for th
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-  """A value with its interval, from 0; lengths in the view box's units."""
+  """A value with its interval, from 0; in the view box's units."""
 
   name: str
   value: float
   interval: tuple[float, float]
+  start: float
   length: float
   low: float
   high: float
@@ -28,18 +29,20 @@ def bars(values, intervals):
   """Returns a `Bar` for each of {name: value}, all to one scale.
 
   Args:
-    values: {name: number of at least 0}.
+    values: {name: number}.
     intervals: {name: [low, high]}.
   """
-  top = max(*values.values(), *(high for _, high in intervals.values())) or 1
-  scale = _BAR_LENGTH / top
+  ends = [0, *values.values(), *(end for own in intervals.values() for end in own)]
+  lowest = min(ends)
+  scale = _BAR_LENGTH / ((max(ends) - lowest) or 1)
   return [
     Bar(
       name,
       value,
       tuple(intervals[name]),
-      value * scale,
-      *(end * scale for end in intervals[name]),
+      (min(value, 0) - lowest) * scale,
+      abs(value) * scale,
+      *((end - lowest) * scale for end in intervals[name]),
     )
     for name, value in values.items()
   ]

@@ -95,12 +95,13 @@ class Group:
 
   def wins(self):
     """Returns whether the soft prompt has the lowest loss for certain, in all runs."""
-    return all(
+    found = [
       results_lib.difference(run.results, 'loss', 'soft', other)['better']
       for run in self.runs
       for other in run.results['test']
       if other != 'soft'
-    )
+    ]
+    return bool(found) and all(found)
 
   def cell(self, arm, figure):
     """Writes an arm's figure: its interval for one seed, the spread over several."""

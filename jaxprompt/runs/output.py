@@ -46,11 +46,7 @@ def open_output(path, input_path, made_of, *, overwrite):
 def _open_output(path, input_path, made_of, overwrite):
   if path == '-':
     return Stream(sys.stdout)
-  file = pathlib.Path(os.path.expanduser(path))
-  if '://' in path:
-    raise errors.UserError(
-      f'--output {path!r} is no local file; write one, and copy it there'
-    )
+  file = workdir_lib.local(path, 'file')
   if file.exists() and not file.is_file() and not file.is_dir():
     return Stream(_open(file, 'w'))
   return File(file, input_path, made_of, overwrite)
@@ -156,8 +152,10 @@ class File(Stream):
     self._goes_on = self._check(self._partial, anew) is not None
 
   def __enter__(self):
+    if not self._goes_on:  # before the record, which would make its lines ours
+      self._partial.unlink(missing_ok=True)
     workdir_lib.write_json(_record_of(self._partial), {'made_of': self._made_of})
-    self._file = _open(self._partial, 'a+' if self._goes_on else 'w+')
+    self._file = _open(self._partial, 'a+')
     self._file.seek(0)
     whole = 0
     with errors.reading(self._partial, 'remove it to begin anew'):

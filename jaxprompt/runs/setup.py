@@ -182,8 +182,8 @@ def with_splits(experiment, splits):
       rows.targets_cut,
       rows.skipped,
     )
-  tables = {name: rows.rows for name, rows in splits.items()}
-  check_rows(config, experiment.lm, tables)
+  check_rows(config, experiment.lm, {name: x.rows for name, x in splits.items()})
+  experiment.task.try_metrics(splits['test'].rows[0])
   fingerprints = {split: rows.fingerprint for split, rows in splits.items()}
   return dataclasses.replace(
     experiment,
@@ -202,7 +202,7 @@ def _wordings(experiment, splits):
   config, model, template = experiment.config, experiment.model, experiment.template
   rows = [*splits['validation'].rows, *splits['test'].rows]
   new_tokens = config.eval.max_new_tokens
-  bare = _longest(arms.Wording(arms.SOURCE), template, rows, new_tokens)
+  bare = _longest(arms.BARE, template, rows, new_tokens)
   given = arms.Given(
     template=template,
     examples=splits['train'].rows,

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import logging
 import os
+import pathlib
 import uuid
 
 from etils import epath
@@ -38,6 +39,24 @@ def resolve(path):
   if not importlib.util.find_spec('gcsfs'):
     raise errors.UserError(f"{str(path)!r} needs gcsfs: pip install 'jaxprompt[gcs]'")
   return epath.Path(path)
+
+
+def local(path, what):
+  """Returns the pathlib path of an --output that is to be a local file or directory.
+
+  Raises:
+    UserError: if it cannot be one; `what` says which of the two was expected.
+  """
+  if '://' in path:
+    raise errors.UserError(
+      f'--output {path!r} is no local {what}; write one, and copy it there'
+    )
+  found = pathlib.Path(os.path.expanduser(path))
+  if found.name in ('', '..'):  # as of '.'
+    found = pathlib.Path(os.path.abspath(found))
+  if not path or not found.name:
+    raise errors.UserError(f'--output is {path!r}; expected the path of a {what}')
+  return found
 
 
 def _is_remote(path):

@@ -86,10 +86,27 @@ def text(row, where):
 
 
 def texts(row, where):
-  """Returns all texts of a list, or the one text, at a `Place`; raises as `text`."""
+  """Returns all texts of a list, or the one text, at a `Place`; raises as `text`.
+
+  A text that is a list of texts, as a CSV cell has it, is that list.
+  """
   found = value(row, where)
+  if isinstance(found, str):
+    found = _listed(found) or [found]
   found = found if isinstance(found, list | tuple) else [found]
+  if not found:
+    raise EmptyError(f'{where.path} is an empty list, expected texts')
   return [_text(row, where, each) for each in found]
+
+
+def _listed(cell):
+  """Returns the texts of the list that a cell's text stands for, or None."""
+  try:
+    found = cells.cell_value(cell) if cell.lstrip()[:1] == '[' else None
+  except errors.RowError:  # a text that begins with a bracket
+    return None
+  is_list = isinstance(found, list) and all(isinstance(x, str) for x in found)
+  return found if is_list else None
 
 
 def value(row, where):

@@ -107,42 +107,40 @@ def _exact_match(prediction, references):
   return float(prediction.strip() in {each.strip() for each in references})
 
 
-def _confusion(outputs):
-  """Returns the labels, and for each row its cell (gold, predicted), [E, L * L]."""
+def _numbered(outputs):
+  """Returns the labels, and which of them is each row's gold and predicted one, [E]."""
   golds = [references[0] for references in outputs.references]
   labels = outputs.labels or tuple(sorted({*golds, *outputs.predictions}))
   place = {label: i for i, label in enumerate(labels)}
-  cells = [
-    place[gold] * len(labels) + place[predicted]
-    for gold, predicted in zip(golds, outputs.predictions, strict=True)
-  ]
-  return labels, np.eye(len(labels) ** 2)[cells]
+  return labels, [place[x] for x in golds], [place[x] for x in outputs.predictions]
 
 
 def confusion(outputs):
   """Returns how often each label was predicted for each gold one: labels, [L, L]."""
-  labels, rows = _confusion(outputs)
-  return labels, rows.sum(axis=0).astype(int).reshape(len(labels), -1)
+  labels, gold, predicted = _numbered(outputs)
+  counts = np.zeros((len(labels), len(labels)), int)
+  np.add.at(counts, (gold, predicted), 1)
+  return labels, counts
+
+
+def _by_label(outputs):
+  """Returns of each row whether each label is right, gold, predicted, [E, 3 * L]."""
+  labels, gold, predicted = _numbered(outputs)
+  one_hot = np.eye(len(labels))
+  gold, predicted = one_hot[gold], one_hot[predicted]  # [E, L]
+  return np.concatenate([gold * predicted, gold, predicted], axis=1)
 
 
 def macro_f1(outputs):
   """The mean F1 over the labels that occur in gold or predictions, 0 to 100."""
-  labels, rows = _confusion(outputs)
 
   def value(sums):
-    right, gold, predicted = _by_label(sums, len(labels))  # [..., L]
+    right, gold, predicted = np.split(sums, 3, axis=-1)  # [..., L]
     occurs = gold + predicted > 0
     f1 = 2 * right / np.where(occurs, gold + predicted, 1)
     return 100 * f1.sum(axis=-1) / occurs.sum(axis=-1)
 
-  return statistics.Statistics(rows, value, top=100)
-
-
-def _by_label(sums, labels):
-  """Returns how often each label was right, gold and predicted, each [..., L]."""
-  counts = sums.reshape(*sums.shape[:-1], labels, labels)
-  right = np.diagonal(counts, axis1=-2, axis2=-1)
-  return right, counts.sum(axis=-1), counts.sum(axis=-2)
+  return statistics.Statistics(_by_label(outputs), value, top=100)
 
 
 def matthews(outputs):
@@ -151,16 +149,15 @@ def matthews(outputs):
   Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation
   coefficient".
   """
-  labels, rows = _confusion(outputs)
 
   def value(sums):
-    right, gold, predicted = _by_label(sums, len(labels))  # [..., L]
+    right, gold, predicted = np.split(sums, 3, axis=-1)  # [..., L]
     size = gold.sum(axis=-1)
     spread = (size**2 - (gold**2).sum(-1)) * (size**2 - (predicted**2).sum(-1))
     above = right.sum(-1) * size - (gold * predicted).sum(-1)
     return np.where(spread > 0, above / np.sqrt(np.where(spread > 0, spread, 1)), 0)
 
-  return statistics.Statistics(rows, value)
+  return statistics.Statistics(_by_label(outputs), value)
 
 
 def _rouge(kind):

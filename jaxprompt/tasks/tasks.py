@@ -74,6 +74,16 @@ class Task:
         f'example.target is {self.target!r:.60} of a task with labels; expected one '
         "column that holds them, such as '{label}'"
       )
+    if self.labels and self.references:
+      raise errors.UserError(
+        f'example.references is {self.references!r:.60} of a task with labels; leave '
+        'it empty: what counts as right is the label alone'
+      )
+    if self.labels and self.empty_target and self.empty_target not in self.labels:
+      raise errors.UserError(
+        f'example.empty_target is {self.empty_target!r:.60}; expected one of '
+        f'example.labels: {", ".join(self.labels):.200}'
+      )
     if not self.metrics:
       raise errors.UserError('metrics is empty; expected at least one')
     for name in self.metrics:
@@ -182,6 +192,15 @@ class Task:
   def measure(self, outputs):
     """Returns {metric: `statistics.Statistics`} of `metrics.Outputs`."""
     return {name: metrics.resolve(name).measure(outputs) for name in self.metrics}
+
+  def try_metrics(self, row):
+    """Measures the target of a `rows.Row`, so that what fails does so before training.
+
+    Raises:
+      UserError: if a metric cannot be computed.
+    """
+    ids = [row.target_ids[:-1].tolist()]
+    self.measure(metrics.Outputs([row.target], [row.references], ids, ids, self.labels))
 
 
 TASKS = {

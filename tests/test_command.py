@@ -220,6 +220,13 @@ def test_a_platform_without_file_locks_is_refused_before_any_import(
   assert line.endswith('win32 is no supported platform; expected Linux or macOS')
 
 
+def test_a_function_of_ones_own_is_found_where_the_command_is_started(monkeypatch):
+  monkeypatch.setattr(main.sys, 'path', ['/some/bin'])
+  monkeypatch.setattr(main.signal, 'signal', lambda *_: None)
+  monkeypatch.setattr(main, 'main', lambda argv: list(main.sys.path))
+  assert main.start() == ['', '/some/bin']
+
+
 def test_ctrl_c_while_importing_is_one_line_with_status_130():
   # Before anything but the standard library is there, and amid the slow imports.
   for stage in ('absl', 'jax', 'transformers'):

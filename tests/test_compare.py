@@ -88,6 +88,12 @@ def test_an_undecided_lead_is_no_win(tmp_path):
   assert head.startswith('In no comparison: the soft prompt beats every other arm')
 
 
+def test_a_prompt_that_was_compared_with_nothing_beats_nothing(tmp_path):
+  folder = workdirs.write_run(tmp_path / 'a', losses={'soft': 2.1}, width=0.1)
+  head = _write(tmp_path, folder)[0][0]
+  assert head.startswith('In no comparison: the soft prompt beats every other arm')
+
+
 def test_a_setting_that_differs_names_and_splits_the_runs(tmp_path):
   folders = [
     workdirs.write_run(tmp_path / f'{length}', length=length) for length in (5, 20)

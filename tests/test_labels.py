@@ -10,6 +10,7 @@ import pytest
 from jaxprompt.data import buckets
 from jaxprompt.data import collate
 from jaxprompt.data import rows as rows_lib
+from jaxprompt.infer import evaluate
 from jaxprompt.infer import labels as labels_lib
 from jaxprompt.prompts import arms
 from jaxprompt.prompts import placement
@@ -132,3 +133,10 @@ def test_a_label_is_described_by_sum_mean_and_share(gpt2):
   assert found['it may well be']['log_likelihood'] == -8
   assert found['it may well be']['per_token'] == -8 / counts[1]
   assert labels.tokens(1) == template.target(TEXTS[1], None)[1][:-1]
+
+
+def test_draws_of_an_arm_have_their_confusion_together():
+  once = evaluate.Evaluation({}, ['no', 'yes'], confusion=np.array([[1, 0], [2, 3]]))
+  twice = evaluate.pooled([once, once, once])
+  assert twice.confusion.tolist() == [[3, 0], [6, 9]]
+  assert twice.predictions == ['no', 'yes']

@@ -451,6 +451,14 @@ def test_eval_without_a_trained_prompt_says_so(finished, tmp_path, capsys):
   assert 'has no checkpoint of a finished epoch; train there first' in line
 
 
+def test_a_metric_that_cannot_be_computed_is_refused_before_training(tmp_path, capsys):
+  data = write_data(tmp_path / 'data', 'qa')
+  argv = arguments('qa', tmp_path / 'run', data, 'metrics=squad_f1,bleu-ja-mecab')
+  assert main.main(argv) == 2
+  assert 'BLEU (ja-mecab) cannot be computed' in capsys.readouterr().err
+  assert not list((tmp_path / 'run').glob('checkpoints/*'))
+
+
 def test_a_workdir_that_is_a_file_is_refused(finished, tmp_path, capsys):
   _, data = finished['qa']
   (tmp_path / 'file').write_text('')

@@ -139,6 +139,14 @@ def test_a_classification_is_measured_by_its_confusion_matrix():
   assert _figure('matthews', **CLASSIFIED) == pytest.approx(expected)
 
 
+def test_many_labels_keep_three_numbers_each_and_not_a_matrix():
+  labels = tuple(map(str, range(200)))
+  texts = {'predictions': ['7'], 'references': [['9']], 'labels': labels}
+  for name in ('macro_f1', 'matthews'):
+    found = metrics.resolve(name).measure(metrics.Outputs(**texts))
+    assert found.rows.shape == (1, 600)
+
+
 def test_matthews_correlation_with_a_constant_is_zero():
   golds = [['no'], ['yes']]
   assert _figure('matthews', ['yes', 'yes'], golds, labels=LABELS) == 0

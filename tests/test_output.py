@@ -141,6 +141,30 @@ def test_a_full_disk_is_one_line_and_the_next_start_goes_on(tmp_path, monkeypatc
   assert (tmp_path / 'out').read_text() == _text(LINES)
 
 
+def test_lines_of_others_are_gone_before_a_record_would_make_them_ours(
+  tmp_path, monkeypatch
+):
+  path = tmp_path / 'out'
+  with pytest.raises(KeyboardInterrupt), _open(path) as opened:
+    opened.write(LINES[:3])
+    raise KeyboardInterrupt
+  other = {'seed': 1}
+  monkeypatch.setattr(output, '_open', lambda *_: 1 / 0)  # a kill after the record
+  with pytest.raises(ZeroDivisionError):
+    _write(path, made_of=other, overwrite=True)
+  monkeypatch.undo()
+  assert _write(path, made_of=other).lines == len(LINES)
+  assert path.read_text() == _text(LINES)
+
+
+def test_a_directory_by_dots_is_refused_as_any_other(tmp_path, monkeypatch):
+  (tmp_path / 'sub').mkdir()
+  monkeypatch.chdir(tmp_path / 'sub')
+  for path in ('.', '..'):
+    _refused('is there and was not written by', path)
+  _refused("--output is '/'; expected the path of a file", '/')
+
+
 def test_another_scheme_or_no_path_is_refused(tmp_path, capsys):
   _refused('is no local file', 'gs://bucket/out.jsonl')
   for flag in ('input', 'output', 'workdir'):

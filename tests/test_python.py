@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import dataclasses
 import io
 import re
 import subprocess
@@ -396,11 +397,43 @@ MISTAKES = {
   'rows has ..a.., prompts has ..b..; expected the same': (
     lambda m, d: jp.merge({'b': jp.init_prompt(m, d)}, {'a': d.validation}, 'x')
   ),
+  "position is 'sufix'; expected one of": (
+    lambda m, d: next(d.train.batches(4, position='sufix'))
+  ),
+  'batch_size is 0; expected': lambda m, d: next(d.train.batches(0)),
+  'train is not as load_data has read it; .* or train_size': (
+    lambda m, d: dataclasses.replace(d, train=d.train[:2])
+  ),
+  "texts is 'Is it\\?'; expected a list": lambda m, d: jp.BestHard('Is it?', d.test),
+  r"prompts\['x'\] is 'Say'; expected .* jp.Hard": (
+    lambda m, d: jp.compare(m, d.test, {'x': 'Say'})
+  ),
+  r"prompt\[0\] is 'Say'; expected .* jp.Hard": (
+    lambda m, d: jp.generate(m, 'Say', ['a'])
+  ),
+  "'speed' is unknown; expected one of loss": (
+    lambda m, d: jp.compare(m, d.test, {'rows': jp.Bare()}).table(['speed'])
+  ),
   'task is missing; .* is no run': lambda m, d: jp.load_prompt('/nowhere', m),
   'the arm long with .* makes a row of': (
     lambda m, d: jp.compare(m, d.test, {'long': jp.Hard('word ' * 600)})
   ),
 }
+
+
+def test_nothing_to_answer_has_no_answers(model):
+  assert jp.generate(model, jp.Bare(), []) == []
+
+
+def test_a_prompt_begins_at_a_residual_one_before_its_training(model, data):
+  begun = jp.init_prompt(model, data, jp.Soft(length=3, kind='residual'))
+  found = jp.init_prompt(model, data, jp.Soft(init=begun))
+  assert found.params['embeddings'].shape == (3, 24)
+
+
+def test_a_number_of_numpys_is_a_number():
+  found = arguments.check(arguments.Training, {'learning_rate': np.float64(0.5)})
+  assert found == {'train.learning_rate': 0.5}
 
 
 @pytest.mark.parametrize('message', MISTAKES)

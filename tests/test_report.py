@@ -177,6 +177,14 @@ def test_a_report_of_what_is_no_workdir_is_one_line_with_status_2(tmp_path, caps
   assert not list(tmp_path.iterdir())
 
 
+def test_bars_of_figures_below_zero_begin_at_their_end():
+  values, intervals = {'none': -1.0, 'soft': 3.0}, {'none': [-2, 0], 'soft': [2, 4]}
+  none, soft = charts.bars(values, intervals)
+  unit = soft.length / 3
+  ends = [none.start, none.length, none.low, none.high, soft.start, soft.low, soft.high]
+  assert ends == pytest.approx([unit * x for x in (1, 1, 0, 2, 2, 4, 6)])
+
+
 def test_a_long_curve_is_averaged_and_keeps_its_range():
   points = [charts.Point(x, (x % 2) * 2) for x in range(100_000)]
   found = charts.lines([charts.Series('loss', points)], x_label='', y_label='')

@@ -113,6 +113,29 @@ def test_a_row_without_a_target_is_bad_or_gets_a_text_of_its_own():
 
 
 @pytest.mark.parametrize(
+  'cell, references',
+  [
+    (['a', 'b'], ('a', 'b')),
+    ('["a", "b"]', ('a', 'b')),
+    ("['a']", ('a',)),
+    ('[1] a text', ('[1] a text',)),
+    ('[1, 2]', ('[1, 2]',)),
+    ('a', ('a',)),
+  ],
+)
+def test_references_are_a_list_also_in_the_cell_of_a_table(cell, references):
+  task = tasks.Task('{text}', '{label}', references='all')
+  found = task.parse({'text': 'x', 'label': 'y', 'all': cell}, 0)
+  assert found.references == references
+
+
+def test_a_row_without_references_is_bad():
+  task = tasks.Task('{text}', '{label}', references='all')
+  with pytest.raises(errors.RowError, match='all is an empty list'):
+    task.parse({'text': 'x', 'label': 'y', 'all': []}, 0)
+
+
+@pytest.mark.parametrize(
   'task, message',
   [
     ({'source': 'text'}, "example.source is 'text'; expected a template that names"),
@@ -124,6 +147,8 @@ def test_a_row_without_a_target_is_bad_or_gets_a_text_of_its_own():
     ({'metrics': ()}, 'metrics is empty'),
     ({'metrics': ('macro_f1',)}, "'macro_f1', which is of labels; set example.labels"),
     ({'metrics': ('none',)}, "metrics has 'none'; expected of"),
+    ({'labels': ('a', 'b'), 'references': 'all'}, "references is 'all' of a task with"),
+    ({'labels': ('a', 'b'), 'empty_target': 'c'}, "is 'c'; expected one of .*: a, b"),
     ({'references': '[0]'}, r"example.references names the place '\[0\]'"),
   ],
 )

@@ -79,6 +79,20 @@ def test_there_may_be_none(directory):
   assert checkpoint.read_best(directory / 'nowhere') is None
 
 
+def test_a_step_that_is_saved_again_is_there_until_the_new_one_is(
+  directory, monkeypatch
+):
+  _save(directory, 2, keep=1)
+  checkpoints = checkpoint.Checkpoints(directory, keep=1)
+  # A kill: nothing after it is done, also not by `close`.
+  monkeypatch.setattr(checkpoints._manager, 'save', lambda *_, **__: 1 / 0)
+  with pytest.raises(errors.UserError, match='division by zero'):
+    checkpoints.save(2, _state(9), {'epochs': [9]})
+  assert [path.name for path in directory.iterdir()] == ['replaced-2']
+  assert _restored_step(directory) == 2
+  assert [path.name for path in directory.iterdir()] == ['2']
+
+
 def test_a_step_saved_again_is_replaced(directory):
   checkpoints = checkpoint.Checkpoints(directory, keep=3)
   checkpoints.save(4, _state(4), {'epochs': []})

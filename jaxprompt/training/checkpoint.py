@@ -18,6 +18,7 @@ from jaxprompt.devices import processes
 
 log = logging.getLogger(__name__)
 
+_REPLACED = 'replaced-'  # before the step of one that is being saved anew
 _NOTHING_CHANGED = 'nothing was changed: make it readable, or try again later'
 
 
@@ -47,11 +48,13 @@ class Checkpoints:
           directory.mkdir(parents=True, exist_ok=True)
         with errors.reading(directory, _NOTHING_CHANGED):
           self._manager = _manager(directory, keep)
+        with self._as_user_error():
+          self._end_replacing()
 
   def save(self, step, state, progress):
     """Saves a tree of arrays and a JSON dict; returns before they are on disk.
 
-    A checkpoint of the same step is replaced.
+    A checkpoint of the same step is replaced once this one is whole.
 
     Raises:
       UserError: if there is no room, or no permission; perhaps of the save before.
@@ -64,8 +67,9 @@ class Checkpoints:
       if manager is None:
         return
       if step in manager.all_steps():
-        manager.wait_until_finished()
-        manager.delete(step)
+        self._finish()
+        (self._directory / str(step)).rename(self._directory / f'{_REPLACED}{step}')
+        manager.reload()
       manager.save(
         step,
         args=ocp.args.Composite(
@@ -120,13 +124,28 @@ class Checkpoints:
     """Waits until all that was saved is on disk; raises as `save` does."""
     with self._writing() as manager:
       if manager:
-        manager.wait_until_finished()
+        self._finish()
+
+  def _finish(self):
+    """Waits until process 0 has saved; what that replaces goes."""
+    self._manager.wait_until_finished()
+    self._end_replacing()
+
+  def _end_replacing(self):
+    """Deletes checkpoints that were replaced; or takes them back, after a kill."""
+    for old in list(self._directory.glob(f'{_REPLACED}*')):
+      new = self._directory / old.name.removeprefix(_REPLACED)
+      if new.exists():
+        old.rmtree()
+      else:
+        old.rename(new)
+        self._manager.reload()
 
   def close(self):
     """Ends the background work of this process; the others need not come here."""
     if self._manager:
-      with self._as_user_error():
-        self._manager.close()
+      with self._as_user_error(), contextlib.closing(self._manager):
+        self._finish()
 
   @contextlib.contextmanager
   def _writing(self):

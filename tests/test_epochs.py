@@ -31,6 +31,12 @@ def test_passes_over_the_rows_are_whole_at_an_epochs_end():
   assert [epochs.passes(step, 4) for step in (1, 4, 6)] == [0.25, 1, 1.5]
 
 
+def test_no_part_of_a_long_epoch_is_a_whole_one():
+  assert epochs.passes(10_000, 10_001) == 0.999
+  records = [{'epoch': epochs.passes(10_000, 10_001), 'step': 10_000}]
+  assert not _is_over(records, epochs=1)
+
+
 def test_the_best_is_the_first_of_the_lowest_losses_wherever_it_was_seen():
   assert epochs.best(_records(3.0, 1.0, 2.0, 1.0))['step'] == 4
   assert epochs.best([]) is None

@@ -225,6 +225,31 @@ def test_a_key_that_a_family_cannot_honour_is_refused_by_name(family):
       read('x', wrong)
 
 
+@pytest.mark.parametrize('family', ['llama', 'gemma3_text'])
+def test_two_keys_of_the_rotary_embedding_may_not_differ(family):
+  whole = {'rope_type': 'default', 'rope_theta': 1e4}
+  scaling = {'rope_type': 'linear', 'factor': 4.0}
+  both = {'rope_scaling': scaling, 'rope_parameters': whole}
+  if family == 'gemma3_text':
+    both['rope_parameters'] = {'full_attention': whole, 'sliding_attention': whole}
+  read = loading.FAMILIES[family]
+  with pytest.raises(errors.UserError, match='which differ in rope_type, factor'):
+    read('x', both)
+  if family == 'llama':
+    same = both | {'rope_parameters': scaling | {'rope_theta': 1e4}}
+    assert read('x', same) == read('x', {'rope_scaling': scaling, 'rope_theta': 1e4})
+
+
+def test_gemmas_activation_of_its_second_release_is_taken_at_its_word():
+  with pytest.raises(errors.UserError, match="has hidden_activation 'gelu'"):
+    loading.FAMILIES['gemma']('x', {'hidden_activation': 'gelu'})
+
+
+def test_qwens_windows_may_begin_at_the_first_block():
+  config = {'use_sliding_window': True, 'sliding_window': 8, 'max_window_layers': 0}
+  assert set(loading.FAMILIES['qwen2']('x', config).windows) == {8}
+
+
 def _as_transformers_4(config):
   """Returns a config.json with the rotary embedding as transformers 4 writes it."""
   config = dict(config)

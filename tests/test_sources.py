@@ -72,6 +72,8 @@ def test_a_quote_in_tsv_takes_in_no_other_line(tmp_path, line, cells):
 def test_json_lines_in_a_json_file_are_read(tmp_path):
   (tmp_path / 'a.json').write_text('{"x": 1}\n{"x": 2}\n')
   assert _rows(sources.read_file(tmp_path / 'a.json')) == [{'x': 1}, {'x': 2}]
+  (tmp_path / 'a.json').write_text('{"x": 1}\n')
+  assert _rows(sources.read_file(tmp_path / 'a.json')) == [{'x': 1}]
 
 
 def test_squads_nested_json_is_flattened(tmp_path):
@@ -146,7 +148,7 @@ def test_a_missing_test_split_is_cut_from_validation_and_shares_no_row(tmp_path)
     ('a.json', '{"x"', r'a.json cannot be read: Expecting'),
     ('a.json', '[9' + '9' * 5000 + ']', r'a.json cannot be read: Exceeds the limit'),
     ('a.json', '[' * 10000, r'a.json cannot be read: maximum recursion'),
-    ('a.json', '{"x": 1}', r'a.json holds neither a list of objects'),
+    ('a.json', '{"x":\n1}', r'a.json holds neither a list of objects'),
     ('a.json', '{"data": [{"paragraphs": [{}]}]}', "SQuAD's nested form: KeyError"),
     ('a.csv', 'id,x,x\n1,2,3\n', 'has the header .*; expected column names, all diff'),
     ('a.csv', 'id,\n1,2\n', 'has the header .*; expected column names, all diff'),

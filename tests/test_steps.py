@@ -117,6 +117,30 @@ def test_an_optimiser_of_ones_own_that_cannot_be_used_is_one_line(name, message)
     optim.resolve(f'{__name__}:{name}', **SETTINGS)(optax.constant_schedule(0.1))
 
 
+def _noisy(schedule):
+  return optax.noisy_sgd(schedule, key=jax.random.key(0))
+
+
+def _hungry(schedule):
+  return optax.chain(optax.sgd(schedule), optax.contrib.reduce_on_plateau())
+
+
+@pytest.mark.parametrize(
+  'name, message',
+  [('_noisy', '_noisy keeps a PRNG key'), ('_hungry', "_hungry fails: .*'value'")],
+)
+def test_an_optimiser_of_ones_own_that_fails_in_a_step_is_one_line(name, message):
+  name = f'{__name__}:{name}'
+  own = optim.resolve(name, **SETTINGS)
+  tx = optim.prompt_only(optax.constant_schedule(0.2), clip_norm=0, optimizer=own)
+  arrays = {'w': jnp.ones(2)}, {'a': jnp.ones((4, 5))}
+  with pytest.raises(errors.UserError, match=message):
+    optim.try_on(name, tx, *arrays)
+  own = f'{__name__}:_sgd'
+  tx = optim.prompt_only(0.1, clip_norm=0, optimizer=optim.resolve(own, **SETTINGS))
+  optim.try_on(own, tx, *arrays)
+
+
 def test_raw_gradients_of_frozen_weights_do_not_reach_them(tx):
   tree = {'frozen': {'w': jnp.ones((2, 3))}, 'prompt': {'a': jnp.ones((4, 5))}}
   updates, _ = tx.update(tree, tx.init(tree), tree)

@@ -164,8 +164,8 @@ def bucket_sizes(lengths, apart):
 def padding(lengths, apart, batch_size):
   """Returns the share of the tokens that are padding when rows go in batches.
 
-  It is the same in any order: only full batches leave a bucket. Arguments are those of
-  `bucket_sizes`.
+  Nearly so in any order: which rows fill up the last batches depends on it. Arguments
+  are those of `bucket_sizes`.
   """
   sizes = bucket_sizes(lengths, apart)
   batches = plan(sizes, shapes(sizes, batch_size, apart), batch_size)

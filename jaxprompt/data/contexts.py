@@ -11,12 +11,11 @@ import math
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import psutil
 
+from jaxprompt.lm import loading
 from jaxprompt.prompts import model
 
-DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 _SHARE_OF_FREE_MEMORY = 1 / 3
 # Control groups by their controller, '' in version 2: where they are, limit and use.
 _GROUPS = {
@@ -67,7 +66,7 @@ def compute(lm, dtype, params, rows):
 
   Args:
     lm: `lm.model.LanguageModel`.
-    dtype: a key of `DTYPES`, of the keys and values that are kept.
+    dtype: a key of `loading.DTYPES`, of the keys and values that are kept.
     params: the frozen weights.
     rows: source ids and mask, each [B, S].
 
@@ -75,7 +74,9 @@ def compute(lm, dtype, params, rows):
     `placement.Context`.
   """
   context = model.source_context(lm, params, *rows)
-  keys_values = jax.tree.map(lambda x: x.astype(DTYPES[dtype]), context.keys_values)
+  keys_values = jax.tree.map(
+    lambda x: x.astype(loading.DTYPES[dtype]), context.keys_values
+  )
   return context._replace(keys_values=keys_values)
 
 
@@ -94,7 +95,7 @@ class Contexts:
       lm: `lm.model.LanguageModel`.
       params: the frozen weights, placed.
       layout: `devices.Layout`.
-      dtype: a key of `DTYPES`, of what is kept.
+      dtype: a key of `loading.DTYPES`, of what is kept.
       capacity: bytes of host memory to use.
     """
     self._params, self._layout = params, layout

@@ -200,6 +200,9 @@ def _read_json(file):
     return
   with errors.reading(file, 'expected JSON in UTF-8'):
     content = json.loads(text)
+  is_row = isinstance(content, dict) and 'data' not in content
+  if is_row and '\n' not in text.strip():  # lines of rows, of which there is one
+    content = [content]
   rows = content.get('data') if isinstance(content, dict) else content
   if not isinstance(rows, list):
     raise errors.UserError(

@@ -41,6 +41,11 @@ def count(default):
   return Key(lambda x: type(x) is int and x > 0, 'a whole number above 0', default)
 
 
+def whole(default):
+  """Returns the key of a number of blocks, which may be none."""
+  return Key(lambda x: type(x) is int and x >= 0, 'a whole number', default)
+
+
 def even(default):
   """Returns the key of a size that has two halves."""
   key = count(default)

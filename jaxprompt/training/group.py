@@ -18,6 +18,7 @@ from jaxprompt.tasks import statistics
 from jaxprompt.training import checkpoint
 from jaxprompt.training import epochs
 from jaxprompt.training import loop
+from jaxprompt.training import optim
 from jaxprompt.training import steps
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Group:
     """Builds the step; restores the newest checkpoint, or begins at `prompts`.
 
     Args:
-      experiment: `experiment.Experiment`; its config is not looked at.
+      experiment: `setup.Experiment`; its config is not looked at.
       configs: of the runs, those of one seed in a row.
       prompts: the runs' prompts before training, see `kinds`.
       directory: of the group's checkpoints, an epath.
@@ -107,6 +108,7 @@ class Group:
     self._shared = experiment.params, experiment.layout.replicate(peaks)
     self._at = list(np.ndindex(peaks.shape))  # of the runs, in [seeds, runs]
     tx = self._optimiser(config.train.learning_rate)
+    optim.try_on(config.train.optimizer, tx, experiment.params, prompts[0])
     states = [steps.init_state(prompt, experiment.params, tx) for prompt in prompts]
     states = processes.arrays_of_first(
       jax.tree.map(self._stack, *jax.device_get(states))

@@ -175,6 +175,7 @@ class Trainer:
     self._train_step = train_program(
       experiment.lm, self._layout, tx, config.train.accumulate
     )
+    optim.try_on(config.train.optimizer, tx, experiment.params, prompt)
     state = steps.init_state(prompt, experiment.params, tx)
     state, self.place = processes.arrays_of_first(jax.device_get(state)), Place()
     restored = checkpoints.restore(state, dataclasses.asdict(self.place))

@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import optax
 from optax import contrib
 
@@ -104,6 +105,33 @@ def _own(name, function, learning_rate):
       'optax.GradientTransformation'
     )
   return found
+
+
+def try_on(name, tx, params, prompt):
+  """Traces an optimiser of one's own on a prompt, and runs nothing.
+
+  Args:
+    name: see `resolve`; those of `OPTIMIZERS` are known to work.
+    tx: from `prompt_only`.
+    params, prompt: the frozen weights, and the arrays to be trained.
+
+  Raises:
+    UserError: if it fails, or keeps what a checkpoint cannot.
+  """
+  if name in OPTIMIZERS:
+    return
+  tree = {'frozen': params, 'prompt': prompt}
+  try:
+    state = jax.eval_shape(tx.init, tree)
+    jax.eval_shape(tx.update, tree, state, tree)
+  except Exception as e:  # whatever the user's own function raises
+    raise errors.UserError(f'train.optimizer {name} fails: {errors.reason(e)}') from e
+  for leaf in jax.tree.leaves(state):
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      raise errors.UserError(
+        f'train.optimizer {name} keeps a PRNG key of JAX, which no checkpoint can; '
+        'expected a state of numbers'
+      )
 
 
 _ADAMW = functools.partial(optax.adamw, weight_decay=0.0)

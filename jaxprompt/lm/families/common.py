@@ -103,11 +103,32 @@ def rotary(path, config, partial=None):
       into `rope_parameters`, transformers 4 the rest into `rope_scaling`.
     partial: which share of a head is turned, unless `rope_parameters` says; None = all.
   """
-  rope = config['rope_parameters'] or config['rope_scaling'] or {}
+  rope = rope_of(path, config, config['rope_parameters'] or {})
   width, heads = config['hidden_size'], config['num_attention_heads']
   size = config['head_dim'] or head_dim(path, width, heads)
   turned = frequencies(path, rope, config['rope_theta'], size, partial)
   return (turned,) * config['num_hidden_layers']
+
+
+def rope_of(path, config, parameters):
+  """Returns the object that says how blocks rotate, of the two that may.
+
+  Args:
+    path: what the user calls the checkpoint.
+    config: what `keys.read` returned.
+    parameters: the object of `rope_parameters`; {} if there is none.
+
+  Raises:
+    UserError: if `rope_scaling` says something else.
+  """
+  scaling = config['rope_scaling'] or {}
+  differing = [key for key in scaling if parameters.get(key) != scaling[key]]
+  if parameters and differing:
+    raise errors.UserError(
+      f'model.path {path!r} has rope_parameters and rope_scaling in its config.json, '
+      f'which differ in {", ".join(differing):.80}; remove the one that is wrong'
+    )
+  return parameters or scaling
 
 
 def frequencies(path, rope, base, size, partial=None):

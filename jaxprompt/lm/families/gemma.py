@@ -22,14 +22,17 @@ HONOURED = {
   'attention_bias': keys.switch(False),
 }
 FIXED = {**common.FIXED, 'use_bidirectional_attention': [False]}
-# The first release's config says gelu and means its approximation.
-_ACTIVATIONS = keys.one_of([GELU, 'gelu'], GELU)
+_GELUS = {
+  # The first release says gelu there, and means its approximation; transformers 4.57
+  # takes it at its word.
+  'hidden_act': keys.one_of([GELU, 'gelu'], GELU),
+  'hidden_activation': keys.optional(keys.one_of([GELU], GELU)),
+}
 
 
 def read_config(path, config):
   """Returns the `Spec` of a config.json; see `loading.FAMILIES`."""
-  gelus = {'hidden_act': _ACTIVATIONS, 'hidden_activation': keys.optional(_ACTIVATIONS)}
-  found = keys.read(path, config, HONOURED | gelus, FIXED)
+  found = keys.read(path, config, HONOURED | _GELUS, FIXED)
   return spec(path, found, common.rotary(path, found), activation=GELU)
 
 

@@ -14,7 +14,7 @@ HONOURED = {
   ),
   **common.WINDOWS,
   'use_sliding_window': keys.switch(False),
-  'max_window_layers': keys.count(28),
+  'max_window_layers': keys.whole(28),
 }
 _FIXED = {**common.FIXED, 'use_mrope': [False]}
 

@@ -20,7 +20,7 @@ _HONOURED = {
   'attention_bias': keys.switch(False),
   'mlp_bias': keys.switch(False),
   'use_sliding_window': keys.switch(False),
-  'max_window_layers': keys.count(28),  # of no effect
+  'max_window_layers': keys.whole(28),  # of no effect
   'no_rope_layers': keys.list_of((0, 1)),  # 1 = with rotary embedding
   'no_rope_layer_interval': keys.count(4),
 }

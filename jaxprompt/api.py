@@ -303,6 +303,8 @@ def merge(
 ):
   """Writes a checkpoint with several prompts, each where a text has its `<|name|>`.
 
+  One alone stands around every text, as `Prompt.export` has it.
+
   Args:
     prompts: by names, of letters and digits.
     rows: each one's validation rows: the virtual tokens are as unlikely as the token

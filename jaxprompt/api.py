@@ -200,7 +200,7 @@ def compare(
   fields = arguments.check(arguments.Measuring, settings)
   if not prompts or not len(rows):
     raise errors.UserError(
-      f'there are {len(prompts)} prompts and {len(rows)} rows; expected one at least'
+      f'prompts: {len(prompts)}, rows: {len(rows)}; expected at least one of each'
     )
   uses.check_prompts(model, {f'prompts[{name!r}]': x for name, x in prompts.items()})
   uses.check_model(model, rows=rows)
@@ -306,7 +306,7 @@ def merge(
   One alone stands around every text, as `Prompt.export` has it.
 
   Args:
-    prompts: by names, of letters and digits.
+    prompts: by names, of letters, digits, _, . and -.
     rows: each one's validation rows: the virtual tokens are as unlikely as the token
       that is the least likely there.
     directory: a new one; with `overwrite`, one that was written so before.

@@ -121,7 +121,8 @@ _ALL = (
   Field('seed', 0,
         "of the prompt's initialisation, the order of the data, the bootstrap",
         high=UINT32),
-  Field('hard_prompt', '', "text of the hard arm; '' = one that names the labels",
+  Field('hard_prompt', '',
+        "text of the hard arm; '' = one that names the labels, or asks for an answer",
         blank=True, by_config=True),
   Field('arms', ('none', 'hard', 'soft'),
         f'what is compared on the test rows, in order, of {", ".join(arms.ARMS)}; soft '
@@ -283,6 +284,8 @@ def table():
     )
     default = f'`{text}`' if text != '' else "`''`"
     if field.by_config:
-      default = "the config file's"
+      default = (
+        "the config file's" if text == '' else f"the config file's, or {default}"
+      )
     lines.append(f'| `{name}` | {default} | {field.help} |')
   return '\n'.join(lines)

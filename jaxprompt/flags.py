@@ -35,7 +35,8 @@ _FLAGS = (
   Field('config', '',
         'FILE.py[:PRESET], or text, qa, summarization or translation[:PRESET]'),
   Field('workdir', '', 'a directory, local or gs://'),
-  Field('input', '', 'a .jsonl, .csv or .parquet file of sources, or -'),
+  Field('input', '',
+        'a .jsonl, .json, .csv, .tsv (or with .gz) or .parquet file of sources, or -'),
   Field('output', '', 'a path to write to'),
   Field('format', 'peft',
         "of an export: PEFT's adapter, a checkpoint with the prompt in it, or the "
@@ -45,7 +46,7 @@ _FLAGS = (
   Field('port', 7860, 'its port', high=2**16 - 1),
 )  # fmt: skip
 _SWITCHES = {
-  'overwrite': 'replaces an --output that holds something else',
+  'overwrite': 'replaces an --output that this program has written, and no other',
   'distributed': (
     'one of several processes with the same command: JAX finds the others by itself on '
     'TPU pods and Slurm, or through JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, '

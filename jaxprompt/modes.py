@@ -178,7 +178,7 @@ def _predict(values, _):
     with opened:
       predict.predict(experiment, prompts, source, opened, **settings)
   failed = opened.failed
-  log.info('%d rows written, %d of them with an error', opened.lines, failed)
+  log.info('rows written: %d, with an error: %d', opened.lines, failed)
   return 1 if failed else 0
 
 

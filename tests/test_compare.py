@@ -85,13 +85,13 @@ def test_an_undecided_lead_is_no_win(tmp_path):
   (hard,) = [line for line in lines if '-0.050 [-0.150, +0.050]' in line]
   assert 'undecided' in hard
   head = _write(tmp_path, folders[0])[0][0]
-  assert head.startswith('In no comparison: the soft prompt beats every other arm')
+  assert head.startswith('In no comparison does the soft prompt beat every other arm')
 
 
 def test_a_prompt_that_was_compared_with_nothing_beats_nothing(tmp_path):
   folder = workdirs.write_run(tmp_path / 'a', losses={'soft': 2.1}, width=0.1)
   head = _write(tmp_path, folder)[0][0]
-  assert head.startswith('In no comparison: the soft prompt beats every other arm')
+  assert head.startswith('In no comparison does the soft prompt beat every other arm')
 
 
 def test_a_setting_that_differs_names_and_splits_the_runs(tmp_path):

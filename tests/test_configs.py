@@ -11,7 +11,6 @@ from conftest import CONFIGS
 
 from jaxprompt import config as config_lib
 from jaxprompt import errors
-from jaxprompt.data import contexts
 from jaxprompt.devices import devices
 from jaxprompt.lm import loading
 from jaxprompt.lm import products
@@ -107,7 +106,7 @@ def test_a_choice_is_a_key_of_what_it_chooses_from():
     'prompt.position': placement.POSITIONS,
     'arms': arms.ARMS,
     'train.schedule': optim.SCHEDULES,
-    'train.context_dtype': contexts.DTYPES,
+    'train.context_dtype': loading.DTYPES,
     'parallel.mode': devices.MODES,
   }
   for name, choices in chooses.items():

@@ -85,7 +85,7 @@ def test_a_prompt_that_runs_away_is_told(warnings):
   watch.warn([], {'a': np.full(3, 99.0)}, {'a': np.ones(3)})
   assert not warnings
   watch.warn([], {'a': np.full(3, 200.0)}, {'a': np.ones(3)})
-  assert 'is 200 times as long as it was at first' in warnings[0]
+  assert 'is 200 times what it was at first' in warnings[0]
 
 
 def test_a_prompt_without_effect_is_told(warnings):

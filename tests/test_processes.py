@@ -162,7 +162,7 @@ def test_two_processes_predict_in_order_and_go_on_where_one_was_stopped(two, tmp
   record.rename(tmp_path / '.out.jsonl.partial.jaxprompt.json')
   ends = _end(_start([_distributed(argv)] * 2))
   assert [status for status, _ in ends] == [1, 1], ends
-  assert 'going on after the ' in ends[0][1] and ' rows ' not in ends[1][1]
+  assert ', rows there: ' in ends[0][1] and ' rows ' not in ends[1][1]
   assert output.read_text() == whole
 
 

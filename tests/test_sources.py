@@ -110,7 +110,7 @@ def test_one_file_is_split_by_the_seed_and_no_row_is_in_two_splits(tmp_path):
   'name, content, message',
   [
     ('a.txt', '{}', r"a.txt' is a file of no kind that can be read; expected .jsonl"),
-    ('a.jsonl', '{}\n{}\n', r"a.jsonl' has 2 rows; expected at least 3"),
+    ('a.jsonl', '{}\n{}\n', r"a.jsonl' has too few rows, 2; expected 3 or more"),
   ],
 )
 def test_one_file_that_cannot_be_split_is_named(tmp_path, name, content, message):

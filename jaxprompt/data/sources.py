@@ -133,8 +133,8 @@ def _read_one_file(file, seed):
   size = len(whole.rows)
   if size < len(SPLITS):
     raise errors.UserError(
-      f'data.path {str(file)!r} has {size} rows; expected at least {len(SPLITS)}, '
-      'which are split into train, validation and test'
+      f'data.path {str(file)!r} has too few rows, {size}; expected {len(SPLITS)} or '
+      'more, which are split into train, validation and test'
     )
   order = np.random.default_rng(seed).permutation(size)
   held = max(1, size // _ONE_FILE_PARTS)

@@ -153,7 +153,7 @@ def examples(template, rows):
   """Returns the `Wording` of rows in the template, end of text included."""
   ids = [id_ for row in rows for id_ in _spelled(template, row)]
   shown = tuple(row.id for row in rows)
-  return Wording(f'{len(rows)} training rows', ids, shown=shown)
+  return Wording(f'{len(rows)} training row{"s" * (len(rows) > 1)}', ids, shown=shown)
 
 
 def last_ids(template, rows, length, seed):

@@ -221,7 +221,10 @@ def _headline(groups):
   if len(won) == len(groups):
     return f'{what} on {words.listed(sorted({group.task for group in groups}))}'
   if not won:
-    return f'In no comparison: {what[0].lower()}{what[1:]} for certain'
+    return (
+      'In no comparison does the soft prompt beat every other arm in test loss for '
+      'certain'
+    )
   return f'{what} in {len(won)} of {len(groups)} comparisons'
 
 

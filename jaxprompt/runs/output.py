@@ -166,7 +166,7 @@ class File(Stream):
     self._file.truncate(whole)  # the start of a line that was being written
     self._done = self.lines
     if self._done:
-      log.info('going on after the %d rows that %s has', self._done, self._partial)
+      log.info('going on with %s, rows there: %d', self._partial, self._done)
     return self
 
   def __exit__(self, kind, *_):

@@ -34,8 +34,8 @@ def warn(records, prompt, initial):
   times = _norm(prompt) / max(_norm(initial), 1e-30)
   if times > _LONG:
     log.warning(
-      'the prompt is %.0f times as long as it was at first: lower train.learning_rate '
-      'if its loss does not fall',
+      'the norm of the prompt is %.0f times what it was at first: lower '
+      'train.learning_rate if its loss does not fall',
       times,
     )
 

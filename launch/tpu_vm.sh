@@ -5,8 +5,7 @@
 #   export TPU_RUNTIME=v2-alpha-tpuv5-lite TPU_SPOT=true
 #   launch/tpu_vm.sh create            queues a request and waits until the TPU is there
 #   launch/tpu_vm.sh setup             copies this checkout to all workers, installs it
-#   launch/tpu_vm.sh run -- --config=configs/qa.py --workdir=gs://BUCKET/qa \
-#     --config.train.batch_size=256 ...
+#   launch/tpu_vm.sh run -- --config=configs/qa.py --workdir=gs://BUCKET/qa ...
 #   launch/tpu_vm.sh status            the TPU's state, and what each worker does
 #   launch/tpu_vm.sh logs [WORKER]     follows a worker's log (0)
 #   launch/tpu_vm.sh delete            ends whatever runs, gives the TPU back

@@ -136,7 +136,7 @@ def _sweep(values, _):
     if processes.is_first():
       print(sweep.table(found))
       print(f'sweep: {workdir / sweep.FILE}')
-      _print_paths(workdir / sweep.BEST)
+      _print_paths(workdir / records.BEST)
   return 0
 
 
@@ -350,12 +350,7 @@ def _stored_config(values, workdir):
   It is --config, or else the run's own with the fields that flags set, and with all
   devices; only `eval` and what is in `records.FREE` may differ from the run's own.
   """
-  stored = records.read_config(workdir)['config']
-  if 'sweep' in stored:
-    raise errors.UserError(
-      f'--workdir {str(workdir)!r} is that of a sweep; use the best of its runs, '
-      f'{str(workdir / sweep.BEST)!r}, or another in {str(workdir / "runs")!r}'
-    )
+  stored = records.read_run(workdir)['config']
   if values.config is None:
     own = {name: fields for name, fields in stored.items() if name != 'parallel'}
     config = config_lib.complete(own, workdir / 'config.json')

@@ -11,6 +11,7 @@ import kills
 import numpy as np
 import pytest
 from etils import epath
+from jax.experimental import multihost_utils
 
 from jaxprompt import errors
 from jaxprompt.training import checkpoint
@@ -89,8 +90,25 @@ def test_a_step_that_is_saved_again_is_there_until_the_new_one_is(
   with pytest.raises(errors.UserError, match='division by zero'):
     checkpoints.save(2, _state(9), {'epochs': [9]})
   assert [path.name for path in directory.iterdir()] == ['replaced-2']
+  assert checkpoint.read_best(directory)[1] == {'epochs': [2]}
   assert _restored_step(directory) == 2
   assert [path.name for path in directory.iterdir()] == ['2']
+
+
+def test_half_of_a_step_that_was_saved_again_does_not_replace_it(directory):
+  _save(directory, 2)
+  (directory / '2').rename(directory / 'aside')
+  _save(directory, 2)
+  (directory / '2' / 'state').rmtree()
+  (directory / 'aside').rename(directory / 'replaced-2')
+  assert _restored_step(directory) == 2
+  assert [path.name for path in directory.iterdir()] == ['2']
+
+
+def test_a_save_does_not_ask_for_sigterm(directory, monkeypatch):
+  monkeypatch.setattr(multihost_utils, 'reached_preemption_sync_point', pytest.fail)
+  _save(directory, 2, 3)
+  assert _restored_step(directory) == 3
 
 
 def test_a_step_saved_again_is_replaced(directory):

@@ -231,7 +231,9 @@ def test_ctrl_c_while_importing_is_one_line_with_status_130():
   # Before anything but the standard library is there, and amid the slow imports.
   for stage in ('absl', 'jax', 'transformers'):
     code = (
-      'import sys\n'
+      'import signal, sys\n'
+      # Which is ignored where the tests run in the background of a script.
+      'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
       'class Stop:\n'
       '  def find_spec(self, name, *_):\n'
       f'    if name == {stage!r}:\n'

@@ -1,6 +1,8 @@
 """The comparison over runs: what it groups, refuses, and names as missing."""
 
+import json
 import shutil
+import types
 
 import pytest
 import workdirs
@@ -92,6 +94,33 @@ def test_a_prompt_that_was_compared_with_nothing_beats_nothing(tmp_path):
   folder = workdirs.write_run(tmp_path / 'a', losses={'soft': 2.1}, width=0.1)
   head = _write(tmp_path, folder)[0][0]
   assert head.startswith('In no comparison does the soft prompt beat every other arm')
+
+
+def test_a_run_that_was_measured_with_other_arms_is_no_seed_of_the_first(tmp_path):
+  folders = [workdirs.write_run(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+  results = folders[1] / 'results.json'
+  found = json.loads(results.read_text())
+  for part in ('test', 'tuning'):
+    del found[part]['hard']
+  found['differences'] = [
+    x for x in found['differences'] if 'hard' not in (x['arm'], x['other'])
+  ]
+  found['config']['arms'] = ['none', 'soft']
+  results.write_text(json.dumps(found))
+  lines, _ = _write(tmp_path, *folders)
+  assert [line for line in lines if line.startswith('qa')] == [
+    f'qa, gpt2 (124M), P = 20; seed {seed}' for seed in (0, 1)
+  ]
+
+
+def test_what_is_on_a_bucket_has_no_link_from_a_disk(tmp_path):
+  class Report:
+    exists = staticmethod(lambda: True)
+    __str__ = staticmethod(lambda: 'gs://bucket/run/report.html')
+
+  bucket = type('Bucket', (), {'__truediv__': lambda *_: Report()})()
+  run = types.SimpleNamespace(workdir=bucket)
+  assert compare._link(run, tmp_path / 'page.html') == ''
 
 
 def test_a_setting_that_differs_names_and_splits_the_runs(tmp_path):

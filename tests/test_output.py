@@ -149,12 +149,39 @@ def test_lines_of_others_are_gone_before_a_record_would_make_them_ours(
     opened.write(LINES[:3])
     raise KeyboardInterrupt
   other = {'seed': 1}
-  monkeypatch.setattr(output, '_open', lambda *_: 1 / 0)  # a kill after the record
+  monkeypatch.setattr(output.File, '_count', lambda _: 1 / 0)  # a kill after the record
   with pytest.raises(ZeroDivisionError):
     _write(path, made_of=other, overwrite=True)
   monkeypatch.undo()
   assert _write(path, made_of=other).lines == len(LINES)
   assert path.read_text() == _text(LINES)
+
+
+def test_a_line_that_was_torn_inside_a_character_is_written_again(tmp_path):
+  lines = [{'id': str(i), 'prediction': 'Zürich'} for i in range(3)]
+  with pytest.raises(KeyboardInterrupt), _open(tmp_path / 'out') as opened:
+    opened.write(lines)
+    raise KeyboardInterrupt
+  partial = tmp_path / 'out.partial'
+  content = partial.read_bytes()
+  partial.write_bytes(content[: content.rindex('ü'.encode()) + 1])
+  _write(tmp_path / 'out', lines)
+  assert (tmp_path / 'out').read_bytes() == content
+
+
+def test_two_commands_do_not_write_one_output(tmp_path):
+  with _open(tmp_path / 'out') as opened:
+    opened.write(LINES[:3])
+    with pytest.raises(errors.UserError, match='is being written by another command'):
+      _write(tmp_path / 'out')
+    opened.write(LINES[3:])
+  assert (tmp_path / 'out').read_text() == _text(LINES)
+
+
+def test_a_partial_file_without_its_record_and_lines_is_begun(tmp_path):
+  (tmp_path / 'out.partial').touch()
+  _write(tmp_path / 'out')
+  assert (tmp_path / 'out').read_text() == _text(LINES)
 
 
 def test_a_directory_by_dots_is_refused_as_any_other(tmp_path, monkeypatch):

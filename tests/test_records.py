@@ -104,7 +104,7 @@ def test_a_release_that_drew_no_sample_took_the_first_rows(workdir, size, sample
 
 def test_only_what_decides_the_result_must_be_the_same(workdir):
   config = config_lib.complete(records.read_config(workdir)['config'], 'config.json')
-  moved = config.copy_and_resolve_references()
+  moved = config_lib.single_run(config)
   moved.model.path, moved.data.path = 'elsewhere', 'moved'
   with pytest.raises(errors.UserError, match=r"data.path is 'moved', was 'data'; mod"):
     records.check_config(workdir, moved.to_dict())  # nothing else to tell by

@@ -159,8 +159,7 @@ def write_run(
   config.model.path, config.prompt.length, config.seed = model, length, seed
   config.train.epochs, config.data.path = epochs, 'data'
   config.arms = tuple(losses)
-  config_lib.set_rate(config)  # as a run's own is stored
-  config = config.to_dict()
+  config = config_lib.single_run(config).to_dict()
   stored = {'config': config, 'versions': {'jax': '0.7'}, 'devices': ['cpu:0 cpu']}
   (folder / 'config.json').write_text(json.dumps(stored))
   lines = list(_metrics(epochs, steps))

@@ -13,7 +13,8 @@ TAG = '- jaxprompt\n'  # of a card: that this package has written what is beside
 
 def is_tagged(directory):
   """Returns whether a directory's card says that this package has written it."""
-  return TAG in (directory / README).read_text('utf-8', 'replace')
+  with errors.reading(directory / README, 'choose another --output'):
+    return TAG in (directory / README).read_text('utf-8', 'replace')
 
 
 def check(directory, overwrite, what, is_ours):
@@ -31,7 +32,8 @@ def check(directory, overwrite, what, is_ours):
   """
   if not directory.exists():
     return
-  names = {file.name for file in directory.iterdir()} if directory.is_dir() else {''}
+  with errors.reading(directory, 'choose another --output'):
+    names = {file.name for file in directory.iterdir()} if directory.is_dir() else {''}
   if not names:
     return
   if not is_ours(directory, names):

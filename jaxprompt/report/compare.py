@@ -251,7 +251,8 @@ def _table(groups, varying):
 def _link(run, output):
   """Returns the address of a run's report as seen from the page, '' without one."""
   report = run.workdir / 'report.html'
-  if not report.exists():
+  apart = ('://' in str(report)) != ('://' in str(output))  # a bucket and a disk
+  if apart or not report.exists():
     return ''
   return urllib.parse.quote(os.path.relpath(report, output.parent))
 
@@ -262,13 +263,13 @@ def _read(workdirs):
     raise errors.UserError('--mode=compare names no workdir; expected DIR DIR ...')
   runs, notes = [], []
   for workdir in dict.fromkeys(workdirs):
-    stored = records.read_config(workdir)
+    stored = records.read_run(workdir)
     results = records.read_results(workdir)
     rows = records.read_predictions(workdir, 'soft')
     if results is None or not rows:
       notes.append(f'{workdir} has no results and predictions yet')
       continue
-    settings = workdir_lib.flatten(stored['config'])
+    settings = workdir_lib.flatten(records.as_measured(stored, results))
     seed = settings.pop('seed')
     texts = json.dumps([(row['id'], row['source'], row['target']) for row in rows])
     answers = tuple(row['prediction'] for row in rows)

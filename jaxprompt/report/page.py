@@ -39,7 +39,7 @@ def check_output(path):
     return
   start = ''
   if not path.is_dir():
-    with path.open('rb') as f:
+    with errors.reading(path, 'choose another --output'), path.open('rb') as f:
       start = f.read(_HEAD).decode(errors='replace')
   if _GENERATOR not in start:
     raise errors.UserError(

@@ -22,7 +22,7 @@ def write(workdir):
   Raises:
     UserError: if it is no run's workdir, or one of its files cannot be read.
   """
-  stored = records.read_config(workdir)
+  stored = records.read_run(workdir)
   path = workdir / 'report.html'
   workdir_lib.write(path, render(stored, *_read(workdir), name=workdir.name))
   return path
@@ -48,17 +48,18 @@ def render(stored, results, metrics, predictions, *, name):
     predictions: {arm: the objects of its predictions, in order}.
     name: what the run is called.
   """
+  config = records.as_measured(stored, results)
   epochs = [line for line in metrics if 'validation_loss' in line]
-  figures = ['loss', *stored['config']['metrics']]
+  figures = ['loss', *config['metrics']]
   if results:
     figures = records.figures_of(results)
-  names = list(results['test']) if results else stored['config']['arms']
+  names = list(results['test']) if results else config['arms']
   best = epochs_lib.best(epochs)
   return page.render(
     'report.html',
     name=name,
-    config=stored['config'],
-    settings=workdir_lib.flatten(stored['config']),
+    config=config,
+    settings=workdir_lib.flatten(config),
     versions=stored['versions'],
     devices=stored['devices'],
     results=results,

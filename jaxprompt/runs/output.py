@@ -4,6 +4,7 @@ Lines go to PATH.partial, which becomes PATH when all are there. Beside it, a re
 says what the lines were made of: a later command goes on with its own lines alone.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -152,31 +153,44 @@ class File(Stream):
     self._goes_on = self._check(self._partial, anew) is not None
 
   def __enter__(self):
+    self._file = _open(self._partial, 'a')
+    # What is locked may have become the output meanwhile.
+    if not (workdir_lib.take(self._file) and self._partial.exists()):
+      raise errors.UserError(
+        f'--output {str(self._path)!r} is being written by another command; wait until '
+        'it ends, or choose another file'
+      )
     if not self._goes_on:  # before the record, which would make its lines ours
-      self._partial.unlink(missing_ok=True)
+      self._file.truncate(0)
     workdir_lib.write_json(_record_of(self._partial), {'made_of': self._made_of})
-    self._file = _open(self._partial, 'a+')
-    self._file.seek(0)
-    whole = 0
-    with errors.reading(self._partial, 'remove it to begin anew'):
-      while (line := self._file.readline()).endswith('\n'):
-        self.lines += 1
-        self.failed += 'error' in json.loads(line)
-        whole = self._file.tell()
-    self._file.truncate(whole)  # the start of a line that was being written
+    self._file.truncate(self._count())  # without what begins a line that was torn
     self._done = self.lines
     if self._done:
       log.info('going on with %s, rows there: %d', self._partial, self._done)
     return self
 
+  def _count(self):
+    """Counts the whole lines that are there; returns how many bytes they are."""
+    whole = 0
+    with (
+      errors.reading(self._partial, 'remove it to begin anew'),
+      self._partial.open('rb') as f,
+    ):
+      while (line := f.readline()).endswith(b'\n'):
+        self.lines += 1
+        self.failed += 'error' in json.loads(line)
+        whole += len(line)
+    return whole
+
   def __exit__(self, kind, *_):
-    with _writing(self._path):
+    with _writing(self._path), contextlib.closing(self._file):
       if kind is None:
         self._file.flush()
         os.fsync(self._file.fileno())
-      self._file.close()
-    if kind is not None:
-      return
+        self._finish()
+
+  def _finish(self):
+    """Makes the partial file, which is still locked, the output."""
     record = {'made_of': self._made_of, 'lines': self.lines, 'failed': self.failed}
     digest = sources.digest(self._partial)
     # The record first: a file without one would count as somebody else's.
@@ -208,7 +222,7 @@ class File(Stream):
     Raises:
       UserError: if it holds anything else, and is not to be overwritten or not ours.
     """
-    if not file.exists():
+    if not file.exists() or (file == self._partial and _is_empty(file)):
       return None
     record = None if file.is_dir() else _read_record(file)
     if record is None:
@@ -227,6 +241,11 @@ class File(Stream):
     raise errors.UserError(
       f'{str(file)!r} {found}; choose another --output, or replace it with --overwrite'
     )
+
+
+def _is_empty(file):
+  """Returns whether a file has been begun, and a kill came before its record."""
+  return file.is_file() and not file.stat().st_size
 
 
 def _record_of(file):

@@ -16,6 +16,7 @@ from jaxprompt.runs import workdir as workdir_lib
 
 log = logging.getLogger(__name__)
 
+BEST = 'best'  # the workdir of the best run, in a sweep's
 WORDINGS = 'wordings.jsonl'  # what stood around every source, of each written arm
 # The fields, or their sections, of what a trained prompt is compared with.
 COMPARED = ('arms', 'hard_prompts', 'few_shot')
@@ -48,6 +49,8 @@ _PLACES = {
 
 # What a run replaces, so that a workdir must not have it before its config.json.
 _REPLACED = (
+  'checkpoints',
+  'groups',
   'metrics.jsonl',
   'predictions',
   WORDINGS,
@@ -76,6 +79,28 @@ def read_config(workdir):
   if 'sweep' not in stored['config']:  # the one of a run by itself
     del config['sweep']
   return {**stored, 'config': config}
+
+
+def read_run(workdir):
+  """Returns the same of a run by itself; raises `UserError` for a sweep, too."""
+  stored = read_config(workdir)
+  if 'sweep' in stored['config']:
+    raise errors.UserError(
+      f'--workdir {str(workdir)!r} is that of a sweep; use the best of its runs, '
+      f'{str(workdir / BEST)!r}, or another in {str(workdir / "runs")!r}'
+    )
+  return stored
+
+
+def as_measured(stored, results):
+  """Returns a stored config with the arms that results.json, or None, is of."""
+  config = stored['config']
+  if not results:
+    return config
+  measured = {name: results['config'].get(name, config[name]) for name in COMPARED}
+  return config | {
+    name: tuple(x) if isinstance(x, list) else x for name, x in measured.items()
+  }
 
 
 def _as_it_was(values):

@@ -33,7 +33,6 @@ from jaxprompt.training import loop
 log = logging.getLogger(__name__)
 
 FILE = 'sweep.json'
-BEST = 'best'  # the workdir of the best run, in the sweep's
 
 
 def grid(config):
@@ -97,7 +96,7 @@ def sweep(config, workdir, termination):
   for i, run in enumerate(outcomes):
     if not run.diverged:
       _write_run(run, workdir / 'runs' / str(i), experiment.fingerprints)
-  _write_run(best, workdir / BEST, experiment.fingerprints)
+  _write_run(best, workdir / records.BEST, experiment.fingerprints)
   tested = _test(experiment, outcomes, best, config.sweep.test == 'all', workdir)
   found = _summary(config, outcomes, experiment.fingerprints)
   if config.sweep.test == 'all':
@@ -122,7 +121,7 @@ def _test(experiment, outcomes, best, all_runs, workdir):
       continue
     own, prompt = dataclasses.replace(experiment, config=run.config), run.state
     soft = comparison.measure_soft(own, prompt.best_prompt, run.epochs)
-    places = [workdir / BEST] if run is best else []
+    places = [workdir / records.BEST] if run is best else []
     if all_runs:
       places.append(workdir / 'runs' / str(i))
     for place in places:

@@ -131,31 +131,36 @@ def lock(workdir):
   with contextlib.ExitStack() as stack:
     with errors.writing(path):
       f = stack.enter_context(open(path, 'ab+', buffering=0))
-      _take(f, workdir)
+      if not take(f):
+        f.seek(0)
+        holder = f.read().decode(errors='replace').strip() or '?'
+        raise errors.UserError(
+          f'--workdir {str(workdir)!r} is in use by process {holder}; wait until it '
+          'ends, stop it, or choose another directory'
+        )
       f.truncate(0)
       f.write(str(os.getpid()).encode())
     yield
 
 
-def _take(f, workdir):
-  """Locks an open file; without a lock goes on, where the file system has none."""
+def take(f):
+  """Locks an open file; returns False if another process has it locked.
+
+  Without a lock goes on, where the file system has none.
+  """
   try:
     fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError as e:
-    f.seek(0)
-    holder = f.read().decode(errors='replace').strip() or '?'
-    raise errors.UserError(
-      f'--workdir {str(workdir)!r} is in use by process {holder}; wait until it ends, '
-      'stop it, or choose another directory'
-    ) from e
+  except BlockingIOError:
+    return False
   except OSError as e:
     if e.errno not in _NO_LOCKS:
       raise
     log.warning(
       '%s is on a file system without locks (%s): see that no other command uses it',
-      workdir,
+      f.name,
       e.strerror,
     )
+  return True
 
 
 def write(path, text):

@@ -133,13 +133,16 @@ class Checkpoints:
 
   def _end_replacing(self):
     """Deletes checkpoints that were replaced; or takes them back, after a kill."""
-    for old in list(self._directory.glob(f'{_REPLACED}*')):
-      new = self._directory / old.name.removeprefix(_REPLACED)
-      if new.exists():
+    for step, old in _replaced(self._directory).items():
+      new = self._directory / str(step)
+      # On a bucket, a checkpoint is there before it is whole.
+      if step in self._manager.all_steps() and _read(new):
         old.rmtree()
-      else:
-        old.rename(new)
-        self._manager.reload()
+        continue
+      if new.exists():
+        new.rmtree()
+      old.rename(new)
+      self._manager.reload()
 
   def close(self):
     """Ends the background work of this process; the others need not come here."""
@@ -165,9 +168,26 @@ class Checkpoints:
       ) from e
 
 
+def _replaced(directory):
+  """Returns {step: path} of checkpoints that are, or were, to be replaced."""
+  found = directory.glob(f'{_REPLACED}*')
+  return {int(path.name.removeprefix(_REPLACED)): path for path in found}
+
+
+class _Manager(ocp.CheckpointManager):
+  """Orbax's, which asks nothing of SIGTERM: it would ask by the step.
+
+  JAX counts what is asked, and `loop.Termination` has its own count.
+  """
+
+  def reached_preemption(self, step):
+    del step
+    return False
+
+
 def _manager(directory, keep):
   """Returns Orbax's manager of a directory that is there, of this process alone."""
-  return ocp.CheckpointManager(
+  return _Manager(
     directory,
     options=ocp.CheckpointManagerOptions(
       create=False,
@@ -212,9 +232,9 @@ def _newest(directory):
     errors.reading(directory, _NOTHING_CHANGED),
     ocp.CheckpointManager(directory, options=options) as manager,
   ):
-    steps = sorted(manager.all_steps(), reverse=True)
-  for step in steps:
-    path = directory / str(step)
+    saved = {step: directory / str(step) for step in manager.all_steps()}
+    paths = _replaced(directory) | saved
+  for _, path in sorted(paths.items(), reverse=True):
     found = _read(path)
     if found:
       for name in ('best_prompt', 'initial_prompt'):

@@ -119,6 +119,8 @@ def test_a_step_saved_again_is_replaced(directory):
   checkpoints.close()
   assert progress == {'epochs': [1]}
   np.testing.assert_array_equal(state['best_prompt']['embeddings'], 5)
+  _save(directory, 4, 6, keep=1)
+  assert [path.name for path in directory.iterdir()] == ['6']
 
 
 def _truncate(path):

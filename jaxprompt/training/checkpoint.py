@@ -41,6 +41,7 @@ class Checkpoints:
     """
     self._directory = directory
     self._manager = None
+    self._replaces = False  # whether the last save did
     with processes.together():
       _holds_any(directory)
       if processes.is_first():
@@ -66,8 +67,11 @@ class Checkpoints:
     with self._writing() as manager:
       if manager is None:
         return
+      if self._replaces:  # else `keep` would delete the new one before the old one
+        self._finish()
       if step in manager.all_steps():
         self._finish()
+        self._replaces = True
         (self._directory / str(step)).rename(self._directory / f'{_REPLACED}{step}')
         manager.reload()
       manager.save(
@@ -130,6 +134,7 @@ class Checkpoints:
     """Waits until process 0 has saved; what that replaces goes."""
     self._manager.wait_until_finished()
     self._end_replacing()
+    self._replaces = False
 
   def _end_replacing(self):
     """Deletes checkpoints that were replaced; or takes them back, after a kill."""

@@ -272,7 +272,7 @@ def generate(
       f'prompt has {len(prompt)} for {len(sources)} sources; expected one for each'
     )
   uses.check_prompts(model, {f'prompt[{i}]': each for i, each in enumerate(prompt)})
-  if not sources:
+  if not len(sources):
     return []
   own = {id(each): each for each in prompt}
   places = {key: i for i, key in enumerate(own)}

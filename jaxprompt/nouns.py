@@ -148,7 +148,7 @@ class BestHard(Written):
   validation: Rows
 
   def __post_init__(self):
-    if isinstance(self.texts, str) or not self.texts:
+    if isinstance(self.texts, str) or not len(self.texts):
       raise errors.UserError(
         f'texts is {self.texts!r:.80}; expected a list of one or more texts'
       )

@@ -101,6 +101,7 @@ def test_half_of_a_step_that_was_saved_again_does_not_replace_it(directory):
   _save(directory, 2)
   (directory / '2' / 'state').rmtree()
   (directory / 'aside').rename(directory / 'replaced-2')
+  assert checkpoint.read_best(directory)[1] == {'epochs': [2]}
   assert _restored_step(directory) == 2
   assert [path.name for path in directory.iterdir()] == ['2']
 

@@ -240,7 +240,7 @@ def test_two_keys_of_the_rotary_embedding_may_not_differ(family):
     assert read('x', same) == read('x', {'rope_scaling': scaling, 'rope_theta': 1e4})
 
 
-def test_gemmas_activation_of_its_second_release_is_taken_at_its_word():
+def test_gemma_with_the_exact_gelu_is_refused():
   with pytest.raises(errors.UserError, match="has hidden_activation 'gelu'"):
     loading.FAMILIES['gemma']('x', {'hidden_activation': 'gelu'})
 

@@ -149,10 +149,17 @@ def test_lines_of_others_are_gone_before_a_record_would_make_them_ours(
     opened.write(LINES[:3])
     raise KeyboardInterrupt
   other = {'seed': 1}
-  monkeypatch.setattr(output.File, '_count', lambda _: 1 / 0)  # a kill after the record
+  write = output.workdir_lib.write_json
+
+  def killed(path, content):
+    write(path, content)
+    raise ZeroDivisionError
+
+  monkeypatch.setattr(output.workdir_lib, 'write_json', killed)
   with pytest.raises(ZeroDivisionError):
     _write(path, made_of=other, overwrite=True)
   monkeypatch.undo()
+  assert not (tmp_path / 'out.partial').read_text()
   assert _write(path, made_of=other).lines == len(LINES)
   assert path.read_text() == _text(LINES)
 

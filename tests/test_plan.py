@@ -55,7 +55,10 @@ def test_a_plan_is_of_the_run_that_follows(config, monkeypatch):
 
 def test_a_suffixs_sources_and_a_classifications_labels_are_planned(config):
   settings = config('prompt.position=suffix', 'prompt.kind=deep')
-  settings.example.labels = ('Ada Lovelace', 'James Watt')
+  settings.example.labels, settings.example.references = (
+    ('Ada Lovelace', 'James Watt'),
+    '',
+  )
   found = plan.plan(settings, _quiet)
   names = ['contexts', 'train step', 'losses', 'ranking of labels']
   assert list(found.uses) == names

@@ -365,7 +365,7 @@ MISTAKES = {
   ),
   "source is 'x'; expected a template": lambda m, d: jp.Task('x', '{y}'),
   'labels is .*; expected several': lambda m, d: jp.Task('{x}', '{y}', labels=('a',)),
-  'there are 0 prompts and 7 rows': lambda m, d: jp.compare(m, d.test, {}),
+  'prompts: 0, rows: 7; expected at least one': lambda m, d: jp.compare(m, d.test, {}),
   'prompt has 1 for 2 sources': lambda m, d: jp.generate(m, [jp.Bare()], ['a', 'b']),
   'sources is .a.; expected a list': lambda m, d: jp.generate(m, jp.Bare(), 'a'),
   "source 1: column 'text' is missing": (

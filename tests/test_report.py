@@ -141,7 +141,7 @@ def test_the_page_names_no_address_outside_itself(tmp_path):
 def test_a_run_that_has_not_finished_shows_how_far_it_is(tmp_path):
   page = _page(workdirs.write_run(tmp_path / 'run', epochs=4, finished=False))
   assert 'This run has not finished' in page
-  assert 'Epoch 4 of 4 is done' in page
+  assert 'Epochs done: 4 of 4.' in page
   assert 'Loss while training' in page
   assert 'id="rows"' not in page
 
@@ -149,7 +149,7 @@ def test_a_run_that_has_not_finished_shows_how_far_it_is(tmp_path):
 def test_a_run_that_has_only_begun_has_a_page(tmp_path):
   folder = workdirs.write_run(tmp_path / 'run', finished=False)
   (folder / 'metrics.jsonl').unlink()
-  assert 'Epoch 0 of 4 is done' in _page(folder)
+  assert 'Epochs done: 0 of 4.' in _page(folder)
 
 
 def test_a_line_that_is_still_being_written_is_left_out(tmp_path):

@@ -133,6 +133,9 @@ def test_a_row_without_references_is_bad():
   task = tasks.Task('{text}', '{label}', references='all')
   with pytest.raises(errors.RowError, match='all is an empty list'):
     task.parse({'text': 'x', 'label': 'y', 'all': []}, 0)
+  task = tasks.Task('{text}', '{label}', references='all', empty_target='none')
+  with pytest.raises(errors.RowError, match='all is an empty list'):
+    task.parse({'text': 'x', 'label': 'y', 'all': '[]'}, 0)
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,8 @@ def start(model, choice, source, hard_prompt):
     front = arms.ids_in_front(wording, template)
     asked = [*front, *arms.source_ids(wording, template, text, ids)]
     if prompt.task.labels:
-      empty = [*front, *arms.empty_source(wording, template)]
+      empty = labels.empty_source(prompt.calibration, wording, template)
+      empty = [*front, *empty] if empty else ()
       own_labels = labels.tokenise(
         template, prompt.task.labels, empty, wording.target_lead
       )

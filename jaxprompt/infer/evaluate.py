@@ -31,6 +31,7 @@ class Evaluator:
     generate: spread (params, Placement, (ids [B, T], mask [B, T])) -> ids [B, new].
     score: of a classification, spread (params, (Placement, labels' arrays), the same)
       -> the labels' log-likelihoods [B, M, L].
+    calibration: of labels, one of `labels.CALIBRATIONS`.
     batch_size: B, over all devices.
     progress: wraps the list of batches, given a label, to show how far it is.
   """
@@ -42,6 +43,7 @@ class Evaluator:
   row_losses: Callable
   generate: Callable
   score: Callable
+  calibration: str
   batch_size: int
   progress: Callable[[list, str], Iterable]
 
@@ -125,7 +127,7 @@ def evaluate(evaluator, arm, rows, label, wording=arms.BARE):
   measured = loss(evaluator, arm, rows, label)
   labels, scores, confusion = None, None, None
   if evaluator.task.labels:
-    empty = arms.empty_source(wording, evaluator.template)
+    empty = labels_lib.empty_source(evaluator.calibration, wording, evaluator.template)
     labels = labels_lib.tokenise(
       evaluator.template, evaluator.task.labels, empty, wording.target_lead
     )

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxprompt.data import collate
+from jaxprompt.prompts import arms
 from jaxprompt.prompts import model
 from jaxprompt.tasks import template as template_lib
 
-_EMPTY_TOKENS = 16  # a source without content is padded to some: arms share a program
+_SHORTEST = 16  # tokens that a source without content is padded to
 
 
 class Labels(NamedTuple):
@@ -40,18 +41,24 @@ class Labels(NamedTuple):
     return self.input_ids[i][self.mask[i]][:-1].tolist()
 
 
+def empty_source(calibration, wording, template):
+  """Returns the ids of a source without content under a `Wording`, if it is needed."""
+  return () if calibration == 'none' else tuple(arms.empty_source(wording, template))
+
+
 def tokenise(template, texts, empty, lead=template_lib.SPACE):
   """Returns the `Labels` of texts.
 
   Args:
     template: `template.Template`.
     texts: the labels.
-    empty: ids of a source without content, as the arm has it.
+    empty: ids of a source without content, as the arm has it; () without calibration.
     lead: what a target begins with.
   """
   ids = [template.target(text, None, lead=lead)[1] for text in texts]
   padded = collate.pad(ids, max(map(len, ids)), len(ids), template.end_id)
-  room = -(-len(empty) // _EMPTY_TOKENS) * _EMPTY_TOKENS
+  # Of few lengths, so that arms share a program.
+  room = max(_SHORTEST, 1 << (len(empty) - 1).bit_length()) if empty else 0
   return Labels(tuple(texts), *padded, collate.pad([empty], room, 1, template.end_id))
 
 

@@ -225,7 +225,8 @@ class _Answerer:
     members = len(own.members)
     if own.task.labels:
       wording = own.wording or arms.BARE
-      empty = tuple(arms.empty_source(wording, self._experiment.template))
+      template = self._experiment.template
+      empty = labels.empty_source(own.calibration, wording, template)
       given = (own.task.labels, wording.target_lead, empty)
       return Settings(*given, own.calibration, members)
     if own.beams > 1 and not self._sampling:

@@ -275,7 +275,10 @@ def source_ids(wording, template, text, ids):
 
 
 def empty_source(wording, template):
-  """Returns the ids of a source without content, a newline alone, as `source_ids`."""
+  """Returns the ids of a source without content, as `source_ids`.
+
+  It is a newline; around `SOURCE`, nothing.
+  """
   return source_ids(wording, template, '', template.empty_source) or [template.end_id]
 
 

@@ -153,17 +153,19 @@ class File(Stream):
     self._goes_on = self._check(self._partial, anew) is not None
 
   def __enter__(self):
-    self._file = _open(self._partial, 'a')
-    # What is locked may have become the output meanwhile.
-    if not (workdir_lib.take(self._file) and self._partial.exists()):
-      raise errors.UserError(
-        f'--output {str(self._path)!r} is being written by another command; wait until '
-        'it ends, or choose another file'
-      )
-    if not self._goes_on:  # before the record, which would make its lines ours
-      self._file.truncate(0)
-    workdir_lib.write_json(_record_of(self._partial), {'made_of': self._made_of})
-    self._file.truncate(self._count())  # without what begins a line that was torn
+    with contextlib.ExitStack() as stack:
+      self._file = stack.enter_context(_open(self._partial, 'a'))
+      # What is locked may have become the output meanwhile.
+      if not (workdir_lib.take(self._file) and self._partial.exists()):
+        raise errors.UserError(
+          f'--output {str(self._path)!r} is being written by another command; wait '
+          'until it ends, or choose another file'
+        )
+      if not self._goes_on:  # before the record, which would make its lines ours
+        self._file.truncate(0)
+      workdir_lib.write_json(_record_of(self._partial), {'made_of': self._made_of})
+      self._file.truncate(self._count())  # without what begins a line that was torn
+      stack.pop_all()
     self._done = self.lines
     if self._done:
       log.info('going on with %s, rows there: %d', self._partial, self._done)

@@ -18,6 +18,7 @@ from jaxprompt.devices import shapes
 from jaxprompt.infer import decode
 from jaxprompt.infer import labels
 from jaxprompt.infer import predict
+from jaxprompt.prompts import arms
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
 from jaxprompt.runs import setup
@@ -120,7 +121,8 @@ def _evaluation(config, lm, layout, params, sizes, template):
   losses = Program('losses', row_losses, (params, arm, batch))
   if not config.example.labels:
     return [losses, Program('generation', generate, (params, arm, tokens))]
-  found = labels.tokenise(template, config.example.labels, template.empty_source)
+  empty = labels.empty_source(config.eval.calibration, arms.BARE, template)
+  found = labels.tokenise(template, config.example.labels, empty)
   asked = (arm, shapes.everywhere(layout, found.arrays))
   return [losses, Program('ranking of labels', score, (params, asked, tokens))]
 

@@ -80,7 +80,7 @@ def fit(experiment, prompt, workdir, termination):
   """
   config = experiment.config
   with processes.together():
-    loop.optimizer(config.train, config.train.learning_rate, 1)  # can it be made?
+    loop.try_optimizer(config.train, experiment.params, prompt)
     # Only now is the workdir this run's: one that could not begin leaves no claim.
     workdir_lib.write_json(
       workdir / 'config.json', results.setting(config, experiment.fingerprints)

@@ -317,6 +317,7 @@ def evaluator(config, model, progress, members=1):
     row_losses=row_losses,
     generate=generate,
     score=score,
+    calibration=config.eval.calibration,
     batch_size=model.layout.round_up(config.eval.batch_size),
     progress=progress,
   ).shared(members)

@@ -81,8 +81,8 @@ def sweep(config, workdir, termination):
     for each in configs
   ]
   with processes.together():
-    for each in configs:
-      loop.optimizer(each.train, each.train.learning_rate, 1)  # can it be made?
+    for each, prompt in zip(configs, prompts, strict=True):
+      loop.try_optimizer(each.train, experiment.params, prompt)
     # Only now is the workdir this sweep's: one that could not begin leaves no claim.
     setting = results.setting(config, experiment.fingerprints)
     workdir_lib.write_json(workdir / 'config.json', setting)

@@ -92,10 +92,11 @@ def texts(row, where):
   """
   found = value(row, where)
   if isinstance(found, str):
-    found = _listed(found) or [found]
+    listed = _listed(found)
+    found = [found] if listed is None else listed
   found = found if isinstance(found, list | tuple) else [found]
   if not found:
-    raise EmptyError(f'{where.path} is an empty list, expected texts')
+    raise _wrong(row, f'{where.path} is an empty list, expected texts')
   return [_text(row, where, each) for each in found]
 
 

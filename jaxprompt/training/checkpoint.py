@@ -237,9 +237,9 @@ def _newest(directory):
     errors.reading(directory, _NOTHING_CHANGED),
     ocp.CheckpointManager(directory, options=options) as manager,
   ):
-    saved = {step: directory / str(step) for step in manager.all_steps()}
-    paths = _replaced(directory) | saved
-  for _, path in sorted(paths.items(), reverse=True):
+    saved = [(step, directory / str(step)) for step in manager.all_steps()]
+    found = [*saved, *_replaced(directory).items()]  # of equal steps, the new one first
+  for _, path in sorted(found, key=lambda each: each[0], reverse=True):
     found = _read(path)
     if found:
       for name in ('best_prompt', 'initial_prompt'):

@@ -18,7 +18,6 @@ from jaxprompt.tasks import statistics
 from jaxprompt.training import checkpoint
 from jaxprompt.training import epochs
 from jaxprompt.training import loop
-from jaxprompt.training import optim
 from jaxprompt.training import steps
 
 log = logging.getLogger(__name__)
@@ -108,7 +107,6 @@ class Group:
     self._shared = experiment.params, experiment.layout.replicate(peaks)
     self._at = list(np.ndindex(peaks.shape))  # of the runs, in [seeds, runs]
     tx = self._optimiser(config.train.learning_rate)
-    optim.try_on(config.train.optimizer, tx, experiment.params, prompts[0])
     states = [steps.init_state(prompt, experiment.params, tx) for prompt in prompts]
     states = processes.arrays_of_first(
       jax.tree.map(self._stack, *jax.device_get(states))

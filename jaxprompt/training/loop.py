@@ -109,6 +109,12 @@ def optimizer(train, peak, total):
   return schedule, optim.prompt_only(schedule, clip_norm=train.clip_norm, optimizer=own)
 
 
+def try_optimizer(train, params, prompt):
+  """Raises `UserError` for an optimiser that cannot be made, or fails in a step."""
+  _, tx = optimizer(train, train.learning_rate, 1)
+  optim.try_on(train.optimizer, tx, params, prompt)
+
+
 def train_loader(experiment, config, keeps_contexts=True):
   """Returns the `loader.Loader` of the training rows' optimiser steps.
 
@@ -175,7 +181,6 @@ class Trainer:
     self._train_step = train_program(
       experiment.lm, self._layout, tx, config.train.accumulate
     )
-    optim.try_on(config.train.optimizer, tx, experiment.params, prompt)
     state = steps.init_state(prompt, experiment.params, tx)
     state, self.place = processes.arrays_of_first(jax.device_get(state)), Place()
     restored = checkpoints.restore(state, dataclasses.asdict(self.place))

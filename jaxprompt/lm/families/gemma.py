@@ -23,8 +23,8 @@ HONOURED = {
 }
 FIXED = {**common.FIXED, 'use_bidirectional_attention': [False]}
 _GELUS = {
-  # The first release says gelu there, and means its approximation; transformers 4.57
-  # takes it at its word.
+  # The first release says gelu here, and means its approximation. transformers 4.57
+  # would take it at its word, and does not read `hidden_activation`.
   'hidden_act': keys.one_of([GELU, 'gelu'], GELU),
   'hidden_activation': keys.optional(keys.one_of([GELU], GELU)),
 }

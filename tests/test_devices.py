@@ -198,7 +198,7 @@ def _measure(layout, family, rows, beams, members):
   """Returns what an evaluation computes: nats, counts, output ids."""
   (lm, params), end = _model(family), ENDS[family]
   options = decode.Options(5, (end,), beams, members, axis_name=devices.DATA)
-  row_losses, generate, _ = setup.programs(lm, None, layout, options, 'none')
+  row_losses, generate, _ = setup.programs(lm, layout, options, 'none')
   evaluator = evaluate.Evaluator(
     task=None,
     template=types.SimpleNamespace(end_id=end, end_ids=(end,)),
@@ -207,6 +207,7 @@ def _measure(layout, family, rows, beams, members):
     row_losses=row_losses,
     generate=generate,
     score=None,
+    calibration='none',
     batch_size=layout.round_up(6),
     progress=lambda batches, label: batches,
   ).shared(members)

@@ -32,7 +32,8 @@ def record(passes, state, validation, *, seconds, tokens):
 def passes(step, epoch_steps):
   """Returns the passes over the rows after a step, a whole number at an epoch's end."""
   whole, rest = divmod(step, epoch_steps)
-  return math.floor(1000 * step / epoch_steps) / 1000 if rest else whole
+  # Rounded, but never to the epoch's end.
+  return min(round(step / epoch_steps, 3), round(whole + 0.999, 3)) if rest else whole
 
 
 def is_finite(found):

@@ -316,6 +316,9 @@ def merge(
       f'rows has {list(rows)}, prompts has {list(prompts)}; expected the same names, '
       'and rows for each'
     )
+  for name, each in prompts.items():
+    if not isinstance(each, nouns.Prompt):
+      raise errors.UserError(f'prompts[{name!r}] is {each!r:.60}; expected a soft one')
   model = next(iter(prompts.values())).model
   uses.check_model(
     model, **{f'prompts[{name!r}]': each for name, each in prompts.items()}

@@ -284,8 +284,6 @@ def table():
     )
     default = f'`{text}`' if text != '' else "`''`"
     if field.by_config:
-      default = (
-        "the config file's" if text == '' else f"the config file's, or {default}"
-      )
+      default = "the config file's" + (f', or {default}' if text != '' else '')
     lines.append(f'| `{name}` | {default} | {field.help} |')
   return '\n'.join(lines)

@@ -408,6 +408,9 @@ MISTAKES = {
   r"prompts\['x'\] is 'Say'; expected .* jp.Hard": (
     lambda m, d: jp.compare(m, d.test, {'x': 'Say'})
   ),
+  r"prompts\['b'\] is Hard.*; expected a soft one": (
+    lambda m, d: jp.merge({'b': jp.Hard('Say')}, {'b': d.validation}, 'x')
+  ),
   r"prompt\[0\] is 'Say'; expected .* jp.Hard": (
     lambda m, d: jp.generate(m, 'Say', ['a'])
   ),

@@ -5,14 +5,14 @@ For each task, and by the command that users run:
 1. Short runs of each kind of prompt choose its learning rate by validation loss.
 2. A deep suffix is trained with several seeds, and the best of them, by validation
    loss, is compared with every written arm.
-3. The other kinds and places of a prompt are trained on the same rows for the same
-   steps, with the first seed.
+3. Each kind and place of a prompt is trained on the same rows for the same steps, with
+   one seed.
 
 The test rows choose nothing. A call that was stopped goes on where it was when it is
 given again.
 
   python benchmarks/evidence.py MODEL_DIR DATA_DIR OUTPUT_DIR [--tasks=qa,...]
-    [--parts=arms,kinds]
+    [--parts=arms,kinds] [--prompts=deep-suffix,...]
 
 DATA_DIR holds a directory for each task, as `data.path` takes it. A task's tables are
 written to OUTPUT_DIR/TASK/arms.md and kinds.md.
@@ -25,12 +25,14 @@ import pathlib
 import subprocess
 import sys
 
+from jaxprompt import config as config_lib
+from jaxprompt.runs import plan
 from jaxprompt.runs import results
 
 ROOT = pathlib.Path(__file__).parents[1]
-RATES = {'deep': '0.01,0.03', 'embedding': '0.03,0.1'}
-MAIN = ('deep', 'suffix')
-OTHERS = (('deep', 'prefix'), ('embedding', 'suffix'), ('embedding', 'prefix'))
+RATES = {'deep': '0.01,0.03,0.1', 'embedding': '0.02,0.05,0.15'}
+MAIN = 'deep-suffix'  # kind and position
+PROMPTS = (MAIN, 'embedding-suffix', 'deep-prefix', 'embedding-prefix')
 SEEDS = '0,1,2'
 ARMS = ('none', 'hard', 'best_hard', 'few_shot', 'chat', 'soft')
 COMMON = {
@@ -170,22 +172,30 @@ def arms_table(found):
   return table(rows)
 
 
+def held(found):
+  """Returns the bytes that a training step of the longest rows holds at its peak."""
+  config = config_lib.complete(found['config'], 'results.json')
+  return plan.plan(config, lambda parts, _: parts).uses['train step'].memory.peak
+
+
 def kinds_table(runs):
   """Returns the table of kinds and places of a prompt.
 
   Args:
-    runs: results.json by (kind, position).
+    runs: results.json by prompt, of runs of two epochs at least: the first compiles.
   """
   head = ['prompt', 'parameters', 'learning rate', 'validation loss', 'test loss']
   metric = next(iter(runs.values()))['config']['metrics'][0]
-  rows = [[*head, metric, 'seconds of training']]
-  for (kind, position), found in runs.items():
+  rows = [[*head, metric, 'seconds of the last epoch', 'MB at peak']]
+  for prompt, found in runs.items():
     soft = found['test']['soft']
     best = min(epoch['validation_loss'] for epoch in found['epochs'])
-    seconds = sum(epoch['seconds'] for epoch in found['epochs'])
-    cells = [f'{kind}, {position}', f'{found["prompt"]["parameters"]:,}']
+    cells = [prompt.replace('-', ', '), f'{found["prompt"]["parameters"]:,}']
     cells += [str(found['config']['train']['learning_rate']), f'{best:.3f}']
-    rows.append([*cells, cell(soft, 'loss'), cell(soft, metric), f'{seconds:.0f}'])
+    cells += [cell(soft, 'loss'), cell(soft, metric)]
+    rows.append(
+      [*cells, f'{found["epochs"][-1]["seconds"]:.0f}', f'{held(found) / 1e6:,.0f}']
+    )
   return table(rows)
 
 
@@ -202,17 +212,17 @@ def choose_rate(config, kind, fields, output):
 
 
 def prompt_fields(fields, prompt, rate):
-  """Returns the fields of a run of a prompt, (kind, position)."""
-  kind, position = prompt
+  """Returns the fields of a run of a prompt, 'KIND-POSITION'."""
+  kind, position = prompt.split('-')
   own = {'prompt.kind': kind, 'prompt.position': position, 'train.learning_rate': rate}
   return {**fields, **own}
 
 
-def measure_arms(config, fields, output):
+def measure_arms(config, fields, output, _):
   """Compares the main prompt with the arms; returns Markdown."""
-  rate, trials = choose_rate(config, MAIN[0], fields, output)
+  rate, trials = choose_rate(config, MAIN.split('-')[0], fields, output)
   seeds = {'sweep.seed': SEEDS, 'sweep.test': 'all'}
-  workdir = output / '-'.join(MAIN)
+  workdir = output / MAIN
   own = prompt_fields(fields, MAIN, rate) | seeds
   (tested,) = run(config, workdir, own, mode='sweep', file='sweep.json')['test']
   best = json.loads((workdir / 'best' / 'results.json').read_text())
@@ -224,21 +234,20 @@ def measure_arms(config, fields, output):
   told = (
     f'{best["data"]["train"]["rows"]} training rows, {best["epochs"][-1]["step"]} '
     f'steps, {best["test"]["soft"]["examples"]} test rows. Validation losses of '
-    f'short runs: {trials}. Seeds {SEEDS} of {", ".join(MAIN)}: {spread}.'
+    f'short runs: {trials}. Seeds {SEEDS} of {MAIN}: {spread}.'
   )
   return f'{arms_table(best)}\n\n{told}\n'
 
 
-def measure_kinds(config, fields, output):
-  """Trains the other prompts beside the main one, which is there; returns Markdown."""
-  rates = {kind: choose_rate(config, kind, fields, output) for kind in RATES}
-  first = output / '-'.join(MAIN) / 'runs' / '0' / 'results.json'
-  if not first.exists():
-    sys.exit(f'{first} is missing; run --parts=arms first')
-  runs = {MAIN: json.loads(first.read_text())}
-  for prompt in OTHERS:
-    alone = prompt_fields(fields, prompt, rates[prompt[0]][0]) | {'arms': 'soft'}
-    runs[prompt] = run(config, output / '-'.join(prompt), alone)
+def measure_kinds(config, fields, output, prompts):
+  """Trains each of the prompts; returns Markdown."""
+  kinds = dict.fromkeys(prompt.split('-')[0] for prompt in prompts)
+  rates = {kind: choose_rate(config, kind, fields, output) for kind in kinds}
+  runs = {}
+  for prompt in prompts:
+    rate, _ = rates[prompt.split('-')[0]]
+    alone = prompt_fields(fields, prompt, rate) | {'arms': 'soft'}
+    runs[prompt] = run(config, output / f'alone-{prompt}', alone)
   told = ', '.join(trials for _, trials in rates.values())
   return f'{kinds_table(runs)}\n\nValidation losses of short runs: {told}.\n'
 
@@ -256,6 +265,7 @@ def main():
   parser.add_argument('--tasks', default=','.join(TASKS))
   parser.add_argument('--arms', default=','.join(ARMS))
   parser.add_argument('--parts', default=','.join(PARTS), help='2 and 3 of the above')
+  parser.add_argument('--prompts', default=','.join(PROMPTS), help='of the third')
   args = parser.parse_args()
   for task in args.tasks.split(','):
     output = args.output.resolve() / task
@@ -266,7 +276,7 @@ def main():
     if config != 'text':
       fields['data.subset'] = ''
     for part in args.parts.split(','):
-      found = PARTS[part](config, fields, output)
+      found = PARTS[part](config, fields, output, args.prompts.split(','))
       (output / f'{part}.md').write_text(found)
       print(found)
 

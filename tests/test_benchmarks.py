@@ -109,7 +109,6 @@ def test_evidence_writes_a_tasks_tables(benchmark, monkeypatch, tmp_path):
   )
   monkeypatch.setattr(evidence, 'SHORT', {'arms': 'soft'})
   monkeypatch.setattr(evidence, 'RATES', {'deep': '0.01,0.03'})
-  monkeypatch.setattr(evidence, 'OTHERS', (('deep', 'prefix'),))
   monkeypatch.setattr(evidence, 'SEEDS', '0,1')
   own = {'data.max_source_tokens': 90, 'eval.max_new_tokens': 1}
   monkeypatch.setattr(evidence, 'TASKS', {'qa': ('qa', own)})
@@ -119,18 +118,18 @@ def test_evidence_writes_a_tasks_tables(benchmark, monkeypatch, tmp_path):
 
   monkeypatch.setattr(evidence.subprocess, 'run', call)
   folders = [str(conftest.CHECKPOINT), str(tmp_path / 'data'), str(tmp_path / 'out')]
-  argv = ['evidence', *folders, '--arms=none,soft']
+  argv = ['evidence', *folders, '--arms=none,soft', '--prompts=deep-prefix']
   monkeypatch.setattr(sys, 'argv', argv)
   evidence.main()
   arms = (tmp_path / 'out' / 'qa' / 'arms.md').read_text()
   assert [line.split(' | ')[0] for line in arms.splitlines()[2:4]] == [
     *('| none', '| soft')
   ]
-  assert 'Seeds 0,1 of deep, suffix: loss ' in arms
-  kinds = (tmp_path / 'out' / 'qa' / 'kinds.md').read_text().splitlines()
-  assert [line.split(' | ')[0] for line in kinds[2:4]] == [
-    *('| deep, suffix', '| deep, prefix')
-  ]
+  assert 'Seeds 0,1 of deep-suffix: loss ' in arms
+  head, _, own, *_ = (tmp_path / 'out' / 'qa' / 'kinds.md').read_text().splitlines()
+  cells = dict(zip(head.split(' | '), own.split(' | '), strict=True))
+  assert cells['| prompt'] == '| deep, prefix'
+  assert float(cells['MB at peak |'].rstrip(' |')) > 0
 
 
 def test_arms_are_timed_in_a_table(benchmark, monkeypatch, tmp_path, capsys):

@@ -99,6 +99,13 @@ def test_a_long_target_is_cut_but_its_reference_is_not(tokenizer):
   assert found.rows[0].references == ('Ein Mann und eine Frau gehen.',)
 
 
+def test_a_label_is_never_cut(tokenizer):
+  labels = ('entailment', 'contradiction')
+  task = tasks.Task('{text}', '{label}', labels=labels, metrics=('macro_f1',))
+  found = _load(tokenizer, task, [{'text': 'x', 'label': labels[1]}], target=1)
+  assert (found.rows[0].target, found.targets_cut) == (labels[1], 0)
+
+
 @pytest.mark.parametrize(
   'text',
   [
@@ -161,6 +168,8 @@ def test_size_takes_the_first_rows_and_all_if_there_are_fewer(tokenizer):
     ({**ROWS['qa'](0), 'answers': 'Watt'}, 'answers is not JSON: '),
     ({**ROWS['qa'](0), 'answers': '"Watt"'}, "expected an object with 'text'"),
     (errors.RowError('has 4 cells, the header 3'), 'has 4 cells, the header 3'),
+    ('a context and a question', "is 'a context and a question', expected a dict by"),
+    (None, 'is None, expected a dict by columns'),
   ],
 )
 def test_a_row_that_cannot_be_used_is_named(tokenizer, row, message):

@@ -72,6 +72,8 @@ def test_a_quote_in_tsv_takes_in_no_other_line(tmp_path, line, cells):
 def test_json_lines_in_a_json_file_are_read(tmp_path):
   (tmp_path / 'a.json').write_text('{"x": 1}\n{"x": 2}\n')
   assert _rows(sources.read_file(tmp_path / 'a.json')) == [{'x': 1}, {'x': 2}]
+  (tmp_path / 'a.json').write_bytes(b'{"x": 1}\r{"x": 2}\r')
+  assert _rows(sources.read_file(tmp_path / 'a.json')) == [{'x': 1}, {'x': 2}]
   (tmp_path / 'a.json').write_text('{"x": 1}\n')
   assert _rows(sources.read_file(tmp_path / 'a.json')) == [{'x': 1}]
 
@@ -86,6 +88,9 @@ def test_squads_nested_json_is_flattened(tmp_path):
   expected = {'id': '1', 'title': 'T', 'context': 'c', 'question': 'q1'}
   found = _rows(sources.read_file(tmp_path / 'dev.json'))
   assert found[1] == {**expected, 'answers': {'text': ['a']}}
+  del qas[1]['answers']  # of a question to predict
+  (tmp_path / 'dev.json').write_text(json.dumps({'data': [article]}))
+  assert _rows(sources.read_file(tmp_path / 'dev.json'))[1] == expected
 
 
 def test_one_file_is_split_by_the_seed_and_no_row_is_in_two_splits(tmp_path):
@@ -293,6 +298,24 @@ def test_parquets_types_are_read_as_they_are(tmp_path):
   pyarrow.parquet.write_table(pyarrow.table(columns), file)
   rows = _rows(sources.read_file(file))
   assert [row['x'] for row in rows] == ['a', 'b'] and rows[1]['id'] is None
+
+
+@pytest.mark.parametrize('name', ['Test.jsonl', 'test.ndjson'])
+def test_a_split_under_another_name_is_not_drawn_from_validation(tmp_path, name):
+  data = write_data(tmp_path, 'qa')
+  (data / 'test.jsonl').rename(data / name)
+  with pytest.raises(errors.UserError, match=f'holds {name}, which is not read'):
+    sources.read(str(data))
+
+
+def test_rows_in_memory_that_are_none_are_named():
+  rows = [{'x': 1}, {'x': 2}]
+  with pytest.raises(errors.UserError, match="'Test' is no split; expected train, v"):
+    sources.given({'train': rows, 'validation': rows, 'Test': rows})
+  with pytest.raises(
+    errors.UserError, match=r"rows of 'train' are a .*expected a list"
+  ):
+    sources.given({'train': (row for row in rows), 'validation': rows})
 
 
 def test_what_a_directory_lacks_is_named(tmp_path):

@@ -100,6 +100,15 @@ def test_what_is_no_label_is_named(label):
     REVIEWS.parse({'text': 'A joy.', 'label': label}, 0)
 
 
+@pytest.mark.parametrize('label', ['2', 2])
+def test_labels_that_are_numbers_are_named_and_never_counted(label):
+  labels = {'labels': ('1', '2', '3'), 'metrics': ('accuracy',)}
+  stars = tasks.Task('{text}', '{label}', **labels)
+  assert stars.parse({'text': 'A joy.', 'label': label}, 0).target == '2'
+  with pytest.raises(errors.RowError, match=r"is '0', expected one of 1, 2, 3$"):
+    stars.parse({'text': 'A joy.', 'label': 0}, 0)
+
+
 def test_a_row_without_a_target_is_bad_or_gets_a_text_of_its_own():
   row = {'context': 'c', 'question': 'q?', 'answers': {'text': []}}
   with pytest.raises(columns.EmptyError):
@@ -127,6 +136,20 @@ def test_references_are_a_list_also_in_the_cell_of_a_table(cell, references):
   task = tasks.Task('{text}', '{label}', references='all')
   found = task.parse({'text': 'x', 'label': 'y', 'all': cell}, 0)
   assert found.references == references
+
+
+def test_a_blank_among_references_takes_no_target_away():
+  task = tasks.Task('{text}', '{all[0]}', references='all', empty_target='none')
+  with pytest.raises(errors.RowError, match='all is blank'):
+    task.parse({'text': 'x', 'all': ['Paris', '']}, 0)
+
+
+def test_a_joined_list_without_texts_is_an_empty_target():
+  task = tasks.Task('{text}', '{keys:, }', empty_target='none')
+  assert task.parse({'text': 'x', 'keys': ['a', 'b']}, 0).target == 'a, b'
+  assert task.parse({'text': 'x', 'keys': []}, 0).target == 'none'
+  with pytest.raises(errors.RowError, match='keys is blank'):
+    task.parse({'text': 'x', 'keys': ['a', '']}, 0)
 
 
 def test_a_row_without_references_is_bad():

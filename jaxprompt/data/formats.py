@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import pathlib
+import re
 import reprlib
 import sys
 
@@ -13,6 +14,7 @@ import pyarrow.parquet
 from jaxprompt import errors
 
 _LARGEST_CELL = 2**31 - 1  # characters; csv's own limit is 131072
+_LINE_END = re.compile('[\r\n]')
 # Remedies of a row with too many or too few cells.
 _QUOTES = 'a text that holds a comma, a quote or a line break wants quotes around it'
 _NO_BREAKS = 'no text may hold a tab or a line break: write such rows as CSV or JSONL'
@@ -201,7 +203,7 @@ def _read_json(file):
   with errors.reading(file, 'expected JSON in UTF-8'):
     content = json.loads(text)
   is_row = isinstance(content, dict) and 'data' not in content
-  if is_row and '\n' not in text.strip():  # lines of rows, of which there is one
+  if is_row and not _LINE_END.search(text.strip()):  # one line of rows
     content = [content]
   rows = content.get('data') if isinstance(content, dict) else content
   if not isinstance(rows, list):
@@ -216,8 +218,8 @@ def _read_json(file):
 
 def _holds_lines(text):
   """Returns whether a .json file holds one object a line."""
-  first = text.lstrip().partition('\n')[0].rstrip()
-  return first.startswith('{') and first.endswith('}') and '\n' in text.strip()
+  first, *others = _LINE_END.split(text.strip(), maxsplit=1)
+  return first.startswith('{') and first.rstrip().endswith('}') and bool(others)
 
 
 def _squad_rows(articles, file):
@@ -234,13 +236,11 @@ def _squad_rows(articles, file):
 def _squad_row(title, context, qa):
   """Returns the row of one question; null `answers` are none, as of no answer."""
   try:
-    return {
-      'id': qa.get('id'),
-      'title': title,
-      'context': context,
-      'question': qa['question'],
-      'answers': {'text': [answer['text'] for answer in qa['answers'] or ()]},
-    }
+    row = {'id': qa.get('id'), 'title': title, 'context': context}
+    row['question'] = qa['question']
+    if 'answers' in qa:  # not those of rows to predict
+      row['answers'] = {'text': [answer['text'] for answer in qa['answers'] or ()]}
+    return row
   except (KeyError, TypeError, AttributeError) as e:
     return errors.RowError(f"is no question in SQuAD's form: {e!r}")
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import reprlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -143,7 +144,7 @@ def load(
     task: a `tasks.Task`.
     split: a `sources.Split`.
     size: the most rows to take, 0 for all.
-    max_source_tokens, max_target_tokens: longer ones are cut.
+    max_source_tokens, max_target_tokens: longer ones are cut; no label is.
     skip: leave out rows that cannot be used, and count them.
     progress: goes through the parts of the work, and may show how far it is.
 
@@ -158,7 +159,7 @@ def load(
     tokens.tokenise,
     template,
     max_source_tokens=max_source_tokens,
-    max_target_tokens=max_target_tokens,
+    max_target_tokens=None if task.labels else max_target_tokens,
   )
   parts, problems, digest = [], [], hashlib.sha256()
   for start in progress(range(0, count, _ROWS_AT_ONCE)):
@@ -226,4 +227,6 @@ def _parse(task, split, i):
   row = split.rows[i]
   if isinstance(row, errors.RowError):
     raise row
+  if not isinstance(row, dict):
+    raise errors.RowError(f'is {reprlib.repr(row)}, expected a dict by columns')
   return task.parse(row, split.number(i))

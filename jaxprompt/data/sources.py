@@ -57,6 +57,16 @@ def given(rows):
   Args:
     rows: {split: a sequence of dicts}; raises as `read` for what is missing.
   """
+  for name, own in rows.items():
+    if name not in SPLITS and str(name).lower() in SPLITS:
+      raise errors.UserError(f'{name!r} is no split; expected {", ".join(SPLITS)}')
+    try:
+      _ = len(own) and own[0]
+    except (KeyError, TypeError) as e:  # as of a generator
+      raise errors.UserError(
+        f'the rows of {name!r} are a {type(own).__name__}; expected a list of dicts by '
+        "columns (of a DataFrame, .to_dict('records'))"
+      ) from e
   splits = {
     name: Split(own, lambda i, name=name: f'{name} row {i}')
     for name, own in rows.items()
@@ -161,6 +171,11 @@ def _read_directory(folder):
       raise errors.UserError(f'{folder} holds {names}; keep one file a split')
     if files:
       splits[split] = read_file(files[0])
+    elif alike := [name for name in held if name.lower().startswith(f'{split}.')]:
+      raise errors.UserError(
+        f'{folder} holds {alike[0]}, which is not read; expected {split} and one of '
+        f'{", ".join(formats.SUFFIXES)}'
+      )
   return splits
 
 

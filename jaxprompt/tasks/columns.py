@@ -82,7 +82,9 @@ def text(row, where):
     raise _wrong(
       row, f'{where.path} is {reprlib.repr(found)}, expected a list of texts'
     )
-  return where.joint.join(_text(row, where, each) for each in found)
+  if not found:
+    raise EmptyError(f'{where.path} is an empty list')
+  return where.joint.join(_members(row, where, found))
 
 
 def texts(row, where):
@@ -97,7 +99,15 @@ def texts(row, where):
   found = found if isinstance(found, list | tuple) else [found]
   if not found:
     raise _wrong(row, f'{where.path} is an empty list, expected texts')
-  return [_text(row, where, each) for each in found]
+  return _members(row, where, found)
+
+
+def _members(row, where, found):
+  """Returns the texts of a list, of which none may be blank."""
+  try:
+    return [_text(row, where, each) for each in found]
+  except EmptyError as e:  # it has others, so it is not empty
+    raise errors.RowError(str(e)) from e
 
 
 def _listed(cell):

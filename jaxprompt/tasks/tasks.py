@@ -8,6 +8,8 @@ from jaxprompt import errors
 from jaxprompt.tasks import columns
 from jaxprompt.tasks import metrics
 
+_NUMBER = re.compile(r'\d{1,9}')  # of a label; int() refuses 5,000 digits
+
 
 @dataclasses.dataclass(frozen=True)
 class Example:
@@ -143,15 +145,17 @@ class Task:
     source = self.parse_source(row)
     try:
       target = self._label(row) if self.labels else _rendered(row, self._target)
-      found = [target]
-      if self.references:
-        place = columns.place(self.references, 'example.references')
-        found = columns.texts(row, place)
     except columns.EmptyError:
       if not self.empty_target:
         raise
-      target, found = self.empty_target, [self.empty_target]
+      target = self.empty_target
+      found = [target]
+    else:
+      found = self._references(row) if self.references else [target]
     return Example(row_id(row, index), *source, target, tuple(found))
+
+  def _references(self, row):
+    return columns.texts(row, columns.place(self.references, 'example.references'))
 
   def parse_source(self, row):
     """Returns what is before the text that may be cut, the text, and what is after."""
@@ -174,20 +178,24 @@ class Task:
     return '', source, ''
 
   def _label(self, row):
-    """Returns the label of a row, which may be given by its number."""
+    """Returns the label of a row.
+
+    It may be given by its number, but where labels are numbers themselves: a 1 is
+    then the label '1', wherever that stands.
+    """
     found = columns.value(row, self._target[0])
-    if isinstance(found, str) and found.strip() in self.labels:
-      return found.strip()
-    number = str(found).strip()
-    is_number = not isinstance(found, bool) and re.fullmatch(r'\d{1,9}', number)
-    if is_number and int(number) < len(self.labels):
-      return self.labels[int(number)]
-    if found is None or not number:
+    text = str(found).strip()
+    if text in self.labels and not isinstance(found, bool):
+      return text
+    if found is None or not text:
       raise columns.EmptyError(f'{self._target[0].path} is {found!r}, expected a label')
-    raise errors.RowError(
-      f'{self._target[0].path} is {number!r:.60}, expected one of '
-      f'{", ".join(self.labels):.200}, or its number from 0 to {len(self.labels) - 1}'
-    )
+    expected = f'expected one of {", ".join(self.labels):.200}'
+    if not any(map(_NUMBER.fullmatch, self.labels)):
+      is_number = not isinstance(found, bool) and _NUMBER.fullmatch(text)
+      if is_number and int(text) < len(self.labels):
+        return self.labels[int(text)]
+      expected += f', or its number from 0 to {len(self.labels) - 1}'
+    raise errors.RowError(f'{self._target[0].path} is {text!r:.60}, {expected}')
 
   def measure(self, outputs):
     """Returns {metric: `statistics.Statistics`} of `metrics.Outputs`."""

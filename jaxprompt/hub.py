@@ -89,8 +89,7 @@ def one_line(name, field):
     if refused:
       reason = _refusal(refused, name, _KINDS[field])
       raise errors.UserError(f'{field} {name!r} {reason}') from e
-    offline = constants.HF_HUB_OFFLINE and isinstance(e, OSError)
-    remedy = _offline_remedy(name, field) if offline and not os.path.isdir(name) else ''
+    remedy = offline_remedy(name, field) if isinstance(e, OSError) else ''
     reason = ' '.join(str(e).split())
     raise errors.UserError(
       f'{field} {name!r} cannot be loaded: {reason}{remedy}'
@@ -107,8 +106,10 @@ def _refused_request(error):
   return None
 
 
-def _offline_remedy(name, field):
+def offline_remedy(name, field):
   """Returns the end of an error's line; the cache may know the id by another name."""
+  if os.path.isdir(name) or not constants.HF_HUB_OFFLINE:
+    return ''
   folders = pathlib.Path(constants.HF_HUB_CACHE).glob(f'{_KINDS[field]}s--*')
   cached = {'/'.join(folder.name.split('--')[1:]) for folder in folders}
   others = [
@@ -121,6 +122,22 @@ def _offline_remedy(name, field):
       f'; HF_HUB_OFFLINE is set, and the cache has {others[0]!r}: set {field} to it'
     )
   return f'; HF_HUB_OFFLINE is set: unset it, or give {_LOCAL[_KINDS[field]]}'
+
+
+def find(repo_id, name):
+  """Returns the local path of a model's file, downloaded if need be.
+
+  None if the model has none, or, offline, if the cache has none. What else the hub's
+  libraries find wrong, they raise: a hub that fails has not said that there is none.
+  """
+  try:
+    return huggingface_hub.hf_hub_download(repo_id, name)
+  except hub_errors.LocalEntryNotFoundError:
+    if not constants.HF_HUB_OFFLINE:
+      raise
+  except hub_errors.EntryNotFoundError:
+    pass
+  return None
 
 
 def load_dataset(path, subset):

@@ -142,7 +142,7 @@ def _build(gradio, model, prompts):
   examples = [(name, text) for name in names for text in prompts[name].examples]
 
   def respond(name, source, hard_prompt):
-    shown = 0.0
+    shown, note, found = 0.0, '', {}
     try:
       for note, found in answering.answer(model, prompts[name], source, hard_prompt):
         if time.monotonic() - shown > _SECONDS_BETWEEN_UPDATES:

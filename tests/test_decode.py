@@ -164,6 +164,19 @@ def test_a_wide_beam_finds_the_likeliest_sequence_per_token(seed):
   assert out[0].tolist() == best
 
 
+def test_as_many_beams_go_on_where_a_text_has_several_ends():
+  worst = float(np.finfo(np.float32).min)
+  log_probs = np.log(np.tile([0.3, 0.25, 0.2, 0.14, 0.11], (1, 2, 1)))
+  scores, none = jnp.asarray([[0, worst]]), jnp.full((1, 2), worst)
+  blank = jnp.zeros((1, 2, 3), jnp.int32)
+  ends = (0, 1, 2)
+  _, live, last, *_ = decode._extend_beams(
+    0, scores, jnp.asarray(log_probs), blank, none, blank, ends
+  )
+  assert last.tolist() == [[3, 4]]
+  assert live[0, :, 0].tolist() == [3, 4]
+
+
 def _uncached_beams(lm, params, soft_prompt, source, new_tokens, beams):
   """Beam search on whole sequences: the likeliest per token of all that it saw end."""
   live, done = [(0.0, [])], []

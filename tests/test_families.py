@@ -13,6 +13,7 @@ from jaxprompt.devices import devices
 from jaxprompt.lm import loading
 from jaxprompt.lm import model
 from jaxprompt.lm import partition
+from jaxprompt.lm.families import common
 
 # Of public checkpoints: what their config.json says, as transformers 4 writes it, and
 # how many parameters their model cards count.
@@ -229,15 +230,36 @@ def test_a_key_that_a_family_cannot_honour_is_refused_by_name(family):
 def test_two_keys_of_the_rotary_embedding_may_not_differ(family):
   whole = {'rope_type': 'default', 'rope_theta': 1e4}
   scaling = {'rope_type': 'linear', 'factor': 4.0}
-  both = {'rope_scaling': scaling, 'rope_parameters': whole}
+  parameters = whole
   if family == 'gemma3_text':
-    both['rope_parameters'] = {'full_attention': whole, 'sliding_attention': whole}
-  read = loading.FAMILIES[family]
-  with pytest.raises(errors.UserError, match='which differ in rope_type, factor'):
-    read('x', both)
-  if family == 'llama':
-    same = both | {'rope_parameters': scaling | {'rope_theta': 1e4}}
-    assert read('x', same) == read('x', {'rope_scaling': scaling, 'rope_theta': 1e4})
+    parameters = {'full_attention': whole, 'sliding_attention': whole}
+  for beside, differing in [
+    ({'rope_scaling': scaling}, 'rope_type, factor'),
+    ({'rope_theta': 5e5}, 'rope_theta'),
+    ({'rotary_emb_base': 5e5}, 'rotary_emb_base'),
+    ({'rope_local_base_freq': 5e5}, 'rope_local_base_freq'),
+  ]:
+    both = {'rope_parameters': parameters} | beside
+    if 'rope_local_base_freq' not in both or family == 'gemma3_text':
+      with pytest.raises(errors.UserError, match=f'other keys there in {differing};'):
+        common.check_rope('x', both)
+  common.check_rope('x', {'rope_parameters': parameters, 'rope_theta': 1e4})
+
+
+def test_the_rotary_embedding_may_be_said_twice_alike():
+  scaling = {'rope_type': 'linear', 'factor': 4.0}
+  both = {'rope_scaling': scaling, 'rope_parameters': scaling | {'rope_theta': 1e4}}
+  common.check_rope('x', both)
+  read = loading.FAMILIES['llama']
+  assert read('x', both) == read('x', {'rope_scaling': scaling, 'rope_theta': 1e4})
+
+
+def test_pythias_keys_may_have_been_renamed_by_both_lines_of_transformers():
+  own = {'rope_theta': 5e3, 'partial_rotary_factor': 0.5}
+  both = own | {'rope_parameters': own}
+  common.check_rope('x', both)
+  read = loading.FAMILIES['gpt_neox']
+  assert read('x', both) == read('x', {'rotary_emb_base': 5e3, 'rotary_pct': 0.5})
 
 
 def test_gemma_with_the_exact_gelu_is_refused():

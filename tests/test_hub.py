@@ -2,10 +2,13 @@
 
 import contextlib
 import http.server
+import subprocess
+import sys
 import threading
 
 import datasets
 import pytest
+from hub import Hub
 from hub import serve
 from huggingface_hub import constants
 
@@ -34,6 +37,37 @@ def _answering(status, headers):
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     yield f'http://127.0.0.1:{server.server_port}'
     server.shutdown()
+
+
+FIND = """
+from jaxprompt import errors
+from jaxprompt.lm import files
+try:
+  print(files.find('a/b', 'generation_config.json'))
+except errors.UserError as e:
+  print(e)
+"""
+
+
+@pytest.mark.parametrize(
+  'status, headers, message',
+  [
+    (404, {'X-Error-Code': 'EntryNotFound'}, 'None'),
+    (500, {}, "model.path 'a/b' cannot be had: the hub ({url}) fails; try again later"),
+  ],
+)
+def test_a_hub_that_fails_has_not_said_that_a_file_is_missing(
+  tmp_path, status, headers, message
+):
+  with _answering(status, headers) as url:
+    done = subprocess.run(
+      [sys.executable, '-c', FIND],
+      env=Hub(url).environment(tmp_path),
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+  assert done.stdout.startswith(message.format(url=url))
 
 
 MISSING, GATED = {'X-Error-Code': 'RepoNotFound'}, {'X-Error-Code': 'GatedRepo'}

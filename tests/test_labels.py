@@ -137,6 +137,6 @@ def test_a_label_is_described_by_sum_mean_and_share(gpt2):
 
 def test_draws_of_an_arm_have_their_confusion_together():
   once = evaluate.Evaluation({}, ['no', 'yes'], confusion=np.array([[1, 0], [2, 3]]))
-  twice = evaluate.pooled([once, once, once])
+  twice = evaluate.averaged([once, once, once])
   assert twice.confusion.tolist() == [[3, 0], [6, 9]]
   assert twice.predictions == ['no', 'yes']

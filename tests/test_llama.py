@@ -41,12 +41,16 @@ def test_rope_theta_is_read_where_either_release_of_transformers_writes_it(folde
   assert not np.allclose(_logits(folder), expected, atol=1e-3)
 
 
-def test_a_tied_head_is_the_embeddings_even_if_a_checkpoint_stores_another(folder):
+def test_a_tied_head_that_is_not_the_embeddings_is_refused(folder):
   expected = _logits(folder)
   file = folder / 'model.safetensors'
   arrays = safetensors.flax.load_file(file)
-  safetensors.flax.save_file({**arrays, 'lm_head.weight': jnp.ones((320, 24))}, file)
+  head = arrays['model.embed_tokens.weight']
+  safetensors.flax.save_file({**arrays, 'lm_head.weight': head}, file)
   np.testing.assert_array_equal(_logits(folder), expected)
+  safetensors.flax.save_file({**arrays, 'lm_head.weight': head + 1}, file)
+  with pytest.raises(errors.UserError, match=r'lm_head.weight is not the table of'):
+    _logits(folder)
   _edit(folder, tie_word_embeddings=False)
   assert not np.allclose(_logits(folder), expected, atol=1e-3)
 

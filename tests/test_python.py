@@ -251,6 +251,8 @@ def test_answers_are_those_of_the_comparison_whatever_shares_their_batch(
   rows = _rows(range(30, 37))
   own = jp.generate(model, run.prompt, rows)
   assert own == [line['prediction'] for line in found.predictions['soft']]
+  lines = [f' {row["text"]}\n' for row in rows]
+  assert own == jp.generate(model, run.prompt, lines)
   drawn = {'temperature': 2.0, 'seed': 1}
   one, other = (jp.generate(model, run.prompt, rows, **drawn) for _ in range(2))
   assert one == other != own
@@ -371,6 +373,10 @@ MISTAKES = {
   "source 1: column 'text' is missing": (
     lambda m, d: jp.generate(m, jp.Bare(), ['a', {}], task=TASK)
   ),
+  'source 0: is 3, expected a text or a dict': (
+    lambda m, d: jp.generate(m, jp.Bare(), [3])
+  ),
+  'a hard prompt is blank': lambda m, d: jp.generate(m, jp.Hard(' '), ['a']),
   'top_k and top_p are of sampling, which is off; set temperature': (
     lambda m, d: jp.generate(m, jp.Bare(), ['a'], top_k=3)
   ),

@@ -11,6 +11,7 @@ from playwright import sync_api
 from jaxprompt import errors
 from jaxprompt import main
 from jaxprompt.report import charts
+from jaxprompt.report import page as page_lib
 from jaxprompt.report import report
 from jaxprompt.report import words
 from jaxprompt.runs import workdir as workdir_lib
@@ -287,3 +288,11 @@ def test_all_but_the_table_works_without_javascript(tmp_path, visit):
   ).is_visible()
   assert page.get_by_role('img', name='Loss while training').is_visible()
   assert page.get_by_text('This table needs JavaScript').is_visible()
+
+
+@pytest.mark.parametrize(
+  'number, text',
+  [(124_439_808, '124M'), (999_885_952, '1B'), (999_600, '1M'), (999, '999')],
+)
+def test_a_count_is_written_in_three_digits(number, text):
+  assert page_lib.count(number) == text

@@ -100,8 +100,16 @@ def test_a_paired_interval_holds_the_true_difference_in_95_percent_of_draws(kind
 
 
 def test_several_measurements_of_the_same_rows_are_averaged_over_them():
-  found = statistics.pooled(
+  found = statistics.averaged(
     [statistics.ratio([2, 3], [1, 4]), statistics.ratio([4, 1], [1, 4])]
   )
   assert statistics.figure(found) == pytest.approx((5 / 5 + 5 / 5) / 2)
   assert statistics.row_figures(found) == [3, 0.5]
+
+
+def test_a_corpus_metric_of_several_measurements_is_the_mean_of_theirs():
+  def squared(sums):
+    return sums[..., 0] ** 2 / sums[..., 1]
+
+  draws = [statistics.Statistics(np.array(x), squared) for x in ([[3, 1]], [[1, 1]])]
+  assert statistics.figure(statistics.averaged(draws)) == (9 + 1) / 2

@@ -81,6 +81,9 @@ def test_a_source_that_is_typed_ends_with_what_is_never_cut():
   assert tasks.TASKS['qa'].split('one\ntwo\nq?') == ('', 'one\ntwo', '\nq?')
   assert tasks.TASKS['qa'].split('q?') == ('', '', 'q?')
   assert tasks.TASKS['translation'].split('a\nb') == ('', 'a\nb', '')
+  task = tasks.Task('{text}\nSentiment: ', '{label}')
+  assert task.split('A joy.\nSentiment:') == ('', 'A joy.', '\nSentiment: ')
+  assert task.split('A joy.') == ('', 'A joy.', '')
 
 
 LABELS = {'labels': ('negative', 'positive'), 'metrics': ('accuracy',)}

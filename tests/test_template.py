@@ -4,6 +4,7 @@ import pytest
 import tokenizers
 import transformers
 
+from jaxprompt import errors
 from jaxprompt.data import rows as rows_lib
 from jaxprompt.prompts import arms
 from jaxprompt.tasks import template as template_lib
@@ -133,3 +134,21 @@ def test_shown_examples_begin_once(template):
   ids = arms.ids_in_front(wording, template)
   assert ids.count(template.tokenizer.bos_token_id) == len(template.start_ids)
   assert ids[: len(template.start_ids)] == template.start_ids
+
+
+@pytest.mark.parametrize('tail', [' [/INST]', '\nASSISTANT:', '</s>\nASSISTANT:'])
+def test_a_chat_is_the_tokens_of_its_whole_text(template, monkeypatch, tail):
+  written = "[INST] {{ messages[0]['content'] }}" + tail
+  monkeypatch.setattr(template.tokenizer, 'chat_template', written)
+  wording = arms.chat(template, 'Say it:')
+  ids = arms.source_ids(wording, template, TEXTS[0], [])
+  literal = f'[INST] Say it:\n\n{TEXTS[0]}{tail}'
+  expected = template.tokenizer(literal)['input_ids']
+  assert [*arms.ids_in_front(wording, template), *ids] == expected
+
+
+@pytest.mark.parametrize('text', ['', 'Say: {source}'])
+def test_a_chats_instruction_has_words_and_no_place(template, monkeypatch, text):
+  monkeypatch.setattr(template.tokenizer, 'chat_template', '{{ messages }}')
+  with pytest.raises(errors.UserError, match=r'expected an instruction without .sour'):
+    arms.chat(template, text)

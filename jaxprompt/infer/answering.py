@@ -147,7 +147,7 @@ def start(model, choice, source, hard_prompt):
 
   Arguments and errors are those of `answer`.
   """
-  source, hard_prompt = (columns.clean(x).strip() for x in (source, hard_prompt))
+  source, hard_prompt = (columns.clean(x or '').strip() for x in (source, hard_prompt))
   if not source:
     raise errors.UserError('There is no source; type one, or choose an example.')
   if not hard_prompt:
@@ -182,11 +182,14 @@ def _cut(model, prompt, source, wordings):
   template, positions = model.template, model.lm.spec.max_positions
   around = [arms.tokens_around(wording, template) for wording in wordings]
   longest = max(*around, kinds.length(prompt.arrays))
-  limit = template.room(positions, longest, prompt.max_new_tokens)
+  room = template.room(positions, longest, prompt.max_new_tokens)
+  limit = min(room, prompt.max_source_tokens)
   before, text, after = prompt.task.split(source)
   try:
     left, ids = template.source(before, text, after, limit)
   except errors.RowError as e:
+    if limit < room:
+      raise errors.UserError(f'The source cannot be used: {e}') from e
     raise errors.UserError(
       f'The model has {positions} positions: {longest} for the longest prompt and '
       f'{prompt.max_new_tokens} for the answer leave {max(limit, 0)} tokens, too few '
@@ -196,10 +199,12 @@ def _cut(model, prompt, source, wordings):
   if prompt.beams > 1:
     notes.append(f'Greedy answers; the run was measured with {prompt.beams} beams.')
   if left != text:
+    why = f'the model has {positions} positions, which leave it {limit} tokens'
+    if limit < room:
+      why = f'the run has data.max_source_tokens {limit}'
     notes.append(
       f'The source was cut by its last {len(text) - len(left):,} characters'
-      f'{" before the last line" if after else ""}: the model has '
-      f'{positions} positions, which leave it {limit} tokens.'
+      f'{" before the last line" if after else ""}: {why}.'
     )
   return ' '.join(notes), f'{before}{left}{after}', ids
 

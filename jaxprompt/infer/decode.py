@@ -297,10 +297,11 @@ def _extend_beams(t, scores, log_probs, live, done_scores, done, end_ids):
   batch, beams, vocab = log_probs.shape
   rows, worst = jnp.arange(batch)[:, None], jnp.finfo(jnp.float32).min
   totals = scores[..., None] + log_probs  # [B, K, V]
-  # Twice the beams: even if K of them end here, as many go on.
-  top, flat = jax.lax.top_k(totals.reshape(batch, -1), 2 * beams)  # [B, 2K]
+  # So many that K go on even if all that can end here do.
+  candidates = min((1 + len(end_ids)) * beams, beams * vocab)  # C
+  top, flat = jax.lax.top_k(totals.reshape(batch, -1), candidates)  # [B, C]
   parent, token = flat // vocab, (flat % vocab).astype(jnp.int32)
-  sequences = live[rows, parent].at[:, :, t].set(token)  # [B, 2K, new]
+  sequences = live[rows, parent].at[:, :, t].set(token)  # [B, C, new]
   ends = _is_end(token, end_ids)
   final = jnp.where(ends, top / (t + 1), worst)
   done_scores = jnp.concatenate([done_scores, final], axis=1)

@@ -95,14 +95,14 @@ class Evaluation:
     ]
 
 
-def pooled(draws):
+def averaged(draws):
   """Returns one `Evaluation` of the same rows measured several times.
 
   Args:
     draws: the `Evaluation` of each time, whose texts are those of the first.
   """
   statistics = {
-    name: statistics_lib.pooled([each.statistics[name] for each in draws])
+    name: statistics_lib.averaged([each.statistics[name] for each in draws])
     for name in draws[0].statistics
   }
   confusion = draws[0].confusion

@@ -6,6 +6,7 @@ answer a source together, it has a row of each, next to each other.
 
 import functools
 import itertools
+import reprlib
 import zlib
 from typing import NamedTuple
 
@@ -21,11 +22,14 @@ from jaxprompt.infer import labels
 from jaxprompt.prompts import arms
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import placement
+from jaxprompt.tasks import columns
 from jaxprompt.tasks import tasks
 
 _BATCHES_AT_ONCE = 16  # rows of like length are sought among so many batches
 # Padded source lengths: fixed, so that no new row compiles a new program for long.
-_LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
+_LENGTHS = tuple(
+  n for k in range(4, 24) for n in (2**k, 3 * 2 ** (k - 1))
+)  # 16, 24, 32
 
 
 class Settings(NamedTuple):
@@ -194,12 +198,12 @@ class _Answerer:
     """
     own, template = self._prompts[which], self._experiment.template
     if isinstance(row, str):
-      name, (before, text, after) = str(index), own.task.split(row)
+      name, parts = str(index), own.task.split(columns.clean(row).strip())
+    elif isinstance(row, dict):
+      name, parts = tasks.row_id(row, index), own.task.parse_source(row)
     else:
-      name, (before, text, after) = (
-        tasks.row_id(row, index),
-        own.task.parse_source(row),
-      )
+      raise errors.RowError(f'is {reprlib.repr(row)}, expected a text or a dict')
+    before, text, after = parts
     text, ids = template.source(before, text, after, own.max_source_tokens)
     if own.wording is not None:
       ids = arms.source_ids(own.wording, template, before + text + after, ids)

@@ -1,9 +1,8 @@
 """The files of a checkpoint, in a directory or from the hub."""
 
 import json
+import os
 import pathlib
-
-import transformers
 
 from jaxprompt import errors
 from jaxprompt import hub
@@ -21,10 +20,12 @@ def find(path, name):
   Raises:
     UserError: if the file is a stand-in for one that git-lfs has not fetched.
   """
-  with hub.one_line(path, 'model.path'):
-    found = transformers.utils.cached_file(
-      path, name, _raise_exceptions_for_missing_entries=False
-    )
+  if os.path.isdir(path):
+    found = os.path.join(path, name)
+    found = found if os.path.isfile(found) else None
+  else:
+    with hub.one_line(path, 'model.path'):
+      found = hub.find(path, name)
   if found is None:
     return None
   with errors.reading(found), open(found, 'rb') as f:

@@ -21,7 +21,7 @@ _NEEDLESS = re.compile(
   r'|(is_decoder|is_llama_config|cross_attention_hidden_size|max_sequence_length)'
   r'|(pretraining_tp|reorder_and_upcast_attn|tf_legacy_loss|use_flash_attention.*)'
   r'|(author|license|created_date|description|model_name|version)'
-  r'|(cache_implementation|tie_encoder_decoder)'
+  r'|(cache_implementation|tie_encoder_decoder|custom_pipelines)'
 )
 
 
@@ -86,11 +86,6 @@ def optional(key):
 
 
 OBJECT = optional(Key(lambda x: isinstance(x, dict), 'an object'))
-
-
-def aliases(config, names):
-  """Returns {name: [what the config says of it by its own name]}, see `read`."""
-  return {name: [config.get(own)] for name, own in names.items()}
 
 
 def with_defaults(honoured, **defaults):

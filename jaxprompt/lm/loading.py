@@ -16,6 +16,7 @@ from jaxprompt import hub
 from jaxprompt.lm import files
 from jaxprompt.lm import model as model_lib
 from jaxprompt.lm import weights as weights_lib
+from jaxprompt.lm.families import common
 from jaxprompt.lm.families import gemma
 from jaxprompt.lm.families import gemma2
 from jaxprompt.lm.families import gemma3
@@ -83,7 +84,7 @@ def load(path, dtype, placements=None):
   path, lm, tokenizer = describe(path, dtype)
   shapes, names = model_lib.shapes(lm), lm.spec.names
   place = (placements or _on_the_host)(lm, shapes)
-  params, digest = weights_lib.read(path, shapes, names.head, DTYPES[dtype], place)
+  params, digest = weights_lib.read(path, shapes, names, DTYPES[dtype], place)
   fingerprint = {
     'weights': _digest(digest, *(getattr(lm.spec, name) for name in _NOT_IN_SHAPES)),
     'tokenizer': _digest(tokenizer.backend_tokenizer.to_str(), tokenizer.eos_token_id),
@@ -127,13 +128,18 @@ def read_spec(path):
     path = str(folder)
   else:
     hub.require(path, 'model', 'model.path')
-  config = files.read_json(path, 'config.json') or {}
+  config = files.read_json(path, 'config.json')
+  if config is None:
+    raise errors.UserError(
+      f'model.path {path!r} has no config.json{hub.offline_remedy(path, "model.path")}'
+    )
   kind = config.get('model_type')
   if kind not in FAMILIES:
     raise errors.UserError(
       f'model.path {path!r} has model_type {kind!r}; expected one of '
       f'{", ".join(FAMILIES)}'
     )
+  common.check_rope(path, config)
   return path, config, FAMILIES[kind](path, config)
 
 
@@ -185,10 +191,11 @@ def _read_tokenizer(path):
     with errors.reading(file, upgrade):
       own = tokenizers.Tokenizer.from_file(str(file))
   reader, settings = transformers.AutoTokenizer, {}
-  if config.get('tokenizer_class') == 'TokenizersBackend':  # of transformers 5
-    # In 4.57 it has another name, and cannot read the list of these tokens, which
-    # tokenizer.json has too.
+  # What transformers 5 writes and 4.57 cannot read: a class that has another name
+  # there, and a list of tokens, which tokenizer.json has too.
+  if config.get('tokenizer_class') == 'TokenizersBackend':
     reader = transformers.PreTrainedTokenizerFast
+  if isinstance(config.get('extra_special_tokens'), list):
     settings = {'extra_special_tokens': {}}
   with errors.reading(
     f'the tokenizer of model.path {path!r}',

@@ -20,6 +20,7 @@ PRODUCT = 'product'  # the name of a weight's product, for `jax.checkpoint`
 
 ACTIVATIONS = {
   'gelu': functools.partial(nn.gelu, approximate=False),
+  'gelu_fast': functools.partial(nn.gelu, approximate=True),
   'gelu_new': functools.partial(nn.gelu, approximate=True),
   'gelu_pytorch_tanh': functools.partial(nn.gelu, approximate=True),
   'quick_gelu': lambda x: x * nn.sigmoid(1.702 * x),

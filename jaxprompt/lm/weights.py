@@ -26,13 +26,13 @@ _WRAPPERS = re.compile(r'^module\.|_orig_mod\.|_fsdp_wrapped_module\.')
 _NEEDLESS = re.compile(r'.*\b(attn|attention)\.(masked_)?bias|.*\brotary_emb\.inv_freq')
 
 
-def read(path, shapes, head, dtype, place):
+def read(path, shapes, names, dtype, place):
   """Reads the weights: safetensors, whole or in shards, or Flax's msgpack.
 
   Args:
     path: a hub id or a local directory.
     shapes: the model's parameters as a nested dict of what has a shape.
-    head: the name of the head, which a checkpoint may store though the model ties it.
+    names: the family's `spec.Names`.
     dtype: of the arrays to return.
     place: such a dict of functions that put an array of the host where it is to be.
 
@@ -43,7 +43,7 @@ def read(path, shapes, head, dtype, place):
   Raises:
     UserError: names what is missing, left over, torn, not finite or of another shape.
   """
-  stored, digests = readers(path, shapes, head), {}
+  stored, digests = readers(path, shapes, names), {}
 
   def leaf(keys, expected, place):
     name = _name(keys)
@@ -69,13 +69,16 @@ def read(path, shapes, head, dtype, place):
   return params, hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
 
 
-def readers(path, shapes, head):
+def readers(path, shapes, names):
   """Returns {PyTorch's name of a weight: function that reads it as it is stored}.
 
   Arguments and errors are those of `read`.
   """
   stored = _stored(path)
+  head, table = f'{names.head}.weight', f'{names.root}.{names.embedding}.weight'
   found = _found(path, stored, shapes, head)
+  if head in stored and head not in found:
+    _check_tied(path, head, stored[head](), stored[found[table]]())
   return {name: stored[own] for name, own in found.items()}
 
 
@@ -90,7 +93,7 @@ def _found(path, stored, shapes, head):
       f'model.path {path!r} lacks weights that its config asks for: '
       f'{", ".join(missing):.200}; get the whole checkpoint'
     )
-  left = sorted(stored.keys() - found.values() - {f'{head}.weight'})
+  left = sorted(stored.keys() - found.values() - {head})
   left = [name for name in left if not _NEEDLESS.fullmatch(name)]
   if left:
     raise errors.UserError(
@@ -99,6 +102,17 @@ def _found(path, stored, shapes, head):
       'quantized, with adapters merged'
     )
   return found
+
+
+def _check_tied(path, head, array, table):
+  """Refuses a head that is stored though the model ties it, and is another."""
+  # transformers 4 would take the table, transformers 5 the head.
+  if not np.array_equal(array, table):
+    raise errors.UserError(
+      f'model.path {path!r} has tie_word_embeddings in its config.json, but {head} is '
+      'not the table of embeddings; set it to false to use that head, or remove the '
+      'head'
+    )
 
 
 def _check(path, name, array, shape):

@@ -90,13 +90,19 @@ def in_front(template, text):
 
 
 def written(template, text):
-  """Returns the `Wording` of a text in front, or around `SOURCE` if it holds that."""
+  """Returns the `Wording` of a text in front, or around `SOURCE` if it holds that.
+
+  Raises:
+    UserError: if the text is blank, or holds `SOURCE` twice.
+  """
   before, source, after = text.partition(SOURCE)
+  if not text.strip():
+    raise errors.UserError('a hard prompt is blank; expected a text')
   if not source:
     return in_front(template, text)
   if SOURCE in after:
     raise errors.UserError(
-      f'hard_prompts has {text!r:.80}, which holds {SOURCE} twice; expected it once'
+      f'the hard prompt {text!r:.80} holds {SOURCE} twice; expected it once'
     )
   front, after = before.rstrip(), after.rstrip(' ')
   return Wording(
@@ -193,6 +199,11 @@ def chat(template, text):
       'arms has chat, but the tokenizer has no chat template; use an instruction-tuned '
       'model, or leave chat out'
     )
+  if SOURCE in text or not text.strip():
+    raise errors.UserError(
+      f'the arm chat asks with {text!r:.80}; expected an instruction without {SOURCE}, '
+      'which the source follows'
+    )
   content = f'{text}\n\n{_MARK}'
   try:
     said = tokenizer.apply_chat_template(
@@ -210,15 +221,21 @@ def chat(template, text):
       "arms has chat, but the tokenizer's chat template leaves out what the user says; "
       'leave chat out'
     )
-  front = before.rstrip()
+  front, end = before.rstrip(), _first_special(tokenizer, after)
   return Wording(
     before + SOURCE + after,
     _with_special_tokens(tokenizer, front),
     lead=before[len(front) :],
-    after='',
-    closing=_with_special_tokens(tokenizer, after),
+    after=after[:end],
+    closing=_with_special_tokens(tokenizer, after[end:]),
     target_lead=_target_lead(after),
   )
+
+
+def _first_special(tokenizer, text):
+  """Returns where a text spells its first special token, or its length."""
+  special = [x.content for x in tokenizer.added_tokens_decoder.values() if x.special]
+  return min((text.index(x) for x in special if x in text), default=len(text))
 
 
 def _with_special_tokens(tokenizer, text):

@@ -178,7 +178,7 @@ def _arrays(path, lm, embeddings, ids, size, unchosen):
   """
   spec, names = lm.spec, lm.spec.names
   table, head = f'{names.root}.{names.embedding}.weight', f'{names.head}.weight'
-  readers = weights.readers(path, model_lib.shapes(lm), names.head)
+  readers = weights.readers(path, model_lib.shapes(lm), names)
   embeddings = embeddings / (spec.embedding_scale or 1.0)
 
   def resized(name):

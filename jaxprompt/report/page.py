@@ -24,7 +24,7 @@ def number(value):
 def count(value):
   """Writes a number of parameters: 124M."""
   for size, letter in ((10**9, 'B'), (10**6, 'M'), (10**3, 'k')):
-    if value >= size:
+    if value >= 0.9995 * size:  # which would be written as 1000 of the next
       return f'{value / size:.3g}{letter}'
   return str(value)
 

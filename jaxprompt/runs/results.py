@@ -79,7 +79,7 @@ class Measured(NamedTuple):
 
   @property
   def evaluation(self):
-    return evaluate.pooled(self.draws)
+    return evaluate.averaged(self.draws)
 
 
 def compared(measured, seed):

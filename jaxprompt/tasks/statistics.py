@@ -126,11 +126,16 @@ def mean(scores, top=None):
   return ratio(scores, np.ones(len(scores)), top)
 
 
-def pooled(draws):
-  """Returns the metric over the same examples measured several times.
+def averaged(draws):
+  """Returns the mean of a metric over the same examples measured several times.
 
   Args:
-    draws: the `Statistics` of each time. A mean becomes the mean over all of them, a
-      corpus metric that of one corpus of all.
+    draws: the `Statistics` of each time, N in all.
   """
-  return draws[0]._replace(rows=sum(each.rows for each in draws))
+
+  def value(sums):  # [..., N * K]
+    each = np.split(sums, len(draws), axis=-1)
+    return np.mean([draws[0].value(own) for own in each], axis=0)
+
+  rows = np.concatenate([each.rows for each in draws], axis=-1)
+  return draws[0]._replace(rows=rows, value=value)

@@ -167,14 +167,20 @@ class Task:
     return _rendered(row, before), columns.text(row, text), _rendered(row, after)
 
   def split(self, source):
-    """Returns the same three of a source that is typed as one text.
+    """Returns the same three of a source that is typed as one text, stripped.
 
     What is after the text that may be cut begins at the last of what divides them.
     """
     after = self._source[self._cut_at + 1 :]
-    if len(after) > 1 and isinstance(after[0], str):
-      text, divider, rest = source.rpartition(after[0])
+    divider = after[0] if after and isinstance(after[0], str) else None
+    if divider is None:
+      return '', source, ''
+    if len(after) > 1:
+      text, divider, rest = source.rpartition(divider)
       return '', text, divider + rest
+    end = divider.rstrip()  # as the source was stripped
+    if source.endswith(end):
+      return '', source.removesuffix(end), divider
     return '', source, ''
 
   def _label(self, row):

@@ -32,6 +32,14 @@ FIXED = {
   'add_cross_attention': [False],
   'pruned_heads': [{}],
 }
+# What transformers 4 writes beside, of what is in `rope_parameters`.
+_ROPE_KEYS = {
+  'rope_theta': 'rope_theta',
+  'rotary_emb_base': 'rope_theta',
+  'partial_rotary_factor': 'partial_rotary_factor',
+  'rotary_pct': 'partial_rotary_factor',
+}
+_LOCAL_BASE = 'rope_local_base_freq'
 # By `rope_type`: what its object has to say, and what it makes of the frequencies.
 _SCALINGS = {
   'default': ((), lambda frequencies: frequencies),
@@ -103,32 +111,42 @@ def rotary(path, config, partial=None):
       into `rope_parameters`, transformers 4 the rest into `rope_scaling`.
     partial: which share of a head is turned, unless `rope_parameters` says; None = all.
   """
-  rope = rope_of(path, config, config['rope_parameters'] or {})
+  rope = config['rope_parameters'] or config['rope_scaling'] or {}
   width, heads = config['hidden_size'], config['num_attention_heads']
   size = config['head_dim'] or head_dim(path, width, heads)
   turned = frequencies(path, rope, config['rope_theta'], size, partial)
   return (turned,) * config['num_hidden_layers']
 
 
-def rope_of(path, config, parameters):
-  """Returns the object that says how blocks rotate, of the two that may.
+def check_rope(path, config):
+  """Refuses a config.json that says twice, and differently, how blocks rotate.
+
+  transformers 4 writes its own keys beside the `rope_parameters` that it has read, and
+  goes by its own.
 
   Args:
     path: what the user calls the checkpoint.
-    config: what `keys.read` returned.
-    parameters: the object of `rope_parameters`; {} if there is none.
-
-  Raises:
-    UserError: if `rope_scaling` says something else.
+    config: the content of config.json.
   """
-  scaling = config['rope_scaling'] or {}
-  differing = [key for key in scaling if parameters.get(key) != scaling[key]]
-  if parameters and differing:
+  parameters = _object(config.get('rope_parameters'))
+  whole = _object(parameters.get('full_attention', parameters))
+  local = _object(parameters.get('sliding_attention'))
+  pairs = [(key, config.get(key), whole.get(name)) for key, name in _ROPE_KEYS.items()]
+  pairs.append((_LOCAL_BASE, config.get(_LOCAL_BASE), local.get('rope_theta')))
+  pairs = [pair for pair in pairs if None not in pair]
+  if whole:
+    scaling = _object(config.get('rope_scaling'))
+    pairs += [(key, value, whole.get(key)) for key, value in scaling.items()]
+  if differing := [key for key, own, other in pairs if own != other]:
     raise errors.UserError(
-      f'model.path {path!r} has rope_parameters and rope_scaling in its config.json, '
-      f'which differ in {", ".join(differing):.80}; remove the one that is wrong'
+      f'model.path {path!r} has rope_parameters in its config.json, which differ from '
+      f'other keys there in {", ".join(differing):.80}; remove what is wrong'
     )
-  return parameters or scaling
+
+
+def _object(value):
+  """Returns a dict: an empty one for what is none, which a family refuses itself."""
+  return value if isinstance(value, dict) else {}
 
 
 def frequencies(path, rope, base, size, partial=None):

@@ -30,8 +30,7 @@ NAMES = spec.Names(
 
 def read_config(path, config):
   """Returns the `Spec` of a config.json; see `loading.FAMILIES`."""
-  aliases = {'sliding_window_size': 'sliding_window'}
-  fixed = gemma.FIXED | keys.aliases(config, aliases)
+  fixed = gemma.FIXED | {'sliding_window_size': [config.get('sliding_window')]}
   found = keys.read(path, config, HONOURED, fixed)
   slides = common.slides(path, found, lambda i: i % 2 == 0)
   return gemma.spec(

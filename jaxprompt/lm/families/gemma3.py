@@ -30,7 +30,7 @@ def read_config(path, config):
   every = found['sliding_window_pattern']
   slides = common.slides(path, found, lambda i: (i + 1) % every != 0)
   ropes = keys.read(path, found['rope_parameters'] or {}, _ROPES, {})
-  whole = common.rope_of(path, found, ropes['full_attention'] or {})
+  whole = ropes['full_attention'] or found['rope_scaling'] or {}
   local = ropes['sliding_attention'] or {}
   size = found['head_dim']
   whole = common.frequencies(path, whole, found['rope_theta'], size)

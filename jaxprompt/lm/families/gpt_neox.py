@@ -38,9 +38,10 @@ _NAMES = spec.Names(
 
 def read_config(path, config):
   """Returns the `Spec` of a config.json; see `loading.FAMILIES`."""
-  aliases = {'rope_theta': 'rotary_emb_base', 'partial_rotary_factor': 'rotary_pct'}
-  fixed = common.FIXED | keys.aliases(config, aliases)
-  found = keys.read(path, config, _HONOURED, fixed)
+  rope = config.get('rope_parameters') or {}
+  own = {'rope_theta': 'rotary_emb_base', 'partial_rotary_factor': 'rotary_pct'}
+  both = {name: [config.get(key), rope.get(name)] for name, key in own.items()}
+  found = keys.read(path, config, _HONOURED, common.FIXED | both)
   found |= {'num_key_value_heads': None, 'head_dim': None}
   found |= {'rms_norm_eps': found['layer_norm_eps']}
   found |= {'rope_theta': found['rotary_emb_base']}

@@ -88,7 +88,8 @@ def load_data(
     fields['data.path'] = os.fspath(source)
     path = embedded.data_path(fields['data.path'], task.name)
     raw = sources_lib.read(path, config.data.subset, seed=config.data.seed)
-  splits = setup.load_splits(task, model.template, raw, config.data, _progress())
+  progress = writer.show_progress()
+  splits = setup.load_splits(task, model.template, raw, config.data, progress)
   own = {name: nouns.Rows(x.rows, task, model, fields) for name, x in splits.items()}
   return nouns.Data(**own, _splits=splits)
 
@@ -172,9 +173,9 @@ def load_prompt(
       f'task is missing; {str(directory)!r} is no run, and an adapter says nothing of '
       'its task'
     )
-  own = task or tasks.Task('{text}', '{target}')
+  own = task or _TEXT
   config = _config(model, own, arguments.check(arguments.Lengths, settings))
-  experiment = setup.on_model(config, model, _progress())
+  experiment = setup.on_model(config, model, writer.show_progress())
   use = trained_prompts.load_prompt(experiment, place, task=None, eval_config=None)
   name = config.prompt.name
   if is_run:
@@ -210,7 +211,7 @@ def compare(
   longest = {'prompt.length': max(lengths, default=1)}
   config = _config(model, rows.task, rows.fields | longest | fields)
   setup.check_rows(config, model.lm, {'test': rows.table})
-  experiment = setup.on_model(config, model, _progress())
+  experiment = setup.on_model(config, model, writer.show_progress())
   measured = {
     name: _measure(experiment, name, prompt, rows.table)
     for name, prompt in prompts.items()
@@ -277,7 +278,7 @@ def generate(
   own = {id(each): each for each in prompt}
   places = {key: i for i, key in enumerate(own)}
   config = _config(model, task or _TEXT, fields)
-  experiment = setup.on_model(config, model, _progress())
+  experiment = setup.on_model(config, model, writer.show_progress())
   given = {key: config.eval[key] for key in _OWN & settings.keys()}
   found = predict.answers(
     experiment,
@@ -337,10 +338,6 @@ def loss(params: nouns.Params, model: nouns.Model, batch: batch_lib.Batch) -> ja
   return nats / tokens
 
 
-def _progress():
-  return writer.show_progress(lambda: None)
-
-
 def _config(model, task, fields):
   """Returns the config of a task on a model, with the fields that are given."""
   config = config_lib.default(task.name)
@@ -371,7 +368,7 @@ def _with_rows(model, data, prompt, fields):
   fields = data.train.fields | prompt.fields | fields
   config = _config(model, data.train.task, fields)
   model.layout.check_divides(config.train.batch_size)
-  experiment = setup.on_model(config, model, _progress())
+  experiment = setup.on_model(config, model, writer.show_progress())
   return setup.with_splits(experiment, data._splits)
 
 

@@ -1,7 +1,7 @@
 """The keyword arguments of the Python API, as the fields of a config that they set.
 
 A field says what an argument may be and what it is by default: docs/configuration.md.
-What is said of a field or a flag in an error is said of the argument here.
+`named` rewrites errors, so that they name the argument and not the field or the flag.
 """
 
 import contextlib

@@ -97,7 +97,7 @@ RATES = {
   'adafactor': {'embedding': 0.3, 'deep': 0.03, 'residual': 0.3},
   'prodigy': {'embedding': 1.0, 'deep': 1.0, 'residual': 1.0},
 }
-# The settings that an optimiser reads besides.
+# What each optimiser reads besides its learning rate.
 _READ = {
   'adamw': ('weight_decay', 'beta1', 'beta2'),
   'adafactor': ('weight_decay',),

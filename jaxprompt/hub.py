@@ -29,13 +29,12 @@ _REFUSALS = {
 }
 
 
-def require(repo_id, repo_type, field):
+def require(repo_id, field):
   """Checks that the hub has a repository; offline, its cache is all there is to ask.
 
   Args:
     repo_id: e.g. 'gpt2'.
-    repo_type: 'model' or 'dataset'.
-    field: the config field that named it, for the error.
+    field: the config field that named it, 'model.path' or 'data.path'.
 
   Returns:
     The whole id by which the hub has it: 'openai-community/gpt2'; offline, `repo_id`.
@@ -45,7 +44,7 @@ def require(repo_id, repo_type, field):
   """
   if constants.HF_HUB_OFFLINE:
     return repo_id
-  api = huggingface_hub.HfApi()
+  api, repo_type = huggingface_hub.HfApi(), _KINDS[field]
   try:
     return api.repo_info(repo_id, repo_type=repo_type, timeout=_SECONDS).id
   except (*_FAILURES, hub_errors.HFValidationError) as e:
@@ -143,7 +142,7 @@ def find(repo_id, name):
 def load_dataset(path, subset):
   """Downloads a data set, or takes it from the cache; returns {split: rows}."""
   # By its whole id: huggingface_hub 1 reads no data set by a name without an owner.
-  path = require(path, 'dataset', 'data.path')
+  path = require(path, 'data.path')
   import datasets  # here: a fifth of the start, and no run on local files needs it
 
   with one_line(path, 'data.path'):

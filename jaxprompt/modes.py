@@ -75,7 +75,7 @@ def _train(values, _):
 
 
 def _eval(values, _):
-  paths = _prompt_path(values)
+  paths = _single_prompts(values)
   if not paths:
     with processes.together():
       config = _trained_run(values)[0] if values.config is None else _config(values)
@@ -213,7 +213,7 @@ def _prompt_paths(values):
   return paths
 
 
-def _prompt_path(values):
+def _single_prompts(values):
   """Returns {name: epath} by --prompt, where prompts do not answer together."""
   paths = _prompt_paths(values)
   for own in paths.values():
@@ -260,7 +260,7 @@ def _use(values, paths):
 
 
 def _export(values, _):
-  paths = _prompt_path(values)
+  paths = _single_prompts(values)
   _check_named(paths)
   directory = workdir_lib.local(_required(values, 'output'), 'directory')
   runs = {name: (_stored_config(values, own), own) for name, own in paths.items()}
@@ -307,7 +307,7 @@ def _compare(values, arguments):
 
 
 def _serve(values, _):
-  paths = _prompt_path(values)
+  paths = _single_prompts(values)
   _check_named(paths)
   config, workdir = _trained_run(values)
   serve.run(config, workdir, paths, host=values.host, port=values.port)

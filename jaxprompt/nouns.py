@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -239,9 +238,7 @@ class Soft:
         raise errors.UserError(
           f'length is {self.length}, and init has {length} virtual tokens; leave it out'
         )
-      content = b''.join(x.tobytes() for x in start.values())
-      digest = hashlib.sha256(content).hexdigest()
-      given |= {'length': length, 'init': f'arrays {digest[:16]}'}
+      given |= {'length': length, 'init': f'arrays {kinds.digest(start)[:16]}'}
     elif self.init in ('examples', 'vocab', 'random'):
       given['init'] = self.init
     else:
@@ -332,7 +329,7 @@ def write(
     next(iter(prompts.values())).model,
     {name: own.table for name, own in rows.items()},
     fields_lib.FIELDS['eval.batch_size'].default,
-    writer.show_progress(lambda: None),
+    writer.show_progress(),
   )
 
 

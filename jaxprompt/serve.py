@@ -104,7 +104,7 @@ def _import_gradio():
 def _load(config, workdir, others):
   """Returns `answering.Model`, and {name: `answering.Choice`}: the workdir's first."""
   layout = devices.layout(**config.parallel)
-  progress = writer.show_progress(lambda: None)
+  progress = writer.show_progress()
   experiment = setup.build_model(config, layout, progress)
   prompts = {}
   for name, directory in [(config.prompt.name, workdir), *others.items()]:

@@ -17,15 +17,15 @@ def use(experiment, prompt, given):
   Args:
     experiment: `setup.Experiment` of the model.
     prompt: `nouns.Prompt` or `nouns.Written`.
-    given: {name: value} of what a trained prompt is not to use its own of.
+    given: {name: value} to use in place of a trained prompt's own.
 
   Raises:
     UserError: if it is several texts, or leaves no room for a source.
   """
   model, template, config = experiment.model, experiment.template, experiment.config
   if isinstance(prompt, nouns.Prompt):
-    use = dataclasses.replace(prompt.use, **given)
-    around = kinds.length(use.arrays)
+    found = dataclasses.replace(prompt.use, **given)
+    around = kinds.length(found.arrays)
   else:
     wording, *others = prompt.wordings(template)
     if others:
@@ -34,11 +34,12 @@ def use(experiment, prompt, given):
       )
     around = arms.tokens_around(wording, template)
     front = comparison.in_front(model, arms.ids_in_front(wording, template)).prefix
-    use = trained_lib.as_configured({'embeddings': front}, experiment.task, config)
-    use = dataclasses.replace(use, position='prefix', wording=wording)
-  room = setup.source_room(model.lm, template, around, use.max_new_tokens)
-  limit = min(room, use.max_source_tokens) if isinstance(prompt, nouns.Prompt) else room
-  return dataclasses.replace(use, max_source_tokens=limit)
+    found = trained_lib.as_configured({'embeddings': front}, experiment.task, config)
+    found = dataclasses.replace(found, position='prefix', wording=wording)
+  limit = setup.source_room(model.lm, template, around, found.max_new_tokens)
+  if isinstance(prompt, nouns.Prompt):
+    limit = min(limit, found.max_source_tokens)
+  return dataclasses.replace(found, max_source_tokens=limit)
 
 
 def check_prompts(model, prompts):

@@ -8,7 +8,6 @@ from conftest import ROOT
 
 PACKAGE = ROOT / 'jaxprompt'
 FILES = sorted(PACKAGE.rglob('*.py'))
-# What stands directly in the package, from the ground up; folders are in the document.
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 400, 60, 8
 
 

@@ -18,6 +18,7 @@ from jaxprompt.devices import devices
 from jaxprompt.devices import shapes
 from jaxprompt.runs import programs
 from tools import compile_for
+from tools import hlo
 
 LIBTPU = importlib.util.find_spec('libtpu')
 _EVALUATION = ('losses', 'generation', 'generation, two prompts')
@@ -45,7 +46,7 @@ def test_what_a_loop_does_counts_as_often_as_it_does_it():
   b = shapes.everywhere(layout, _array(width, width))
   traced = layout.spread(program).trace((), b, x)
   assert compiled.operations(traced, layout) == rounds * 2 * 2 * width * width
-  sent = compiled.collectives(traced.lower().compile().as_text())
+  sent = hlo.collectives(traced.lower().compile().as_text())
   assert {each.operation for each in sent} == {'all-reduce'}
   assert {each.size for each in sent} == {4 * 2 * width}
   assert sum(each.times for each in sent) == rounds + 1
@@ -67,7 +68,7 @@ ENTRY %main (p: f32[6]) -> f32[6] {
 }
 """
   copied, read_and_written = 4 * 6, 2 * 4 * 6
-  assert compiled.traffic(text) == copied + read_and_written
+  assert hlo.traffic(text) == copied + read_and_written
 
 
 def test_rows_of_a_table_and_of_a_cache_are_what_is_moved():
@@ -82,7 +83,7 @@ ENTRY %main (table: f32[90,3], rows: s32[4], cache: f32[70]) -> f32[70] {
 }
 """
   taken, made, written = 2 * 4 * 12 + 4 * 4, 4 * (12 + 5), 2 * 4 * 5
-  assert compiled.traffic(text) == taken + made + written
+  assert hlo.traffic(text) == taken + made + written
 
 
 def test_the_start_of_a_collective_counts_its_result_alone():
@@ -92,7 +93,7 @@ ENTRY %main (p: f32[4]) -> f32[8] {
   %done = bf16[8,3] all-gather-done(%start)
 }
 """
-  assert compiled.collectives(text) == [compiled.Collective('all-gather', 48, 1)]
+  assert hlo.collectives(text) == [hlo.Collective('all-gather', 48, 1)]
 
 
 def test_a_models_programs_compile_from_its_config_alone(tmp_path):
@@ -131,7 +132,6 @@ _PMAP = """
 import sys
 import jax
 from jaxprompt import config as config_lib
-from jaxprompt.devices import compiled
 from jaxprompt.devices import devices
 from jaxprompt.lm import loading
 from jaxprompt.lm import model
@@ -139,6 +139,7 @@ from jaxprompt.runs import programs
 from jaxprompt.runs import setup
 from jaxprompt.training import loop
 from tools import compile_for
+from tools import hlo
 
 found, _ = compile_for.topology('v5e:8x8')
 mesh, pmap = (devices.layout(m, 64, 1, devices=list(found)) for m in ('jit', 'pmap'))
@@ -160,7 +161,7 @@ state, params, rows = jax.tree.map(
 )
 rows = jax.tree.map(lambda x: x.update(shape=(64, 2, *x.shape[1:])), rows)
 sent = [
-  compiled.collectives(f.lower(*given).compile().as_text())
+  hlo.collectives(f.lower(*given).compile().as_text())
   for f, given in ((step.function, step.arguments), (own, (state, params, rows)))
 ]
 assert sent[0] == sent[1] and len(sent[0]) == 2, sent

@@ -162,15 +162,6 @@ def test_an_optimiser_that_cannot_be_used_is_one_line(given, message):
     config_lib.single_run(config)
 
 
-def test_a_run_that_was_stored_without_an_optimiser_is_the_same_run():
-  config = config_lib.single_run(_config('qa', 'tiny')).to_dict()
-  stored = {**config, 'train': dict(config['train'])}
-  for name in ('optimizer', 'weight_decay', 'beta1', 'beta2'):
-    del stored['train'][name]
-  found = config_lib.single_run(config_lib.complete(stored, 'here')).to_dict()
-  assert found == config
-
-
 def test_reading_a_config_imports_no_model_code():
   code = 'import sys, jaxprompt.flags as c; c.load("qa:tiny"); print(*sys.modules)'
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)

@@ -11,7 +11,7 @@ from jaxprompt.data import buckets
 from jaxprompt.data import collate
 from jaxprompt.data import rows as rows_lib
 from jaxprompt.data import sources
-from jaxprompt.tasks import cells
+from jaxprompt.tasks import columns
 from jaxprompt.tasks import tasks
 from jaxprompt.tasks import template
 
@@ -203,7 +203,7 @@ def test_a_cell_holds_json_or_a_literal_of_python(tokenizer, cell):
 )
 def test_a_cell_of_neither_is_refused_with_the_remedy(cell):
   with pytest.raises(errors.RowError, match=r'is not JSON: .* literal .* json\.dumps'):
-    cells.cell_value(cell)
+    columns.cell_value(cell)
 
 
 def test_an_id_that_is_nested_too_deep_gives_way_to_the_rows_number():

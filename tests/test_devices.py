@@ -21,7 +21,6 @@ from conftest import with_devices
 from jaxprompt import errors
 from jaxprompt.data import loader
 from jaxprompt.data import rows as rows_lib
-from jaxprompt.devices import compiled
 from jaxprompt.devices import devices
 from jaxprompt.infer import decode
 from jaxprompt.infer import evaluate
@@ -34,6 +33,7 @@ from jaxprompt.prompts import placement
 from jaxprompt.runs import setup
 from jaxprompt.training import optim
 from jaxprompt.training import steps
+from tools import hlo
 
 # For each of the models below, a token that it says early or late, or not at all.
 ENDS = {'gpt2': 14, 'phi3': 24}
@@ -279,7 +279,7 @@ def test_what_the_devices_cannot_divide_is_refused():
 
 
 def _sent(family, model):
-  """Returns a model's functions, and its step's `compiled.Collective`s.
+  """Returns a model's functions, and its step's `hlo.Collective`s.
 
   Args:
     family: a key of the fixtures.
@@ -288,7 +288,7 @@ def _sent(family, model):
   lm, _ = _model(family)
   layout = devices.layout('jit', -1, model)
   step = train_step(lm, layout, rows=16, prompt=3, tokens=9, targets=4)
-  return lm, compiled.collectives(step.traced().lower().compile().as_text())
+  return lm, hlo.collectives(step.traced().lower().compile().as_text())
 
 
 @pytest.mark.perf

@@ -102,7 +102,7 @@ def test_each_refusal_has_its_remedy(monkeypatch, no_proxy, status, headers, mes
   with _answering(status, headers) as url:
     monkeypatch.setattr(constants, 'ENDPOINT', url)
     with pytest.raises(errors.UserError) as e:
-      hub.require('a/b', 'dataset', 'data.path')
+      hub.require('a/b', 'data.path')
     # The libraries wrap what stops a download that has begun.
     with (
       pytest.raises(errors.UserError) as wrapped,
@@ -120,14 +120,14 @@ def test_a_hub_that_is_not_there_is_named(monkeypatch, no_proxy):
     pass
   monkeypatch.setattr(constants, 'ENDPOINT', url)
   with pytest.raises(errors.UserError, match='cannot be reached; give a local dir'):
-    hub.require('a/b', 'model', 'model.path')
+    hub.require('a/b', 'model.path')
 
 
 def test_a_name_without_an_owner_is_the_hubs_whole_id(monkeypatch, no_proxy, hub_root):
   with serve(hub_root) as served:
     monkeypatch.setattr(constants, 'ENDPOINT', served.url)
     monkeypatch.setattr(datasets, 'load_dataset', lambda path, subset: (path, subset))
-    assert hub.require('gpt2', 'model', 'model.path') == 'openai-community/gpt2'
+    assert hub.require('gpt2', 'model.path') == 'openai-community/gpt2'
     assert hub.load_dataset('wmt16', 'de-en') == ('wmt/wmt16', 'de-en')
 
 

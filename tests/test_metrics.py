@@ -1,4 +1,4 @@
-"""Metrics against values worked out by hand, and their intervals."""
+"""Metrics against values worked out by hand."""
 
 import importlib.metadata
 
@@ -176,23 +176,3 @@ def test_a_metric_of_ones_own_is_the_mean_of_what_its_function_gives(
   ):
     with pytest.raises(errors.UserError, match=message):
       _figure(name, *texts)
-
-
-def test_loss_is_averaged_over_tokens_not_over_rows():
-  assert statistics.figure(statistics.ratio([6.0, 1.0], [3, 1])) == pytest.approx(7 / 4)
-
-
-def test_intervals_hold_the_figure_shrink_with_rows_and_repeat_with_the_seed():
-  rng = np.random.default_rng(0)
-  few, many = (statistics.mean(rng.normal(5.0, 1.0, size)) for size in (20, 2000))
-  low, high = statistics.interval(few, seed=3)
-  assert low < statistics.figure(few) < high
-  assert statistics.interval(few, seed=3) == [low, high]
-  narrow = statistics.interval(many, seed=3)
-  # The normal approximation: 1.96 standard errors on either side.
-  assert narrow[1] - narrow[0] == pytest.approx(2 * 1.96 / 2000**0.5, rel=0.15)
-  assert high - low > 5 * (narrow[1] - narrow[0])
-
-
-def test_an_interval_of_equal_scores_is_a_point():
-  assert statistics.interval(statistics.mean([0.25] * 7), seed=0) == [0.25, 0.25]

@@ -33,15 +33,6 @@ def test_what_a_run_writes_is_read(workdir):
   assert records.read_sweep(workdir) is None
 
 
-def test_results_without_paired_differences_are_to_be_measured_again(workdir):
-  path = workdir / 'results.json'
-  found = json.loads(path.read_text())
-  del found['differences'], found['tuning']
-  path.write_text(json.dumps(found))
-  with pytest.raises(errors.UserError, match='measure them again: --mode=eval'):
-    records.read_results(workdir)
-
-
 @pytest.mark.parametrize(
   'file, content, message',
   [
@@ -88,18 +79,11 @@ def test_a_cut_results_entry_names_where(workdir):
     records.read_results(workdir)
 
 
-def test_a_field_that_an_older_release_had_not_has_its_default(workdir):
+def test_a_field_that_a_config_lacks_has_its_default(workdir):
   _edit(workdir / 'config.json', lambda x: x['config']['data'].pop('bad_rows'))
   assert records.read_config(workdir)['config']['data']['bad_rows'] == 'error'
   config = records.read_config(workdir)['config']
   records.check_config(workdir, config)
-
-
-@pytest.mark.parametrize('size, sample', [(0, 'random'), (9, 'head')])
-def test_a_release_that_drew_no_sample_took_the_first_rows(workdir, size, sample):
-  _edit(workdir / 'config.json', lambda x: x['config']['data'].pop('sample'))
-  _edit(workdir / 'config.json', lambda x: x['config']['data'].update(test_size=size))
-  assert records.read_config(workdir)['config']['data']['sample'] == sample
 
 
 def test_only_what_decides_the_result_must_be_the_same(workdir):

@@ -1,5 +1,6 @@
 """The page to try prompts at: its answers, its limits, and what a visitor sees."""
 
+import dataclasses
 import json
 import shutil
 import socket
@@ -151,12 +152,22 @@ def test_answers_come_a_token_of_each_arm_at_a_time(loaded, predictions):
   assert all(answer <= 12 for answer in counts[-1])
 
 
-def test_a_source_beyond_the_positions_is_cut_before_the_question_with_a_note(loaded):
+def _measured_with(choice, max_source_tokens):
+  prompt = dataclasses.replace(choice.prompt, max_source_tokens=max_source_tokens)
+  return dataclasses.replace(choice, prompt=prompt)
+
+
+@pytest.mark.parametrize(
+  'most, why',
+  [(999, 'the model has 192 positions'), (90, 'the run has data.max_source_tokens 90')],
+)
+def test_a_long_source_is_cut_before_the_question_with_a_note(loaded, most, why):
   model, choice = loaded
+  choice = _measured_with(choice, most)
   question = '\nWho improved the steam engine?'
   note, found = _last(model, choice, 'James Watt did it. ' * 60 + question)
   assert note.startswith('The source was cut by its last ')
-  assert 'before the last line: the model has 192 positions' in note
+  assert f'before the last line: {why}' in note
   left = 60 * 19 - int(note.split('its last ')[1].split(' ')[0].replace(',', ''))
   assert _last(model, choice, ('James Watt did it. ' * 60)[:left] + question) == (
     '',
@@ -169,7 +180,11 @@ def test_a_source_beyond_the_positions_is_cut_before_the_question_with_a_note(lo
   [
     (' \n ', 'Reply', 'There is no source; type one, or choose an example.'),
     ('Who?', ' ', 'The hard prompt is blank; type one.'),
-    ('Who? ' * 200, 'Reply', 'too few for what cannot be cut'),
+    (
+      'Who? ' * 200,
+      'Reply',
+      'What cannot be cut of the source is longer than .* 90 tok',
+    ),
     ('Who?', 'Reply ' * 200, 'leave 0 tokens, too few for what cannot be cut'),
   ],
 )

@@ -7,11 +7,11 @@ Of the model, config.json is read alone: neither weights nor a tokenizer. TPUs a
 compiled for by libtpu (pip install 'jax[tpu]'); `cpu` stands for the devices that JAX
 sees. Prints a Markdown table of what one device does, a row for each program:
 
-  collectives, MB sent: see `compiled.Collective`.
+  collectives, MB sent: see `hlo.Collective`.
   GB held, at peak: see `compiled.Memory`.
   GFLOP: of matrix products. Of the tokens that are generated, the first is counted, and
     of those that follow one.
-  GB moved: see `compiled.traffic`, of the same.
+  GB moved: see `hlo.traffic`, of the same.
   ms at least: the operations at the chip's peak, or the bytes at its memory's,
     whichever takes longer.
 """
@@ -34,6 +34,7 @@ from jaxprompt.lm import loading
 from jaxprompt.lm import model as model_lib
 from jaxprompt.runs import programs
 from jaxprompt.runs import setup
+from tools import hlo
 
 
 class Chip(NamedTuple):
@@ -110,7 +111,7 @@ def compile_all(config, found, sizes, chip=None, only=''):
 
 
 def _cells(text, memory, operations, chip, seconds):
-  sent, moved = compiled_lib.collectives(text), compiled_lib.traffic(text)
+  sent, moved = hlo.collectives(text), hlo.traffic(text)
   floor = chip and max(operations / chip.operations, moved / chip.bandwidth)
   times = collections.Counter()
   for each in sent:

@@ -21,8 +21,8 @@ from jaxprompt.lm import partition
 DATA = 'data'  # the axis of devices that share a batch
 MODEL = 'model'  # the axis of devices that share the weights
 
-# XLA's default schedule for CPUs runs independent operations side by side, which holds
-# half as many arrays more at a time and makes the train step no faster. And CSE undoes
+# XLA's default schedule for CPUs runs independent operations side by side, which keeps
+# half again as many arrays alive and makes the train step no faster. And CSE undoes
 # `jax.checkpoint` there: it drops the barriers, and then keeps the attention weights of
 # all blocks for the backward pass.
 _COMPILER_OPTIONS = {
@@ -96,7 +96,7 @@ class Layout(abc.ABC):
     """Returns this process's rows of what `map_rows` gave, on the host."""
 
   def gather(self, function):
-    """Is `spread` for a function that returns rows; gives those of the whole batch."""
+    """Like `spread`, but of a function of rows: gives those of the whole batch."""
 
     def gathered(a, b, rows):
       found = function(a, b, rows)

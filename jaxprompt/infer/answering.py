@@ -189,7 +189,10 @@ def _cut(model, prompt, source, wordings):
     left, ids = template.source(before, text, after, limit)
   except errors.RowError as e:
     if limit < room:
-      raise errors.UserError(f'The source cannot be used: {e}') from e
+      raise errors.UserError(
+        'What cannot be cut of the source is longer than the sources that the run was '
+        f'measured with, {limit} tokens (data.max_source_tokens); shorten the question.'
+      ) from e
     raise errors.UserError(
       f'The model has {positions} positions: {longest} for the longest prompt and '
       f'{prompt.max_new_tokens} for the answer leave {max(limit, 0)} tokens, too few '

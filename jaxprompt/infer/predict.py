@@ -68,12 +68,12 @@ def predict(experiment, prompts, input_path, output, *, sampling, seed):
       prompt's config says.
     seed: of the sampling; a row's draws depend on it and on the row's id alone.
   """
-  answer = _Answerer(experiment, prompts, sampling, seed)
+  answerer = _Answerer(experiment, prompts, sampling, seed)
   at_once = _BATCHES_AT_ONCE * experiment.evaluator.batch_size
   rows = enumerate(sources.stream(input_path))
   while window := list(itertools.islice(rows, at_once)):
     window = window[output.skip(len(window)) :]
-    output.write(answer(window))
+    output.write(answerer.answer([answerer.choose_for(i, row) for i, row in window]))
 
 
 def answers(experiment, prompts, asked, *, sampling, seed):
@@ -142,10 +142,6 @@ class _Answerer:
     shapes = [length for length in _LENGTHS if length < longest] + [longest]
     self._shapes = [(length, 0) for length in shapes]
 
-  def __call__(self, window):
-    """Returns the answers to rows, (index, row or its error) each."""
-    return self.answer([self._choose_for(index, row) for index, row in window])
-
   def answer(self, requests):
     """Returns the answers to `_Request`s."""
     groups = {}
@@ -180,7 +176,7 @@ class _Answerer:
       for ids in evaluate.until_end(found, template.end_ids)
     ]
 
-  def _choose_for(self, index, row):
+  def choose_for(self, index, row):
     """Returns the `_Request` of a row, which may be a `RowError`, under its prompt."""
     if isinstance(row, errors.RowError):
       answer = {'id': tasks.row_id(row.row, index), 'error': str(row)}
@@ -241,18 +237,18 @@ class _Answerer:
     return Settings(members=members, max_new_tokens=longest)
 
   def _run(self, settings, requests, indices, tokens):
-    """Generates for the requests of some indices; see `evaluate.outputs`."""
-    own = len(tokens[0])
-    which = np.zeros((own, settings.members), np.int32)
-    limits, seeds = np.zeros(own, np.int32), np.zeros(own, np.uint32)
+    """Answers the requests of some indices; see `run` of `evaluate.in_batches`."""
+    size, experiment = len(tokens[0]), self._experiment
+    which = np.zeros((size, settings.members), np.int32)
+    limits, seeds = np.zeros(size, np.int32), np.zeros(size, np.uint32)
     for i, request in enumerate(requests[i] for i in indices):
       which[i] = self._members[request.which]
       limits[i] = self._prompts[request.which].max_new_tokens
       seeds[i] = zlib.crc32(f'{self._seed} {request.answer["id"]}'.encode())
-    rows = self._experiment.layout.place_rows((which, limits, seeds, *tokens))
-    own = self._experiment
-    answer = program(own.lm, own.template, own.layout, settings, self._sampling)
-    return answer(own.params, self._placements, rows)
+    lm, template, layout = experiment.lm, experiment.template, experiment.layout
+    answer = program(lm, template, layout, settings, self._sampling)
+    rows = layout.place_rows((which, limits, seeds, *tokens))
+    return answer(experiment.params, self._placements, rows)
 
 
 @functools.lru_cache(maxsize=16)  # one call after another compiles nothing new

@@ -127,7 +127,7 @@ def read_spec(path):
     _check_directory(folder)
     path = str(folder)
   else:
-    hub.require(path, 'model', 'model.path')
+    hub.require(path, 'model.path')
   config = files.read_json(path, 'config.json')
   if config is None:
     raise errors.UserError(
@@ -168,8 +168,8 @@ def _read_tokenizer(path):
     UserError: if it cannot be read, or only by code that comes with it.
   """
   config = files.read_json(path, 'tokenizer_config.json') or {}
-  own = config.get('auto_map') or {}
-  if isinstance(own, list) or 'AutoTokenizer' in own:
+  code = config.get('auto_map') or {}
+  if isinstance(code, list) or 'AutoTokenizer' in code:
     raise errors.UserError(
       f'model.path {path!r} has a tokenizer that is code of its own (auto_map in '
       'tokenizer_config.json), which is never run; use a checkpoint with a '

@@ -16,7 +16,7 @@ _FEW_TOKENS = 100
 def weight_left(
   x, weight, dimension_numbers, precision=None, preferred_element_type=None
 ):
-  """Is `jax.lax.dot_general` of x [..., in] and a weight for a CPU.
+  """Like `jax.lax.dot_general`, but of x [..., in] and a weight on a CPU.
 
   XLA for CPUs rearranges the operand on the right, which for the next token of eight
   rows takes as long as the product. A weight that is stored [out, in] can stand on the

@@ -169,13 +169,13 @@ def _files(path):
   if whole := files.find(path, _WHOLE):
     shards = [whole]
   elif index := files.read_json(path, _INDEX):
-    places = index.get('weight_map')
-    if not isinstance(places, dict) or not all(type(x) is str for x in places.values()):
+    map_ = index.get('weight_map')
+    if not isinstance(map_, dict) or not all(type(x) is str for x in map_.values()):
       raise errors.UserError(
         f'model.path {path!r} has an {_INDEX} without the file of every weight; get it '
         'again'
       )
-    shards = [_shard(path, shard) for shard in sorted(set(places.values()))]
+    shards = [_shard(path, shard) for shard in sorted(set(map_.values()))]
   else:
     return _msgpack(path)
   places = {}

@@ -17,15 +17,15 @@ def is_ours(directory, names):
   )
 
 
-def files_of(prompt, *, base, weights, spec, template):
+def files_of(prompt, template, *, base, weights, spec):
   """Returns {name: bytes} of a prompt's files.
 
   Args:
     prompt: `trained.TrainedPrompt` of virtual tokens.
+    template: `template.Template` of the model's tokenizer.
     base: the frozen model's hub id or path.
     weights: the fingerprint of its weights.
     spec: `lm.spec.Spec` of the model.
-    template: `template.Template` of its tokenizer.
   """
   embeddings = np.ascontiguousarray(prompt.arrays['embeddings'], np.float32)
   use = {

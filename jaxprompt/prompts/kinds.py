@@ -58,7 +58,7 @@ KINDS = {'embedding': _embedding, 'deep': _deep, 'residual': _residual}
 
 
 def fold(prompt):
-  """Returns the arrays that the model sees; those of training alone are worked in."""
+  """Returns the arrays that the model sees; what trains beside them is applied."""
   if 'mlp' not in prompt:
     return prompt
   embeddings, mlp = prompt['embeddings'], prompt['mlp']

@@ -52,8 +52,8 @@ def around(template, name, prompt, adds_newline):
 def by_name(template, prompts, texts):
   """Makes a tokenizer to which `<|NAME|>` is the virtual tokens of a prompt.
 
-  Its normalizer writes their texts out, and they are sought in what that has made of a
-  text (`normalized`). It adds nothing to a text.
+  Its normalizer writes their texts out, and the tokens are matched after it
+  (`normalized`). It adds nothing to a text.
 
   Args:
     template: see `around`.

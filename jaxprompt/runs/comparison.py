@@ -233,10 +233,10 @@ def compare(experiment, trained, epochs, workdir, initial=None):
 
 
 def leave(experiment, measured, trained, epochs, workdir, initial):
-  """Writes what has been measured; arguments and result as of `compare`, and
+  """Writes what has been measured, and returns it, as `compare` does.
 
   Args:
-    measured: {arm: `results.Measured`}.
+    measured: {arm: `results.Measured`}; the others are those of `compare`.
   """
   config, rows = experiment.config, experiment.splits['test'].rows
   best = epochs_lib.best(epochs)

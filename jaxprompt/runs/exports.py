@@ -98,7 +98,12 @@ def write(directory, prompts, name, model, rows, batch_size, progress):
   """
   if files := FORMATS[name].files:
     (prompt,) = prompts.values()
-    exported.write(directory, files(prompt, model))
+    of_model = {
+      'base': embedded.model_path(model.path),
+      'weights': dict(model.fingerprint)['weights'],
+      'spec': model.lm.spec,
+    }
+    exported.write(directory, files(prompt, model.template, **of_model))
     return
   asked = [(prompts[key].placement, table) for key, table in rows.items()]
   rare = unchosen.measure(model, asked, batch_size=batch_size, progress=progress)
@@ -120,25 +125,13 @@ def write(directory, prompts, name, model, rows, batch_size, progress):
     )
 
 
-def _adapter(prompt, model):
+def _adapter(prompt, template, **of_model):
   return peft.files_of(
     prompt.arrays,
-    base=embedded.model_path(model.path),
-    weights=dict(model.fingerprint)['weights'],
-    spec=model.lm.spec,
     name=prompt.task.prompt_name,
     task=prompt.task.name,
-    template=prompt.task.template + model.tokenizer.eos_token,
-  )
-
-
-def _embeddings(prompt, model):
-  return embeddings.files_of(
-    prompt,
-    base=embedded.model_path(model.path),
-    weights=dict(model.fingerprint)['weights'],
-    spec=model.lm.spec,
-    template=model.template,
+    template=prompt.task.template + template.tokenizer.eos_token,
+    **of_model,
   )
 
 
@@ -161,7 +154,9 @@ def _refuse_deep(prompt):
 FORMATS = {
   'peft': Format('an adapter', peft.is_ours, _refuse_suffix, _adapter),
   'merged': Format(merged.WHAT, merged.is_ours, _refuse_deep, None),
-  'embeddings': Format(embeddings.WHAT, embeddings.is_ours, _refuse_deep, _embeddings),
+  'embeddings': Format(
+    embeddings.WHAT, embeddings.is_ours, _refuse_deep, embeddings.files_of
+  ),
 }
 
 

@@ -70,7 +70,7 @@ def plan(config, progress):
   # A program under `pmap` is the one over a mesh.
   layout = devices.layout('jit', config.parallel.data, config.parallel.model)
   layout.check_divides(config.train.batch_size)
-  experiment = setup.build(config, layout, progress, load=setup.describe_model)
+  experiment = setup.build(config, layout, progress, weights=False)
   train = loop.train_loader(experiment, config, keeps_contexts=False)
   batches = collections.Counter(shape for _, shape in train.in_order())
   weights = jax.tree.leaves(experiment.params)

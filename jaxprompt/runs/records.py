@@ -63,7 +63,7 @@ _REPLACED = (
 def read_config(workdir):
   """Returns the content of config.json, its `config` complete.
 
-  What an older release had no field for has its default, or what that release did.
+  What it lacks has its default.
 
   Raises:
     UserError: if there is none, or it is not one.
@@ -75,7 +75,7 @@ def read_config(workdir):
       f'{str(workdir)!r} has no config.json; expected the workdir of a run'
     )
   _check(path, stored, _CONFIG)
-  config = config_lib.complete(_as_it_was(stored['config']), path).to_dict()
+  config = config_lib.complete(stored['config'], path).to_dict()
   if 'sweep' not in stored['config']:  # the one of a run by itself
     del config['sweep']
   return {**stored, 'config': config}
@@ -103,16 +103,6 @@ def as_measured(stored, results):
   }
 
 
-def _as_it_was(values):
-  """Returns a stored config; releases without `data.sample` took the first rows."""
-  data = values.get('data')
-  if not isinstance(data, dict) or 'sample' in data:
-    return values
-  if not any(data.get(f'{split}_size') for split in sources.SPLITS):  # all rows
-    return values
-  return {**values, 'data': {**data, 'sample': 'head'}}
-
-
 def read_results(workdir):
   """Returns the content of results.json; None of a run that has not finished."""
   path = workdir / 'results.json'
@@ -137,11 +127,6 @@ def read_results(workdir):
     'ci95': {figure: [_NUMBER] for figure in figures},
   }
   _check(path, found, {'test': dict.fromkeys(arms, arm)})
-  if 'differences' not in found:
-    raise errors.UserError(
-      f'{path} is of a release that did not compare the arms row by row; measure them '
-      'again: --mode=eval'
-    )
   shape = {
     'config': dict,
     'differences': [_DIFFERENCE],

@@ -34,8 +34,8 @@ def train(config, workdir, termination):
     termination: `loop.Termination`.
   """
   finished = processes.from_first(lambda: records.read_results(workdir))
-  trained = finished and epochs.is_over(finished['epochs'], config.train)
-  if trained and records.is_compared_alike(finished, config):
+  is_over = finished and epochs.is_over(finished['epochs'], config.train)
+  if is_over and records.is_compared_alike(finished, config):
     log.info('this run has finished; these are its results')
     return finished
   experiment = build(config, workdir, termination, trains=True)

@@ -38,7 +38,7 @@ class Model:
   """A frozen model on the devices; to JAX, a tree of its weights.
 
   Attributes:
-    params: the weights, placed; of `describe_model`, their shapes.
+    params: the weights, placed; or their shapes, where none are loaded.
     lm: its functions.
     template: how texts become its tokens.
     layout: of the devices.
@@ -109,14 +109,14 @@ class Experiment:
     return self.model.template
 
 
-def build(config, layout, progress, load=None):
+def build(config, layout, progress, weights=True):
   """Loads data and model.
 
   Args:
     config: from `config.default`, checked.
     layout: `devices.Layout`.
     progress: see `evaluate.Evaluator`.
-    load: `describe_model`, to load no weights; None = `load_model`.
+    weights: see `load_model`.
 
   Raises:
     UserError: for what the config asks for and cannot have.
@@ -124,7 +124,7 @@ def build(config, layout, progress, load=None):
   # The data first: its mistakes show at once, a large model takes a while to load.
   path = embedded.data_path(config.data.path, config.task)
   raw = sources.read(path, config.data.subset, seed=config.data.seed)
-  model = (load or load_model)(config.model, layout)
+  model = load_model(config.model, layout, weights)
   experiment = on_model(config, model, progress)
   splits = load_splits(experiment.task, experiment.template, raw, config.data, progress)
   return with_splits(experiment, splits)
@@ -246,11 +246,22 @@ def build_model(config, layout, progress):
   return on_model(config, load_model(config.model, layout), progress)
 
 
-def load_model(settings, layout):
-  """Loads a model; takes the section `model` of a config, and the layout."""
-  lm, params, tokenizer, fingerprint = loading.load(
-    settings.path, settings.dtype, layout.placements
-  )
+def load_model(settings, layout, weights=True):
+  """Loads a model.
+
+  Args:
+    settings: the section `model` of a config.
+    layout: `devices.Layout`.
+    weights: whether they are loaded; if not, `params` are their shapes, placed, and
+      nothing has a fingerprint.
+  """
+  if weights:
+    lm, params, tokenizer, fingerprint = loading.load(
+      settings.path, settings.dtype, layout.placements
+    )
+  else:
+    _, lm, tokenizer = loading.describe(settings.path, settings.dtype)
+    params, fingerprint = abstract_params(lm, layout), {}
   return Model(
     params=params,
     lm=lm.on(layout.platform, settings.precision),
@@ -260,21 +271,6 @@ def load_model(settings, layout):
     dtype=settings.dtype,
     precision=settings.precision,
     fingerprint=tuple(fingerprint.items()),
-  )
-
-
-def describe_model(settings, layout):
-  """Is `load_model` without the weights: `params` are their shapes, placed."""
-  _, lm, tokenizer = loading.describe(settings.path, settings.dtype)
-  return Model(
-    params=abstract_params(lm, layout),
-    lm=lm.on(layout.platform, settings.precision),
-    template=template_lib.Template(tokenizer, lm.end_ids),
-    layout=layout,
-    path=settings.path,
-    dtype=settings.dtype,
-    precision=settings.precision,
-    fingerprint=(),
   )
 
 
@@ -349,7 +345,7 @@ def programs(lm, layout, options, calibration):
 
 
 def source_room(lm, template, around, new_tokens):
-  """Is `Template.room` of a model.
+  """Like `Template.room`, but of a model and never too small.
 
   Raises:
     UserError: if there is none.

@@ -5,15 +5,19 @@ colon, the texts of a list are joined: '{triples: | }'. Braces that are text are
 doubled, and '\\n' and '\\t' may be written out, as a command line needs it.
 """
 
+import ast
+import json
 import re
 import reprlib
+import warnings
 from typing import NamedTuple
 
 from jaxprompt import errors
-from jaxprompt.tasks import cells
 
 _PIECES = re.compile(r'\{\{|\}\}|\{[^{}]*\}|[^{}]+|[{}]')
 _KEYS = re.compile(r'\.([^.\[\]]+)|\[(\d+)\]')
+# Characters; Python's parser takes some hundred bytes for each.
+_LONGEST_LITERAL = 2**17
 _ESCAPES = {'\\n': '\n', '\\t': '\t'}
 
 
@@ -113,7 +117,7 @@ def _members(row, where, found):
 def _listed(cell):
   """Returns the texts of the list that a cell's text stands for, or None."""
   try:
-    found = cells.cell_value(cell) if cell.lstrip()[:1] == '[' else None
+    found = cell_value(cell) if cell.lstrip()[:1] == '[' else None
   except errors.RowError:  # a text that begins with a bracket
     return None
   is_list = isinstance(found, list) and all(isinstance(x, str) for x in found)
@@ -123,7 +127,7 @@ def _listed(cell):
 def value(row, where):
   """Returns what is at a `Place` of a row; raises `RowError` if there is no such place.
 
-  A text where a list or an object is needed holds it, as a CSV cell does; see `cells`.
+  A text where a list or an object is needed holds it, as a CSV cell does.
   """
   column, *keys = where.keys
   if where.path in row:  # a column that has the dots in its own name
@@ -147,6 +151,30 @@ def value(row, where):
   return _parsed(found, path) if where.joint is not None else found
 
 
+def cell_value(text):
+  """Returns what a cell's text stands for, by JSON or by Python's literals.
+
+  The latter are what `str` makes of a list or an object: "{'text': ['Ulm']}".
+
+  Raises:
+    RowError: if it is neither.
+  """
+  try:
+    return json.loads(text)
+  except (ValueError, RecursionError) as e:  # a number of 5,000 digits is one, too
+    problem = f'is not JSON: {e}'
+  try:
+    if len(text) > _LONGEST_LITERAL:
+      raise ValueError('too long to be read as one')
+    with warnings.catch_warnings(action='ignore'):  # such as of '\d'
+      return ast.literal_eval(text)
+  except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as e:
+    raise errors.RowError(
+      f'{problem}; nor is it a literal of Python: {errors.reason(e):.80}; write the '
+      'cell with json.dumps, or the rows as JSONL'
+    ) from e
+
+
 class EmptyError(errors.RowError):
   """There is no text where one should be: as of a question without an answer."""
 
@@ -156,7 +184,7 @@ def _parsed(found, path):
   if not isinstance(found, str):
     return found
   try:
-    return cells.cell_value(found)
+    return cell_value(found)
   except errors.RowError as e:
     raise errors.RowError(f'{path} {e}') from e
 

@@ -66,7 +66,7 @@ def _by_row(losses, batch):
 
 
 def ensemble_losses(lm, members, params, placement, batch):
-  """Is `row_losses` of M prompts that answer together, as `decode` has them choose.
+  """Like `row_losses`, but of M prompts that answer together, as `decode` chooses.
 
   Their likelihood of a token is the softmax of the mean of their logits: the geometric
   mean of what each says, normalised.

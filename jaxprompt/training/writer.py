@@ -247,7 +247,7 @@ class Progress:
     self._bar.close()
 
 
-def show_progress(check):
+def show_progress(check=lambda: None):
   """Returns a function that goes through batches and shows how far it is.
 
   Args:

@@ -22,15 +22,14 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
-from jaxprompt import config as config_lib
-from jaxprompt.runs import plan
 from jaxprompt.runs import results
 
 ROOT = pathlib.Path(__file__).parents[1]
-RATES = {'deep': '0.03,0.1,0.3', 'embedding': '0.02,0.05,0.15'}
+RATES = {'deep': '0.01,0.03,0.1', 'embedding': '0.02,0.05,0.15'}
 MAIN = 'deep-suffix'  # kind and position
 PROMPTS = (MAIN, 'embedding-suffix', 'deep-prefix', 'embedding-prefix')
 SEEDS = '0,1,2'
@@ -125,14 +124,27 @@ TASKS = {
 }
 
 
+def command(config, fields, mode, *flags, **settings):
+  """Runs the command that users run; returns what `subprocess.run` does."""
+  argv = [sys.executable, '-m', 'jaxprompt.main', f'--mode={mode}']
+  argv += [f'--config={ROOT}/configs/{config}.py', *flags]
+  argv += [f'--config.{name}={value}' for name, value in fields.items()]
+  path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+  environment = {**os.environ, 'PYTHONPATH': path}
+  return subprocess.run(argv, check=True, env=environment, **settings)
+
+
 def run(config, workdir, fields, *, mode='train', file='results.json'):
   """Trains, or goes on; returns the content of the file that it leaves."""
-  flags = [f'--config.{name}={value}' for name, value in fields.items()]
-  command = [sys.executable, '-m', 'jaxprompt.main', f'--mode={mode}']
-  command += [f'--config={ROOT}/configs/{config}.py', f'--workdir={workdir}', *flags]
-  path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
-  subprocess.run(command, check=True, env={**os.environ, 'PYTHONPATH': path})
+  command(config, fields, mode, f'--workdir={workdir}')
   return json.loads((workdir / file).read_text())
+
+
+def peak(config, fields):
+  """Returns what a device holds in a step of the longest rows, as a plan says it."""
+  planned = command(config, fields, 'plan', stdout=subprocess.PIPE, text=True).stdout
+  (step,) = [x for x in planned.splitlines() if x.startswith('train step')]
+  return re.split(r'\s{2,}', step)[2]  # after what it holds before
 
 
 def cell(arm, figure):
@@ -172,30 +184,23 @@ def arms_table(found):
   return table(rows)
 
 
-def held(found):
-  """Returns the bytes that a training step of the longest rows holds at its peak."""
-  config = config_lib.complete(found['config'], 'results.json')
-  return plan.plan(config, lambda parts, _: parts).uses['train step'].memory.peak
-
-
-def kinds_table(runs):
+def kinds_table(runs, peaks):
   """Returns the table of kinds and places of a prompt.
 
   Args:
     runs: results.json by prompt, of runs of two epochs at least: the first compiles.
+    peaks: by prompt, see `peak`.
   """
   head = ['prompt', 'parameters', 'learning rate', 'validation loss', 'test loss']
   metric = next(iter(runs.values()))['config']['metrics'][0]
-  rows = [[*head, metric, 'seconds of the last epoch', 'MB at peak']]
+  rows = [[*head, metric, 'seconds of the last epoch', 'at peak']]
   for prompt, found in runs.items():
     soft = found['test']['soft']
     best = min(epoch['validation_loss'] for epoch in found['epochs'])
     cells = [prompt.replace('-', ', '), f'{found["prompt"]["parameters"]:,}']
     cells += [str(found['config']['train']['learning_rate']), f'{best:.3f}']
     cells += [cell(soft, 'loss'), cell(soft, metric)]
-    rows.append(
-      [*cells, f'{found["epochs"][-1]["seconds"]:.0f}', f'{held(found) / 1e6:,.0f}']
-    )
+    rows.append([*cells, f'{found["epochs"][-1]["seconds"]:.0f}', peaks[prompt]])
   return table(rows)
 
 
@@ -243,13 +248,14 @@ def measure_kinds(config, fields, output, prompts):
   """Trains each of the prompts; returns Markdown."""
   kinds = dict.fromkeys(prompt.split('-')[0] for prompt in prompts)
   rates = {kind: choose_rate(config, kind, fields, output) for kind in kinds}
-  runs = {}
+  runs, peaks = {}, {}
   for prompt in prompts:
     rate, _ = rates[prompt.split('-')[0]]
     alone = prompt_fields(fields, prompt, rate) | {'arms': 'soft'}
     runs[prompt] = run(config, output / f'alone-{prompt}', alone)
+    peaks[prompt] = peak(config, alone)
   told = ', '.join(trials for _, trials in rates.values())
-  return f'{kinds_table(runs)}\n\nValidation losses of short runs: {told}.\n'
+  return f'{kinds_table(runs, peaks)}\n\nValidation losses of short runs: {told}.\n'
 
 
 PARTS = {'arms': measure_arms, 'kinds': measure_kinds}

@@ -150,8 +150,8 @@ _ALL = (
   Field('example.empty_target', '',
         "the target of a row that has none; '' = such a row is bad", blank=True),
   Field('example.labels', (),
-        "texts of a classification's labels, which rows name or number from 0; they "
-        'are ranked by likelihood',
+        "texts of a classification's labels, which rows name or, unless they are "
+        'numbers themselves, number from 0; they are ranked by likelihood',
         blank=True),
   Field('metrics', (), 'names, the main one first', by_config=True),
   Field('model.path', 'gpt2', 'hub id, local checkpoint directory, or tiny'),
@@ -182,8 +182,8 @@ _ALL = (
         high=UINT32),
   Field('data.max_source_tokens', 512,
         'tokens; longer sources are cut (a question never)', low=1, by_config=True),
-  Field('data.max_target_tokens', 128, 'tokens; longer targets are cut', low=1,
-        by_config=True),
+  Field('data.max_target_tokens', 128,
+        'tokens; longer targets are cut (labels never)', low=1, by_config=True),
   Field('prompt.name', '', 'for people; not tokenised', by_config=True),
   Field('prompt.kind', 'embedding',
         'embedding = virtual tokens, deep = their keys and values in every block, '

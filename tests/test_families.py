@@ -246,6 +246,13 @@ def test_two_keys_of_the_rotary_embedding_may_not_differ(family):
   common.check_rope('x', {'rope_parameters': parameters, 'rope_theta': 1e4})
 
 
+@pytest.mark.parametrize('family', ['llama', 'gpt_neox', 'gemma3_text'])
+def test_rope_parameters_that_are_no_object_are_one_line(family):
+  common.check_rope('x', {'rope_parameters': [1]})
+  with pytest.raises(errors.UserError, match=r'has rope_parameters .1. .* an object'):
+    loading.FAMILIES[family]('x', {'rope_parameters': [1]})
+
+
 def test_the_rotary_embedding_may_be_said_twice_alike():
   scaling = {'rope_type': 'linear', 'factor': 4.0}
   both = {'rope_scaling': scaling, 'rope_parameters': scaling | {'rope_theta': 1e4}}

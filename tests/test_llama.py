@@ -49,7 +49,7 @@ def test_a_tied_head_that_is_not_the_embeddings_is_refused(folder):
   safetensors.flax.save_file({**arrays, 'lm_head.weight': head}, file)
   np.testing.assert_array_equal(_logits(folder), expected)
   safetensors.flax.save_file({**arrays, 'lm_head.weight': head + 1}, file)
-  with pytest.raises(errors.UserError, match=r'lm_head.weight is not the table of'):
+  with pytest.raises(errors.UserError, match=r'lm_head.weight is not their table'):
     _logits(folder)
   _edit(folder, tie_word_embeddings=False)
   assert not np.allclose(_logits(folder), expected, atol=1e-3)

@@ -183,7 +183,7 @@ def test_a_long_source_is_cut_before_the_question_with_a_note(loaded, most, why)
     (
       'Who? ' * 200,
       'Reply',
-      'What cannot be cut of the source is longer than .* 90 tok',
+      'is 600 tokens and is never cut.* Sources of this prompt have at most 90 tok',
     ),
     ('Who?', 'Reply ' * 200, 'leave 0 tokens, too few for what cannot be cut'),
   ],

@@ -112,6 +112,12 @@ def test_labels_that_are_numbers_are_named_and_never_counted(label):
     stars.parse({'text': 'A joy.', 'label': 0}, 0)
 
 
+def test_a_null_is_no_label():
+  task = tasks.Task('{text}', '{label}', labels=('For', 'None'), metrics=('accuracy',))
+  with pytest.raises(columns.EmptyError, match='label is None, expected a label'):
+    task.parse({'text': 'A joy.', 'label': None}, 0)
+
+
 def test_a_row_without_a_target_is_bad_or_gets_a_text_of_its_own():
   row = {'context': 'c', 'question': 'q?', 'answers': {'text': []}}
   with pytest.raises(columns.EmptyError):
@@ -147,7 +153,9 @@ def test_a_blank_among_references_takes_no_target_away():
     task.parse({'text': 'x', 'all': ['Paris', '']}, 0)
 
 
-def test_a_joined_list_without_texts_is_an_empty_target():
+def test_a_joined_list_without_texts_is_an_empty_target_but_no_bad_source():
+  hints = tasks.Task('{text}\nHints: {keys:, }', '{text}')
+  assert hints.parse_source({'text': 'x', 'keys': []}) == ('', 'x', '\nHints: ')
   task = tasks.Task('{text}', '{keys:, }', empty_target='none')
   assert task.parse({'text': 'x', 'keys': ['a', 'b']}, 0).target == 'a, b'
   assert task.parse({'text': 'x', 'keys': []}, 0).target == 'none'

@@ -171,12 +171,17 @@ def _read_directory(folder):
       raise errors.UserError(f'{folder} holds {names}; keep one file a split')
     if files:
       splits[split] = read_file(files[0])
-    elif alike := [name for name in held if name.lower().startswith(f'{split}.')]:
+    elif alike := [name for name in held if name.lower() in _misspelt(split)]:
       raise errors.UserError(
         f'{folder} holds {alike[0]}, which is not read; expected {split} and one of '
         f'{", ".join(formats.SUFFIXES)}'
       )
   return splits
+
+
+def _misspelt(split):
+  """Returns how files of a split may be called that are not found, in lower case."""
+  return [split + suffix for suffix in (*formats.SUFFIXES, '.ndjson')]
 
 
 def read_file(file):

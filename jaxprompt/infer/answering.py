@@ -190,8 +190,8 @@ def _cut(model, prompt, source, wordings):
   except errors.RowError as e:
     if limit < room:
       raise errors.UserError(
-        'What cannot be cut of the source is longer than the sources that the run was '
-        f'measured with, {limit} tokens (data.max_source_tokens); shorten the question.'
+        f'The source cannot be used: {e}. Sources of this prompt have at most {limit} '
+        'tokens.'
       ) from e
     raise errors.UserError(
       f'The model has {positions} positions: {longest} for the longest prompt and '

@@ -78,7 +78,7 @@ def readers(path, shapes, names):
   head, table = f'{names.head}.weight', f'{names.root}.{names.embedding}.weight'
   found = _found(path, stored, shapes, head)
   if head in stored and head not in found:
-    _check_tied(path, head, stored[head](), stored[found[table]]())
+    _check_tied(path, head, *(_digest(stored[x]()) for x in (head, found[table])))
   return {name: stored[own] for name, own in found.items()}
 
 
@@ -104,14 +104,14 @@ def _found(path, stored, shapes, head):
   return found
 
 
-def _check_tied(path, head, array, table):
+def _check_tied(path, head, digest, expected):
   """Refuses a head that is stored though the model ties it, and is another."""
   # transformers 4 would take the table, transformers 5 the head.
-  if not np.array_equal(array, table):
+  if digest != expected:
     raise errors.UserError(
-      f'model.path {path!r} has tie_word_embeddings in its config.json, but {head} is '
-      'not the table of embeddings; set it to false to use that head, or remove the '
-      'head'
+      f'model.path {path!r} ties its head to the embeddings, by its config.json or by '
+      f'default, but {head} is not their table; set tie_word_embeddings to false to '
+      'use that head, or remove the head'
     )
 
 

@@ -29,7 +29,7 @@ class Format(NamedTuple):
   what: str  # that is written
   is_ours: Callable  # see `exported.check`
   refuse: Callable  # `TrainedPrompt` -> None; raises `UserError` if it has no place
-  files: Callable | None  # (prompt, `setup.Model`) -> {name: bytes}; of one prompt
+  files: Callable | None  # of one prompt: see `embeddings.files_of`
 
 
 def export(runs, directory, name, *, overwrite, progress):

@@ -86,8 +86,6 @@ def text(row, where):
     raise _wrong(
       row, f'{where.path} is {reprlib.repr(found)}, expected a list of texts'
     )
-  if not found:
-    raise EmptyError(f'{where.path} is an empty list')
   return where.joint.join(_members(row, where, found))
 
 

@@ -39,7 +39,8 @@ class Task:
     empty_target: what a row without a target is to be answered; '' = such a row cannot
       be used.
     labels: of a classification, the texts that a target may be, which a row may also
-      number from 0; they are ranked by their likelihood. () = text is generated.
+      number from 0, unless they are numbers themselves; they are ranked by their
+      likelihood. () = text is generated.
     metrics: names in the registry of `metrics`, the main one first.
     name: for people.
     prompt_name: what the soft prompt is called.
@@ -144,7 +145,7 @@ class Task:
     """
     source = self.parse_source(row)
     try:
-      target = self._label(row) if self.labels else _rendered(row, self._target)
+      target = self._label(row) if self.labels else self._text(row)
     except columns.EmptyError:
       if not self.empty_target:
         raise
@@ -153,6 +154,13 @@ class Task:
     else:
       found = self._references(row) if self.references else [target]
     return Example(row_id(row, index), *source, target, tuple(found))
+
+  def _text(self, row):
+    """Returns the target of a row as text."""
+    found = _rendered(row, self._target)
+    if not found.strip():
+      raise columns.EmptyError(f'example.target {self.target!r:.60} is blank')
+    return found
 
   def _references(self, row):
     return columns.texts(row, columns.place(self.references, 'example.references'))
@@ -191,10 +199,10 @@ class Task:
     """
     found = columns.value(row, self._target[0])
     text = str(found).strip()
-    if text in self.labels and not isinstance(found, bool):
-      return text
     if found is None or not text:
       raise columns.EmptyError(f'{self._target[0].path} is {found!r}, expected a label')
+    if text in self.labels:
+      return text
     expected = f'expected one of {", ".join(self.labels):.200}'
     if not any(map(_NUMBER.fullmatch, self.labels)):
       is_number = not isinstance(found, bool) and _NUMBER.fullmatch(text)

@@ -128,14 +128,14 @@ def check_rope(path, config):
     path: what the user calls the checkpoint.
     config: the content of config.json.
   """
-  parameters = _object(config.get('rope_parameters'))
-  whole = _object(parameters.get('full_attention', parameters))
-  local = _object(parameters.get('sliding_attention'))
+  parameters = mapping(config.get('rope_parameters'))
+  whole = mapping(parameters.get('full_attention', parameters))
+  local = mapping(parameters.get('sliding_attention'))
   pairs = [(key, config.get(key), whole.get(name)) for key, name in _ROPE_KEYS.items()]
   pairs.append((_LOCAL_BASE, config.get(_LOCAL_BASE), local.get('rope_theta')))
   pairs = [pair for pair in pairs if None not in pair]
   if whole:
-    scaling = _object(config.get('rope_scaling'))
+    scaling = mapping(config.get('rope_scaling'))
     pairs += [(key, value, whole.get(key)) for key, value in scaling.items()]
   if differing := [key for key, own, other in pairs if own != other]:
     raise errors.UserError(
@@ -144,7 +144,7 @@ def check_rope(path, config):
     )
 
 
-def _object(value):
+def mapping(value):
   """Returns a dict: an empty one for what is none, which a family refuses itself."""
   return value if isinstance(value, dict) else {}
 

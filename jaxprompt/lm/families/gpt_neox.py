@@ -38,7 +38,7 @@ _NAMES = spec.Names(
 
 def read_config(path, config):
   """Returns the `Spec` of a config.json; see `loading.FAMILIES`."""
-  rope = config.get('rope_parameters') or {}
+  rope = common.mapping(config.get('rope_parameters'))
   own = {'rope_theta': 'rotary_emb_base', 'partial_rotary_factor': 'rotary_pct'}
   both = {name: [config.get(key), rope.get(name)] for name, key in own.items()}
   found = keys.read(path, config, _HONOURED, common.FIXED | both)

@@ -226,24 +226,32 @@ def test_a_key_that_a_family_cannot_honour_is_refused_by_name(family):
       read('x', wrong)
 
 
-@pytest.mark.parametrize('family', ['llama', 'gemma3_text'])
-def test_two_keys_of_the_rotary_embedding_may_not_differ(family):
-  whole = {'rope_type': 'default', 'rope_theta': 1e4}
-  scaling = {'rope_type': 'linear', 'factor': 4.0}
-  parameters = whole
-  if family == 'gemma3_text':
-    parameters = {'full_attention': whole, 'sliding_attention': whole}
-  for beside, differing in [
-    ({'rope_scaling': scaling}, 'rope_type, factor'),
-    ({'rope_theta': 5e5}, 'rope_theta'),
-    ({'rotary_emb_base': 5e5}, 'rotary_emb_base'),
-    ({'rope_local_base_freq': 5e5}, 'rope_local_base_freq'),
-  ]:
-    both = {'rope_parameters': parameters} | beside
-    if 'rope_local_base_freq' not in both or family == 'gemma3_text':
-      with pytest.raises(errors.UserError, match=f'other keys there in {differing};'):
-        common.check_rope('x', both)
+_ROPE = {'rope_type': 'default', 'rope_theta': 1e4}
+_ROPES = {'full_attention': _ROPE, 'sliding_attention': _ROPE}
+
+
+@pytest.mark.parametrize('parameters', [_ROPE, _ROPES])
+def test_keys_of_the_rotary_embedding_may_be_said_twice_if_alike(parameters):
   common.check_rope('x', {'rope_parameters': parameters, 'rope_theta': 1e4})
+
+
+@pytest.mark.parametrize(
+  'parameters, key, value, differing',
+  [
+    (_ROPE, 'rope_scaling', {'rope_type': 'linear', 'factor': 4}, 'rope_type, factor'),
+    (_ROPES, 'rope_scaling', {'rope_type': 'linear', 'factor': 4}, 'rope_type, factor'),
+    (_ROPE, 'rope_theta', 5e5, 'rope_theta'),
+    (_ROPES, 'rope_theta', 5e5, 'rope_theta'),
+    (_ROPE, 'rotary_emb_base', 5e5, 'rotary_emb_base'),
+    (_ROPES, 'rotary_emb_base', 5e5, 'rotary_emb_base'),
+    (_ROPES, 'rope_local_base_freq', 5e5, 'rope_local_base_freq'),
+  ],
+)
+def test_two_keys_of_the_rotary_embedding_may_not_differ(
+  parameters, key, value, differing
+):
+  with pytest.raises(errors.UserError, match=f'other keys there in {differing};'):
+    common.check_rope('x', {'rope_parameters': parameters, key: value})
 
 
 @pytest.mark.parametrize('family', ['llama', 'gpt_neox', 'gemma3_text'])

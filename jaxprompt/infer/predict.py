@@ -26,10 +26,9 @@ from jaxprompt.tasks import columns
 from jaxprompt.tasks import tasks
 
 _BATCHES_AT_ONCE = 16  # rows of like length are sought among so many batches
-# Padded source lengths: fixed, so that no new row compiles a new program for long.
-_LENGTHS = tuple(
-  n for k in range(4, 24) for n in (2**k, 3 * 2 ** (k - 1))
-)  # 16, 24, 32
+# Padded source lengths, 16, 24, 32, 48 and so on: fixed, so that no new row compiles a
+# new program for long.
+_LENGTHS = tuple(n for k in range(4, 24) for n in (2**k, 3 * 2 ** (k - 1)))
 
 
 class Settings(NamedTuple):

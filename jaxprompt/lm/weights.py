@@ -169,24 +169,24 @@ def _files(path):
   if whole := files.find(path, _WHOLE):
     shards = [whole]
   elif index := files.read_json(path, _INDEX):
-    map_ = index.get('weight_map')
-    if not isinstance(map_, dict) or not all(type(x) is str for x in map_.values()):
+    places = index.get('weight_map')
+    if not isinstance(places, dict) or not all(type(x) is str for x in places.values()):
       raise errors.UserError(
         f'model.path {path!r} has an {_INDEX} without the file of every weight; get it '
         'again'
       )
-    shards = [_shard(path, shard) for shard in sorted(set(map_.values()))]
+    shards = [_shard(path, shard) for shard in sorted(set(places.values()))]
   else:
     return _msgpack(path)
-  places = {}
+  found = {}
   for file in shards:
     with errors.reading(file), safetensors.safe_open(file, framework='numpy') as opened:
       names = opened.keys()
       types = {name: opened.get_slice(name).get_dtype() for name in names}
-    places |= {name: (file, kind) for name, kind in types.items()}
+    found |= {name: (file, kind) for name, kind in types.items()}
   return {
     name: functools.partial(_tensor, file, name, kind)
-    for name, (file, kind) in places.items()
+    for name, (file, kind) in found.items()
   }
 
 

@@ -145,7 +145,7 @@ class Task:
     """
     source = self.parse_source(row)
     try:
-      target = self._label(row) if self.labels else self._text(row)
+      target = self._label(row) if self.labels else self._target_text(row)
     except columns.EmptyError:
       if not self.empty_target:
         raise
@@ -155,8 +155,8 @@ class Task:
       found = self._references(row) if self.references else [target]
     return Example(row_id(row, index), *source, target, tuple(found))
 
-  def _text(self, row):
-    """Returns the target of a row as text."""
+  def _target_text(self, row):
+    """Returns the target of a row; raises `EmptyError` if it is blank."""
     found = _rendered(row, self._target)
     if not found.strip():
       raise columns.EmptyError(f'example.target {self.target!r:.60} is blank')

@@ -145,7 +145,7 @@ def check_rope(path, config):
 
 
 def mapping(value):
-  """Returns a dict: an empty one for what is none, which a family refuses itself."""
+  """Returns a value that is a dict; {} for any other, which the family refuses."""
   return value if isinstance(value, dict) else {}
 
 

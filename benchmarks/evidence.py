@@ -7,15 +7,16 @@ For each task, and by the command that users run:
    loss, is compared with every written arm.
 3. Each kind and place of a prompt is trained on the same rows for the same steps, with
    one seed.
+4. Short runs of a deep suffix of several lengths say what length buys.
 
 The test rows choose nothing. A call that was stopped goes on where it was when it is
 given again.
 
   python benchmarks/evidence.py MODEL_DIR DATA_DIR OUTPUT_DIR [--tasks=qa,...]
-    [--parts=arms,kinds] [--prompts=deep-suffix,...]
+    [--parts=arms,kinds,lengths] [--prompts=deep-suffix,...]
 
 DATA_DIR holds a directory for each task, as `data.path` takes it. A task's tables are
-written to OUTPUT_DIR/TASK/arms.md and kinds.md.
+written to OUTPUT_DIR/TASK/PART.md.
 """
 
 import argparse
@@ -33,6 +34,7 @@ RATES = {'deep': '0.01,0.03,0.1', 'embedding': '0.02,0.05,0.15'}
 MAIN = 'deep-suffix'  # kind and position
 PROMPTS = (MAIN, 'embedding-suffix', 'deep-prefix', 'embedding-prefix')
 SEEDS = '0,1,2'
+LENGTHS = '5,20,50'
 ARMS = ('none', 'hard', 'best_hard', 'few_shot', 'chat', 'soft')
 COMMON = {
   'train.batch_size': 8,
@@ -258,7 +260,20 @@ def measure_kinds(config, fields, output, prompts):
   return f'{kinds_table(runs, peaks)}\n\nValidation losses of short runs: {told}.\n'
 
 
-PARTS = {'arms': measure_arms, 'kinds': measure_kinds}
+def measure_lengths(config, fields, output, _):
+  """Trains the main prompt in several lengths, for a short time; returns Markdown."""
+  rate, _ = choose_rate(config, MAIN.split('-')[0], fields, output)
+  trial = prompt_fields({**fields, **SHORT}, MAIN, rate) | {'sweep.length': LENGTHS}
+  found = run(config, output / 'lengths', trial, mode='sweep', file='sweep.json')
+  rows = [['prompt', 'learning rate', 'length', 'validation loss']]
+  rows += [
+    [MAIN, str(rate), str(x['prompt.length']), f'{x["validation_loss"]:.3f}']
+    for x in found['runs']
+  ]
+  return f'{table(rows)}\n'
+
+
+PARTS = {'arms': measure_arms, 'kinds': measure_kinds, 'lengths': measure_lengths}
 
 
 def main():
@@ -270,7 +285,7 @@ def main():
   parser.add_argument('output', type=pathlib.Path)
   parser.add_argument('--tasks', default=','.join(TASKS))
   parser.add_argument('--arms', default=','.join(ARMS))
-  parser.add_argument('--parts', default=','.join(PARTS), help='2 and 3 of the above')
+  parser.add_argument('--parts', default=','.join(PARTS), help='2 to 4 of the above')
   parser.add_argument('--prompts', default=','.join(PROMPTS), help='of the third')
   args = parser.parse_args()
   for task in args.tasks.split(','):

@@ -198,7 +198,7 @@ class Side:
 
   def generate(self):
     sizes = [(len(row.source_ids), 0) for row in self._held]
-    shapes = buckets.shapes(sizes, self._batch_size)
+    shapes = buckets.shapes(sizes, self._batch_size, self._layout.batches_per_shape)
     batches = self._turn('generate', buckets.plan(sizes, shapes, self._batch_size))
     prompt = jax.device_get(self._state.prompt)
     tokens, began = 0, time.perf_counter()

@@ -113,6 +113,7 @@ def test_evidence_writes_a_tasks_tables(benchmark, monkeypatch, tmp_path):
   monkeypatch.setattr(evidence, 'SHORT', {'arms': 'soft'})
   monkeypatch.setattr(evidence, 'RATES', {'deep': '0.01,0.03'})
   monkeypatch.setattr(evidence, 'SEEDS', '0,1')
+  monkeypatch.setattr(evidence, 'LENGTHS', '2,4')
   own = {'data.max_source_tokens': 90, 'eval.max_new_tokens': 1}
   monkeypatch.setattr(evidence, 'TASKS', {'qa': ('qa', own)})
 
@@ -135,6 +136,8 @@ def test_evidence_writes_a_tasks_tables(benchmark, monkeypatch, tmp_path):
   cells = dict(zip(head.split(' | '), own.split(' | '), strict=True))
   assert cells['| prompt'] == '| deep, prefix'
   assert float(cells['at peak |'].split(' ')[0]) > 0
+  *_, two, four = (tmp_path / 'out' / 'qa' / 'lengths.md').read_text().splitlines()
+  assert [row.split(' | ')[2] for row in (two, four)] == ['2', '4']
 
 
 def test_arms_are_timed_in_a_table(benchmark, monkeypatch, tmp_path, capsys):

@@ -225,7 +225,7 @@ APART = np.stack([LENGTHS, np.random.default_rng(1).geometric(0.1, 203)], axis=1
 
 
 def test_an_epoch_has_every_row_once_and_one_short_batch():
-  shapes = buckets.shapes(SIZES, 8)
+  shapes = buckets.shapes(SIZES, 8, 4)
   plan = buckets.plan(SIZES, shapes, 8, np.random.default_rng(1))
   seen = collections.Counter(i for indices, _ in plan for i in indices)
   assert seen == dict.fromkeys(range(203), 1)
@@ -233,7 +233,7 @@ def test_an_epoch_has_every_row_once_and_one_short_batch():
 
 
 def test_batches_fit_their_shape_with_little_padding_and_few_shapes():
-  shapes = buckets.shapes(SIZES, 8)
+  shapes = buckets.shapes(SIZES, 8, 4)
   plan = buckets.plan(SIZES, shapes, 8, np.random.default_rng(1))
   assert len(shapes) <= buckets.MAX_SHAPES
   for indices, (length, targets) in plan:
@@ -246,7 +246,7 @@ def test_batches_fit_their_shape_with_little_padding_and_few_shapes():
 
 @pytest.mark.parametrize('rng', [None, np.random.default_rng(1)])
 def test_sources_and_targets_padded_apart_come_in_few_shapes_that_hold_them(rng):
-  shapes = buckets.shapes(APART, 8, apart=True)
+  shapes = buckets.shapes(APART, 8, 4, apart=True)
   plan = buckets.plan(APART, shapes, 8, rng)
   assert len(shapes) <= buckets.MAX_SHAPES
   assert {shape for _, shape in plan} <= set(shapes)
@@ -261,8 +261,8 @@ def test_targets_padded_apart_are_padded_less_than_by_the_sources_length_alone()
   def padded_targets(shapes):
     return sum(targets for _, (_, targets) in buckets.plan(APART, shapes, 8))
 
-  by_source = buckets.shapes(APART, 8)
-  assert padded_targets(buckets.shapes(APART, 8, apart=True)) < 0.6 * padded_targets(
+  by_source = buckets.shapes(APART, 8, 4)
+  assert padded_targets(buckets.shapes(APART, 8, 4, apart=True)) < 0.6 * padded_targets(
     by_source
   )
 
@@ -277,7 +277,7 @@ def test_the_smallest_shape_holds_all_in_both_lengths():
 def test_shapes_have_the_least_padding_that_their_number_allows():
   lengths = np.repeat([3, 4, 10, 11, 30], 8)
   # With 40 rows and batches of 3 there are 3 shapes; [4, 11, 30] pads 16 tokens.
-  assert buckets.shapes(np.stack([lengths, lengths - 1], axis=1), 3) == [
+  assert buckets.shapes(np.stack([lengths, lengths - 1], axis=1), 3, 4) == [
     (4, 3),
     (11, 10),
     (30, 29),
@@ -285,11 +285,11 @@ def test_shapes_have_the_least_padding_that_their_number_allows():
 
 
 def test_few_batches_share_one_shape():
-  assert buckets.shapes([(5, 2), (9, 1), (7, 3)], 2) == [(9, 3)]
+  assert buckets.shapes([(5, 2), (9, 1), (7, 3)], 2, 4) == [(9, 3)]
 
 
 def test_rows_that_stay_together_do_so_in_every_epoch_and_come_in_another_order():
-  shapes = buckets.shapes(SIZES, 8)
+  shapes = buckets.shapes(SIZES, 8, 4)
   plans = [
     buckets.epoch_plan(SIZES, shapes, 8, seed=seed, epoch=epoch, apart=True)
     for seed, epoch in ((0, 1), (0, 2), (1, 1))
@@ -302,7 +302,7 @@ def test_rows_that_stay_together_do_so_in_every_epoch_and_come_in_another_order(
 def test_the_order_is_a_function_of_seed_and_epoch(tokenizer):
   rows = _load(tokenizer, 'qa', [ROWS['qa'](i) for i in range(40)]).rows
   sizes = buckets.bucket_sizes(rows.lengths, apart=False)
-  shapes = buckets.shapes(sizes, 4)
+  shapes = buckets.shapes(sizes, 4, 4)
 
   def order(seed, epoch):
     plan = buckets.epoch_plan(sizes, shapes, 4, seed=seed, epoch=epoch, apart=False)

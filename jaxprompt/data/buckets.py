@@ -6,10 +6,9 @@ MAX_SHAPES = 8  # compiled programs a run pays for; padding falls little beyond
 # Before a suffix prompt, source tokens are run forward once and kept; target tokens are
 # run forward and backward in every epoch, which counts as so many source tokens.
 _TARGET_WORK = 3
-_BATCHES_PER_SHAPE = 4  # a program must serve about this many batches to be worth it
 
 
-def shapes(sizes, batch_size, apart=False):
+def shapes(sizes, batch_size, batches_per_shape, apart=False):
   """Chooses the padded shapes that a split's batches come in, at most `MAX_SHAPES`.
 
   They have the least padding that so many can have, fewer when there are few batches
@@ -19,6 +18,7 @@ def shapes(sizes, batch_size, apart=False):
   Args:
     sizes: [E, 2], the rows' own (T, N), or (S, N) before a suffix prompt.
     batch_size: rows a batch.
+    batches_per_shape: how many batches make a shape of their own worth compiling.
     apart: whether source and target are padded apart.
 
   Returns:
@@ -28,7 +28,7 @@ def shapes(sizes, batch_size, apart=False):
   """
   sizes = np.asarray(sizes)
   batches = -(-len(sizes) // batch_size)
-  limit = int(np.clip(batches // _BATCHES_PER_SHAPE, 1, MAX_SHAPES))
+  limit = int(np.clip(batches // batches_per_shape, 1, MAX_SHAPES))
   if not apart:
     lengths, targets = sizes.T
     tops = _least_padding(lengths, limit)
@@ -159,17 +159,3 @@ def bucket_sizes(lengths, apart):
   """
   sources, targets = lengths.T
   return np.stack([sources if apart else sources + targets, targets], axis=1)
-
-
-def padding(lengths, apart, batch_size):
-  """Returns the share of the tokens that are padding when rows go in batches.
-
-  Nearly so in any order: which rows fill up the last batches depends on it. Arguments
-  are those of `bucket_sizes`.
-  """
-  sizes = bucket_sizes(lengths, apart)
-  batches = plan(sizes, shapes(sizes, batch_size, apart), batch_size)
-  padded = batch_size * sum(
-    length + apart * targets for _, (length, targets) in batches
-  )
-  return 1 - int(lengths.sum()) / padded

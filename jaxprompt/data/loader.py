@@ -25,7 +25,9 @@ class Loader:
     self._batch_size, self._pad_id, self._apart = batch_size, pad_id, apart
     self._contexts = contexts
     self._sizes = buckets.bucket_sizes(rows.lengths, apart)
-    self.shapes = buckets.shapes(self._sizes, batch_size, apart)
+    self.shapes = buckets.shapes(
+      self._sizes, batch_size, layout.batches_per_shape, apart
+    )
 
   def __len__(self):
     """The number of batches of an epoch."""
@@ -33,8 +35,14 @@ class Loader:
 
   @property
   def padding(self):
-    """The share of the tokens that are padding."""
-    return buckets.padding(self._rows.lengths, self._apart, self._batch_size)
+    """The share of the tokens that are padding.
+
+    Nearly so in any order: which rows fill up the last batches depends on it.
+    """
+    padded = self._batch_size * sum(
+      length + self._apart * targets for _, (length, targets) in self.in_order()
+    )
+    return 1 - int(self._rows.lengths.sum()) / padded
 
   def in_order(self):
     """Returns the batches by length, each (row indices, shape)."""

@@ -36,6 +36,11 @@ _COMPILER_OPTIONS = {
 # So many tokens keep a CPU's cores busy; more at a time take memory and are no faster.
 _TOKENS_AT_A_TIME = {'cpu': 320}
 
+# Batches of an epoch that make a padded shape worth its compilation. What a CPU runs in
+# a second takes a GPU some hundredths, and compiling it takes longer there.
+_BATCHES_PER_SHAPE = {'cpu': 4}
+_ON_ACCELERATORS = 400
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout(abc.ABC):
@@ -56,6 +61,11 @@ class Layout(abc.ABC):
   def tokens_at_a_time(self):
     """How many tokens a step best runs at a time here; None is all there are."""
     return _TOKENS_AT_A_TIME.get(self.platform)
+
+  @property
+  def batches_per_shape(self):
+    """How many batches make a shape of their own worth compiling here."""
+    return _BATCHES_PER_SHAPE.get(self.platform, _ON_ACCELERATORS)
 
   @property
   @abc.abstractmethod

@@ -210,7 +210,9 @@ def label_scores(evaluator, arm, labels, rows, label):
 def _by_source(evaluator, program, arm, rows, label):
   """Returns what a spread program of (params, arm, rows) gives for each source."""
   sources = [row.source_ids for row in rows]
-  shapes = buckets.shapes(_alone(sources), evaluator.batch_size)
+  shapes = buckets.shapes(
+    _alone(sources), evaluator.batch_size, evaluator.layout.batches_per_shape
+  )
 
   def run(_, tokens):
     return program(evaluator.params, arm, evaluator.layout.place_rows(tokens))

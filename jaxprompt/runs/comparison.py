@@ -7,7 +7,7 @@ import time
 import jax
 import numpy as np
 
-from jaxprompt.data import buckets
+from jaxprompt.data import loader
 from jaxprompt.data import rows as rows_lib
 from jaxprompt.devices import processes
 from jaxprompt.infer import evaluate
@@ -199,17 +199,22 @@ def nearest(model, trained, initial=None):
 
 def _data_summary(experiment):
   """Returns for each split its rows, how many were cut, and the share of padding."""
-  config = experiment.config
+  config, evaluator, summary = experiment.config, experiment.evaluator, {}
   step_rows = config.train.batch_size * config.train.accumulate
-  apart, summary = config.prompt.position == 'suffix', {}
   for split, rows in experiment.splits.items():
-    batch_size = step_rows if split == 'train' else experiment.evaluator.batch_size
+    batches = loader.Loader(
+      rows.rows,
+      evaluator.layout,
+      batch_size=step_rows if split == 'train' else evaluator.batch_size,
+      pad_id=evaluator.template.end_id,
+      apart=config.prompt.position == 'suffix',
+    )
     summary[split] = {
       'rows': len(rows.rows),
       'sources_cut': rows.sources_cut,
       'targets_cut': rows.targets_cut,
       'skipped': rows.skipped,
-      'padding': buckets.padding(rows.rows.lengths, apart, batch_size),
+      'padding': batches.padding,
     }
   return summary
 

@@ -286,6 +286,8 @@ def test_shapes_have_the_least_padding_that_their_number_allows():
 
 def test_few_batches_share_one_shape():
   assert buckets.shapes([(5, 2), (9, 1), (7, 3)], 2, 4) == [(9, 3)]
+  lengths = [len(buckets.shapes(SIZES, 8, each)) for each in (27, 13, 6, 1)]
+  assert lengths == [1, 2, 4, 8]  # of 26 batches
 
 
 def test_rows_that_stay_together_do_so_in_every_epoch_and_come_in_another_order():

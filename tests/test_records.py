@@ -10,6 +10,7 @@ from jaxprompt import config as config_lib
 from jaxprompt import errors
 from jaxprompt import main
 from jaxprompt.runs import records
+from jaxprompt.runs import results
 
 CONTENT = {'weights': 'w', 'tokenizer': 't', 'train': '1', 'test': '2'}
 
@@ -129,3 +130,9 @@ def test_a_directory_with_files_of_the_users_is_no_workdir(tmp_path, name):
   (tmp_path / name).write_text('mine')
   with pytest.raises(errors.UserError, match=f'has no config.json, but {name}, which'):
     records.check_config(epath.Path(tmp_path), {})
+
+
+def test_a_package_that_is_not_installed_is_named_in_a_line(monkeypatch):
+  monkeypatch.setattr(results, '_PACKAGES', ('jax', 'no-such-package'))
+  with pytest.raises(errors.UserError, match='no-such-package is not installed'):
+    results.versions()

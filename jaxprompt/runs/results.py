@@ -4,12 +4,14 @@ import importlib.metadata
 import itertools
 import math
 import platform
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from jaxprompt import errors
 from jaxprompt.infer import evaluate
 from jaxprompt.prompts import arms
 from jaxprompt.tasks import metrics
@@ -44,8 +46,18 @@ _PACKAGES = (
 
 def versions():
   """Returns {package: version} of all that can change a result."""
-  found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+  found = {name: _version(name) for name in _PACKAGES}
   return {'python': platform.python_version(), **found}
+
+
+def _version(package):
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:  # a checkout on the path alone
+    raise errors.UserError(
+      f'the package {package} is not installed for {sys.executable}; expected what '
+      '`pip install -c constraints.txt -e .` installs'
+    ) from None
 
 
 def devices():

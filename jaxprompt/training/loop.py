@@ -235,8 +235,8 @@ class Trainer:
 
   def _log_padding(self):
     log.info(
-      '%d steps an epoch, %d shapes, each compiled at its first step, %.1f%% of the '
-      'tokens are padding',
+      'steps an epoch: %d; padded shapes, each compiled at its first step: %d; '
+      'padding: %.1f%% of the tokens',
       self._epoch_steps,
       len(self._loader.shapes),
       100 * self._loader.padding,

@@ -28,6 +28,8 @@ FAMILIES = (
   *('gpt2', 'llama', 'llama3', 'gpt_neox', 'mistral', 'qwen2', 'qwen3', 'gemma'),
   *('gemma2', 'gemma3_text', 'smollm3', 'phi3'),
 )
+# Unlike each other: learned positions; rotary ones; windows, and other norms.
+UNLIKE = ('gpt2', 'llama', 'gemma3_text')
 # Where the session's processes keep compiled programs: most of them meet the same ones.
 _COMPILED = 'JAX_COMPILATION_CACHE_DIR'
 CHROMIUM = pathlib.Path('/usr/bin/chromium')
@@ -94,7 +96,7 @@ def gpt2():
   return _load('gpt2')
 
 
-@pytest.fixture(scope='session', params=[*FAMILIES[:2], 'gemma3_text'])
+@pytest.fixture(scope='session', params=UNLIKE)
 def frozen(request):
   """The same of several families.
 

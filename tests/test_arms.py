@@ -42,7 +42,7 @@ def _config(checkpoint, data):
   return config_lib.single_run(config)
 
 
-@pytest.fixture(scope='module', params=conftest.FAMILIES)
+@pytest.fixture(scope='module', params=conftest.UNLIKE)
 def experiment(request, tmp_path_factory):
   """All arms over seven test rows, with a tokenizer that has a chat template."""
   folder = tmp_path_factory.mktemp(request.param)

@@ -1,9 +1,11 @@
 """Contexts before a suffix prompt: kept or not, the numbers are the same."""
 
+import dataclasses
 import functools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import psutil
 import pytest
@@ -150,3 +152,12 @@ def test_limits_of_containers_and_jobs_are_seen(tmp_path, own, files, free):
 
 def test_a_system_without_control_groups_has_no_limits(tmp_path):
   assert contexts.free_of_limits(tmp_path) == math.inf
+
+
+def test_contexts_of_a_bfloat16_model_are_kept_as_they_are(frozen_layout):
+  lm, params, _ = frozen_layout
+  batch = _batch(np.random.default_rng(0))
+  half = dataclasses.replace(lm, dtype=jnp.bfloat16)
+  run = functools.partial(contexts.compute, half, 'float32')
+  context = jax.eval_shape(run, params, (batch.source_ids, batch.source_mask))
+  assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(context.keys_values))

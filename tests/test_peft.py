@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import types
 
 import jax
 import numpy as np
@@ -21,6 +22,7 @@ from jaxprompt.prompts import batch as batch_lib
 from jaxprompt.prompts import exported
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import peft
+from jaxprompt.runs import exports
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.training import checkpoint
 from jaxprompt.training import steps
@@ -227,3 +229,10 @@ def test_a_run_is_exported_and_its_adapter_starts_another(tmp_path, capsys):
   assert main.main(after) == 0
   assert main.main([*export, f'--workdir={tmp_path / "three"}']) == 2
   assert 'only a prefix can be exported' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', exports.FORMATS)
+def test_a_deep_suffix_is_told_what_it_is_for(name):
+  prompt = types.SimpleNamespace(position='suffix', arrays={'keys_values': None})
+  with pytest.raises(errors.UserError, match=r'no format, it is for --mode=predict'):
+    exports.FORMATS[name].refuse(prompt)

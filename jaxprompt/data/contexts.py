@@ -11,6 +11,7 @@ import math
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import psutil
 
 from jaxprompt.lm import loading
@@ -66,7 +67,8 @@ def compute(lm, dtype, params, rows):
 
   Args:
     lm: `lm.model.LanguageModel`.
-    dtype: a key of `loading.DTYPES`, of the keys and values that are kept.
+    dtype: a key of `loading.DTYPES`, of the keys and values that are kept; the model's
+      own where that is narrower.
     params: the frozen weights.
     rows: source ids and mask, each [B, S].
 
@@ -74,9 +76,8 @@ def compute(lm, dtype, params, rows):
     `placement.Context`.
   """
   context = model.source_context(lm, params, *rows)
-  keys_values = jax.tree.map(
-    lambda x: x.astype(loading.DTYPES[dtype]), context.keys_values
-  )
+  kept = min(loading.DTYPES[dtype], lm.dtype, key=lambda x: jnp.dtype(x).itemsize)
+  keys_values = jax.tree.map(lambda x: x.astype(kept), context.keys_values)
   return context._replace(keys_values=keys_values)
 
 

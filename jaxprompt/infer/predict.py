@@ -26,9 +26,10 @@ from jaxprompt.tasks import columns
 from jaxprompt.tasks import tasks
 
 _BATCHES_AT_ONCE = 16  # rows of like length are sought among so many batches
-# Padded source lengths, 16, 24, 32, 48 and so on: fixed, so that no new row compiles a
-# new program for long.
-_LENGTHS = tuple(n for k in range(4, 24) for n in (2**k, 3 * 2 ** (k - 1)))
+# Padded source lengths: fixed, so that no new row compiles a new program for long. On a
+# CPU 16, 24, 32, 48 and so on; elsewhere compiling is slow, running fast: fewer.
+_LENGTHS = {'cpu': tuple(n for k in range(4, 24) for n in (2**k, 3 * 2 ** (k - 1)))}
+_ON_ACCELERATORS = tuple(2**k for k in range(8, 24))
 
 
 class Settings(NamedTuple):
@@ -138,7 +139,8 @@ class _Answerer:
     self._members = np.split(np.arange(len(members)), np.cumsum(counts)[:-1])
     longest = max(x.max_source_tokens for x in self._prompts)
     longest += experiment.template.frame_tokens
-    shapes = [length for length in _LENGTHS if length < longest] + [longest]
+    lengths = _LENGTHS.get(experiment.layout.platform, _ON_ACCELERATORS)
+    shapes = [length for length in lengths if length < longest] + [longest]
     self._shapes = [(length, 0) for length in shapes]
 
   def answer(self, requests):

@@ -135,20 +135,30 @@ def _adapter(prompt, template, **of_model):
   )
 
 
+_DEEP_SUFFIX = 'a deep suffix has no format, it is for --mode=predict and --mode=serve'
+
+
 def _refuse_suffix(prompt):
   if prompt.position != 'prefix':
+    others = '--format=merged and --format=embeddings take both'
     raise errors.UserError(
       f'prompt.position is {prompt.position!r}; PEFT knows only a prompt in front, so '
-      'only a prefix can be exported; --format=merged and --format=embeddings take both'
+      f'only a prefix can be exported; {_DEEP_SUFFIX if _is_deep(prompt) else others}'
     )
 
 
 def _refuse_deep(prompt):
-  if 'embeddings' not in prompt.arrays:
+  if _is_deep(prompt):
+    other = 'use --format=peft, or train prompt.kind=embedding'
     raise errors.UserError(
       "prompt.kind is 'deep', keys and values of every block, which no row of an "
-      'embedding table stands for; use --format=peft, or train prompt.kind=embedding'
+      'embedding table stands for; '
+      f'{other if prompt.position == "prefix" else _DEEP_SUFFIX}'
     )
+
+
+def _is_deep(prompt):
+  return 'embeddings' not in prompt.arrays
 
 
 FORMATS = {

@@ -175,9 +175,10 @@ class Trainer:
     self._loader = train_loader(experiment, config)
     self._epoch_steps = len(self._loader)
     self._total_steps = total_steps(config, self._epoch_steps)
-    self._schedule, tx = optimizer(
+    schedule, tx = optimizer(
       config.train, config.train.learning_rate, self._total_steps
     )
+    self._schedule = jax.jit(schedule)  # as one program; it is read at every step
     self._train_step = train_program(
       experiment.lm, self._layout, tx, config.train.accumulate
     )

@@ -260,7 +260,7 @@ class Prompt:
 
   @property
   def params(self) -> Params:
-    """Its arrays: `embeddings` [P, H], or `keys_values`; float32."""
+    """Its arrays, float32: `embeddings` [P, H] or `keys_values`, as they are used."""
     return self.use.arrays
 
   def __repr__(self) -> str:
@@ -328,8 +328,9 @@ def write(
     format,
     next(iter(prompts.values())).model,
     {name: own.table for name, own in rows.items()},
-    fields_lib.FIELDS['eval.batch_size'].default,
-    writer.show_progress(),
+    overwrite=overwrite,
+    batch_size=fields_lib.FIELDS['eval.batch_size'].default,
+    progress=writer.show_progress(),
   )
 
 

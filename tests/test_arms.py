@@ -147,6 +147,16 @@ def test_the_hard_prompt_that_is_tested_has_the_lowest_validation_loss(experimen
   assert measured.tuning['texts'] == 2
 
 
+@ONE_FAMILY
+def test_a_text_whose_loss_is_not_finite_is_not_chosen(experiment, monkeypatch):
+  def losses(evaluator, arm, rows, label):
+    return np.full(len(rows), np.nan), np.ones(len(rows))
+
+  monkeypatch.setattr(evaluate, 'losses', losses)
+  with pytest.raises(errors.UserError, match='loss of validation, best_hard is nan'):
+    comparison.measure_written(_with_arms(experiment, 'best_hard'))
+
+
 def _with_arms(experiment, *names):
   wordings = {name: experiment.wordings[name] for name in names}
   return dataclasses.replace(experiment, wordings=wordings)

@@ -1,6 +1,7 @@
 """The file of predictions: whole or absent, and nobody else's is ever changed."""
 
 import errno
+import functools
 import json
 import os
 import pathlib
@@ -81,6 +82,15 @@ def test_a_file_that_predict_has_not_written_is_never_changed(tmp_path):
   _refused('out.partial. is there and was not written by', tmp_path / 'out')
   _refused('is there and was not written by', tmp_path)
   assert notes.read_text() == 'mine'
+
+
+def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path):
+  opened = _open(tmp_path / 'out', overwrite=True)
+  with pytest.raises(errors.UserError, match='was not written by'), opened:
+    opened.write(LINES)
+    (tmp_path / 'out').write_text('mine')
+  assert (tmp_path / 'out').read_text() == 'mine'
+  assert (tmp_path / 'out.partial').read_text() == _text(LINES)
 
 
 def test_the_input_is_never_the_output(tmp_path):
@@ -246,6 +256,17 @@ def test_an_export_that_fails_leaves_what_was_there(tmp_path):
     raise OSError(errno.ENOSPC, 'No space left on device')
   assert [file.name for file in tmp_path.iterdir()] == ['made']
   assert (tmp_path / 'made' / 'a').read_bytes() == b'old'
+
+
+def test_an_export_replaces_nothing_that_came_meanwhile(tmp_path):
+  made = tmp_path / 'made'
+  again = functools.partial(exported.check, made, True, 'a thing', lambda *_: False)
+  refused = pytest.raises(errors.UserError, match='is there and is not a thing of ours')
+  with refused, exported.replacing(made, again):
+    made.mkdir()
+    (made / 'notes.txt').write_text('mine')
+  assert [file.name for file in tmp_path.iterdir()] == ['made']
+  assert (made / 'notes.txt').read_text() == 'mine'
 
 
 def test_a_comparison_replaces_only_a_page_of_ours(tmp_path):

@@ -166,12 +166,17 @@ def loss(evaluator, arm, rows, label):
     UserError: if it is not finite.
   """
   nats, counts = losses(evaluator, arm, rows, label)
+  check_finite(nats, label)
+  return statistics_lib.ratio(nats, counts)
+
+
+def check_finite(nats, label):
+  """Raises `UserError` if one of the rows' losses, [E], is not finite."""
   if not np.isfinite(nats).all():
     raise errors.UserError(
       f'the loss of {label} is {np.sum(nats)}: the model computes numbers that are not '
       'finite; lower train.learning_rate if it is trained, or use model.dtype float32'
     )
-  return statistics_lib.ratio(nats, counts)
 
 
 def losses(evaluator, arm, rows, label):

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import safetensors.numpy
 
+from jaxprompt import errors
+
 WHAT = "a prompt's embeddings"
 ARRAY, USE = 'prompt.safetensors', 'prompt.json'
 _MADE_BY = '"made_by": "jaxprompt"'
@@ -12,9 +14,10 @@ _MADE_BY = '"made_by": "jaxprompt"'
 
 def is_ours(directory, names):
   """Returns whether a directory of such names is one of `files_of`, and no more."""
-  return names == {ARRAY, USE} and _MADE_BY in (directory / USE).read_text(
-    'utf-8', 'replace'
-  )
+  with errors.reading(directory / USE, 'choose another --output'):
+    return names == {ARRAY, USE} and _MADE_BY in (directory / USE).read_text(
+      'utf-8', 'replace'
+    )
 
 
 def files_of(prompt, template, *, base, weights, spec):

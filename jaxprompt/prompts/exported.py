@@ -49,8 +49,13 @@ def check(directory, overwrite, what, is_ours):
 
 
 @contextlib.contextmanager
-def replacing(directory):
-  """Gives an empty directory to fill, which then becomes `directory`; see `check`."""
+def replacing(directory, check_again=lambda: None):
+  """Gives an empty directory to fill, which then becomes `directory`.
+
+  Args:
+    directory: a pathlib path.
+    check_again: raises if what is there meanwhile is not to be replaced; see `check`.
+  """
   temporary = directory.with_name(f'.{directory.name}.partial')
   old = directory.with_name(f'.{directory.name}.old')
   with errors.writing(f'--output {str(directory)!r}'), contextlib.ExitStack() as stack:
@@ -60,6 +65,7 @@ def replacing(directory):
     stack.callback(shutil.rmtree, temporary, ignore_errors=True)  # what an error leaves
     temporary.mkdir(parents=True)
     yield temporary
+    check_again()
     if directory.exists():
       shutil.rmtree(old, ignore_errors=True)
       directory.rename(old)
@@ -67,9 +73,9 @@ def replacing(directory):
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write(directory, files):
-  """Writes {name: bytes} as the files of a directory; see `check` first."""
-  with replacing(directory) as temporary:
+def write(directory, files, check_again=lambda: None):
+  """Writes {name: bytes} as the files of a directory; arguments as of `replacing`."""
+  with replacing(directory, check_again) as temporary:
     for name, content in files.items():
       (temporary / name).write_bytes(content)
 

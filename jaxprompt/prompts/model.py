@@ -144,7 +144,7 @@ def target_hidden(lm, params, placement, batch, context=None):
   else:
     contexts = [context]
     embeds, mask = placement_lib.before_targets(placement, embeds, mask)
-  outputs += embeds.shape[1] - batch.input_ids.shape[1]  # [B, Q + T, H]
+  outputs += embeds.shape[1] - batch.input_ids.shape[1]
   return hidden_states(lm, params, embeds, mask, contexts=contexts, outputs=outputs)[0]
 
 

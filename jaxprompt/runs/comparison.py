@@ -96,6 +96,7 @@ def _validated(experiment, wordings, name, rows):
   All are measured at once, spelled out in the rows: a few programs serve them all.
   """
   began, source_ids, target_ids = time.monotonic(), [], []
+  label = f'validation, {name}'
   for wording in wordings:
     before = arms.ids_in_front(wording, experiment.template)
     sources, targets = arms.reworded(wording, experiment.template, rows)
@@ -105,8 +106,9 @@ def _validated(experiment, wordings, name, rows):
     experiment.evaluator,
     in_front(experiment.model, []),
     rows_lib.table(source_ids, target_ids),
-    f'validation, {name}',
+    label,
   )
+  evaluate.check_finite(nats, label)
   each = zip(
     np.split(nats, len(wordings)), np.split(counts, len(wordings)), strict=True
   )

@@ -1,5 +1,6 @@
 """Ways out: trained prompts as files that other programs read."""
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import NamedTuple
@@ -69,7 +70,16 @@ def export(runs, directory, name, *, overwrite, progress):
       )
       rows[key], fingerprints['validation'] = found.rows, found.fingerprint
     records.check_content(workdir, fingerprints)
-  write(directory, prompts, name, model, rows, config.eval.batch_size, progress)
+  write(
+    directory,
+    prompts,
+    name,
+    model,
+    rows,
+    overwrite=overwrite,
+    batch_size=config.eval.batch_size,
+    progress=progress,
+  )
 
 
 def check(prompts, directory, name, overwrite):
@@ -85,17 +95,18 @@ def check(prompts, directory, name, overwrite):
   exported.check(directory, overwrite, form.what, form.is_ours)
 
 
-def write(directory, prompts, name, model, rows, batch_size, progress):
+def write(directory, prompts, name, model, rows, *, overwrite, batch_size, progress):
   """Writes prompts that `check` has passed.
 
   Args:
-    directory, name, progress: as of `export`.
+    directory, name, overwrite, progress: as of `export`.
     prompts: {name: `trained.TrainedPrompt`}.
     model: `setup.Model`.
     rows: {name: `rows.Table`} for `merged`: of validation, where it is measured which
       token is never chosen.
     batch_size: of those.
   """
+  check_again = functools.partial(check, prompts, directory, name, overwrite)
   if files := FORMATS[name].files:
     (prompt,) = prompts.values()
     of_model = {
@@ -103,7 +114,8 @@ def write(directory, prompts, name, model, rows, batch_size, progress):
       'weights': dict(model.fingerprint)['weights'],
       'spec': model.lm.spec,
     }
-    exported.write(directory, files(prompt, model.template, **of_model))
+    found = files(prompt, model.template, **of_model)
+    exported.write(directory, found, check_again)
     return
   asked = [(prompts[key].placement, table) for key, table in rows.items()]
   rare = unchosen.measure(model, asked, batch_size=batch_size, progress=progress)
@@ -113,7 +125,7 @@ def write(directory, prompts, name, model, rows, batch_size, progress):
     rare.probability,
     rare.tokens,
   )
-  with exported.replacing(directory) as temporary:
+  with exported.replacing(directory, check_again) as temporary:
     merged.write(
       temporary,
       prompts,

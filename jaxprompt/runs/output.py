@@ -141,7 +141,7 @@ class File(Stream):
   def __init__(self, file, input_path, made_of, overwrite):
     super().__init__(None)
     self._path, self._partial = file, file.with_name(f'{file.name}.partial')
-    self._made_of = made_of
+    self._made_of, self._overwrite = made_of, overwrite
     self._check_input(input_path)
     record = self._check(file, overwrite)
     self.is_finished = record is not None
@@ -193,6 +193,7 @@ class File(Stream):
 
   def _finish(self):
     """Makes the partial file, which is still locked, the output."""
+    self._check(self._path, self._overwrite)  # what came there meanwhile is not ours
     record = {'made_of': self._made_of, 'lines': self.lines, 'failed': self.failed}
     digest = sources.digest(self._partial)
     # The record first: a file without one would count as somebody else's.

@@ -173,6 +173,7 @@ def write(path, text):
     return
   temporary = path.parent / f'.{path.name}.partial'
   with errors.writing(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
     if _is_remote(path):  # object stores have no half-written files
       path.write_text(text)
       return
@@ -192,8 +193,6 @@ def write_json(path, value):
 
 
 def write_jsonl(path, values):
-  if processes.is_first():
-    path.parent.mkdir(parents=True, exist_ok=True)
   write(path, ''.join(_dumps(value) + '\n' for value in values))
 
 

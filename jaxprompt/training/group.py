@@ -38,16 +38,16 @@ def train_step(lm, tx_of, options, states, shared, rows):
   Returns:
     As `steps.train_step` does, with arrays [seeds, runs, ...].
   """
-  (params, peaks), (batches, sources) = shared, rows
+  (params, peaks), (batches, contexts) = shared, rows
   shape = batches.loss_mask.shape[:2]
-  sources = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), sources)
+  contexts = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), contexts)
 
-  def one_run(state, peak, batch, source):
-    return steps.train_step(lm, tx_of(peak), options, state, params, batch, source)
+  def one_run(state, peak, batch, context):
+    return steps.train_step(lm, tx_of(peak), options, state, params, batch, context)
 
   one_seed = jax.vmap(one_run, in_axes=(0, 0, None, None))
   seeds = jax.vmap(one_seed, in_axes=(0, 0, 1, 1))
-  return seeds(states, peaks, batches, sources)
+  return seeds(states, peaks, batches, contexts)
 
 
 class Outcome(NamedTuple):

@@ -197,7 +197,7 @@ def train_step(lm, tx, options, state, params, batch, context=None):
     (both L2 norms), `is_finite`, whether they and all that is trained still are,
     and `tokens`, the real ones (prompt, source, target).
   """
-  sums = prompt_gradient(
+  totals = prompt_gradient(
     lm,
     params,
     state.prompt,
@@ -206,10 +206,10 @@ def train_step(lm, tx, options, state, params, batch, context=None):
     context,
     options.tokens_at_a_time,
   )
-  sums = (*sums, _tokens(batch, kinds.length(state.prompt)))
+  totals = (*totals, _tokens(batch, kinds.length(state.prompt)))
   if options.axis_name is not None:
-    sums = jax.lax.psum(sums, options.axis_name)
-  (loss, count), grads, tokens = sums
+    totals = jax.lax.psum(totals, options.axis_name)
+  (loss, count), grads, tokens = totals
   grads = jax.tree.map(lambda x: x / count, grads)
   # The weights' zero gradients are dropped by the compiler, with their zero updates.
   updates, opt_state = tx.update(

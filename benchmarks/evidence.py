@@ -2,7 +2,8 @@
 
 For each task, and by the command that users run:
 
-1. Short runs of each kind of prompt choose its learning rate by validation loss.
+1. Short runs of each kind and place of a prompt choose its learning rate by
+   validation loss.
 2. A deep suffix is trained with several seeds, and the best of them, by validation
    loss, is compared with every written arm.
 3. Each kind and place of a prompt is trained on the same rows for the same steps, with
@@ -206,13 +207,15 @@ def kinds_table(runs, peaks):
   return table(rows)
 
 
-def choose_rate(config, kind, fields, output):
-  """Returns the learning rate of a kind of prompt, and every trial in words."""
-  trial = {**fields, **SHORT, 'prompt.kind': kind, 'prompt.position': 'suffix'}
+def choose_rate(config, prompt, fields, output):
+  """Returns a prompt's ('KIND-POSITION') learning rate, and every trial in words."""
+  kind, position = prompt.split('-')
+  trial = {**fields, **SHORT, 'prompt.kind': kind, 'prompt.position': position}
   trial['sweep.learning_rate'] = RATES[kind]
-  found = run(config, output / f'rates-{kind}', trial, mode='sweep', file='sweep.json')
+  workdir = output / f'rates-{prompt}'
+  found = run(config, workdir, trial, mode='sweep', file='sweep.json')
   told = [
-    f'{x["validation_loss"]:.3f} of {kind} at {x["train.learning_rate"]}'
+    f'{x["validation_loss"]:.3f} of {prompt} at {x["train.learning_rate"]}'
     for x in found['runs']
   ]
   return found['runs'][found['best']]['train.learning_rate'], ', '.join(told)
@@ -227,7 +230,7 @@ def prompt_fields(fields, prompt, rate):
 
 def measure_arms(config, fields, output, _):
   """Compares the main prompt with the arms; returns Markdown."""
-  rate, trials = choose_rate(config, MAIN.split('-')[0], fields, output)
+  rate, trials = choose_rate(config, MAIN, fields, output)
   seeds = {'sweep.seed': SEEDS, 'sweep.test': 'all'}
   workdir = output / MAIN
   own = prompt_fields(fields, MAIN, rate) | seeds
@@ -248,11 +251,10 @@ def measure_arms(config, fields, output, _):
 
 def measure_kinds(config, fields, output, prompts):
   """Trains each of the prompts; returns Markdown."""
-  kinds = dict.fromkeys(prompt.split('-')[0] for prompt in prompts)
-  rates = {kind: choose_rate(config, kind, fields, output) for kind in kinds}
+  rates = {prompt: choose_rate(config, prompt, fields, output) for prompt in prompts}
   runs, peaks = {}, {}
   for prompt in prompts:
-    rate, _ = rates[prompt.split('-')[0]]
+    rate, _ = rates[prompt]
     alone = prompt_fields(fields, prompt, rate) | {'arms': 'soft'}
     runs[prompt] = run(config, output / f'alone-{prompt}', alone)
     peaks[prompt] = peak(config, alone)
@@ -262,7 +264,7 @@ def measure_kinds(config, fields, output, prompts):
 
 def measure_lengths(config, fields, output, _):
   """Trains the main prompt in several lengths, for a short time; returns Markdown."""
-  rate, _ = choose_rate(config, MAIN.split('-')[0], fields, output)
+  rate, _ = choose_rate(config, MAIN, fields, output)
   trial = prompt_fields({**fields, **SHORT}, MAIN, rate) | {'sweep.length': LENGTHS}
   found = run(config, output / 'lengths', trial, mode='sweep', file='sweep.json')
   rows = [['prompt', 'learning rate', 'length', 'validation loss']]

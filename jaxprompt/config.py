@@ -93,7 +93,7 @@ def with_preset(config, presets, name):
 # finds its own, of which this is the share taken.
 BY_OPTIMIZER = FIELDS['train.learning_rate'].default
 RATES = {
-  'adamw': {'embedding': 0.05, 'deep': 0.06, 'residual': 0.05},
+  'adamw': {'embedding': 0.05, 'deep': 0.03, 'residual': 0.05},
   'adafactor': {'embedding': 0.3, 'deep': 0.03, 'residual': 0.3},
   'prodigy': {'embedding': 1.0, 'deep': 1.0, 'residual': 1.0},
 }

@@ -173,7 +173,6 @@ def write(path, text):
     return
   temporary = path.parent / f'.{path.name}.partial'
   with errors.writing(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
     if _is_remote(path):  # object stores have no half-written files
       path.write_text(text)
       return
@@ -193,6 +192,10 @@ def write_json(path, value):
 
 
 def write_jsonl(path, values):
+  """Writes a file of lines; its directory is made if it is missing."""
+  if processes.is_first():
+    with errors.writing(path.parent):
+      path.parent.mkdir(parents=True, exist_ok=True)
   write(path, ''.join(_dumps(value) + '\n' for value in values))
 
 

@@ -47,12 +47,13 @@ def _losses(device, dtype, batch, soft_prompt):
   layout = devices.layout('jit', 1, 1, devices=[device])
   lm, params, *_ = loading.load(str(CHECKPOINT), dtype, layout.placements)
   tx = optim.prompt_only(0.05, clip_norm=1.0)
-  step = loop.train_program(lm.on(layout.platform, 'highest'), layout, tx, 1)
+  lm = lm.on(layout.platform, 'highest')
+  step = loop.train_program(lm, layout, lambda _: tx, 1)
   state = steps.init_state({'embeddings': soft_prompt}, params, tx)
   state = layout.replicate(jax.device_get(state))
   rows, found = layout.place_rows((jax.device_get(batch), None)), []
   for _ in range(20):
-    state, scalars = step(state, params, rows)
+    state, scalars = step(state, (params, ()), rows)
     found.append(float(scalars['loss']))
   return found
 

@@ -16,7 +16,10 @@ from jaxprompt import config as config_lib
 from jaxprompt.devices import compiled
 from jaxprompt.devices import devices
 from jaxprompt.devices import shapes
+from jaxprompt.lm import loading
+from jaxprompt.lm import model
 from jaxprompt.runs import programs
+from jaxprompt.runs import setup
 from tools import compile_for
 from tools import hlo
 
@@ -109,6 +112,24 @@ def test_a_models_programs_compile_from_its_config_alone(tmp_path):
   assert {row['ms at least'] for row in rows.values()} == {''}  # of an unknown chip
 
 
+def test_another_rate_or_warmup_is_the_same_program():
+  """So a run that tries another compiles nothing: the cache has its step."""
+
+  def step(**train):
+    config = config_lib.default('qa')
+    config.train.update(train)
+    _, _, spec = loading.read_spec(str(CHECKPOINT))
+    layout = devices.layout('jit', 1, 1, jax.devices()[:1])
+    lm = model.LanguageModel(spec, 'float32', end_ids=(0,)).on('cpu', 'highest')
+    params = setup.abstract_params(lm, layout)
+    program = programs.of_run(config, lm, layout, params, SIZES)[0]
+    return program.function.lower(*program.arguments).as_text()
+
+  same = step(learning_rate=0.05)
+  assert step(learning_rate=0.3, warmup=0) == same
+  assert step(learning_rate=0.05, schedule='constant') != same
+
+
 @pytest.mark.skipif(not LIBTPU, reason="libtpu is not there: pip install 'jax[tpu]'")
 def test_a_step_and_generation_compile_for_tpus_that_are_not_there():
   command = [sys.executable, '-m', 'tools.compile_for', 'v5e:2x2', '--config=qa']
@@ -129,6 +150,7 @@ def test_a_step_and_generation_compile_for_tpus_that_are_not_there():
 
 
 _PMAP = """
+import functools
 import sys
 import jax
 from jaxprompt import config as config_lib
@@ -153,16 +175,15 @@ lm = model.LanguageModel(spec, 'float32', end_ids=(0,)).on('tpu', 'default')
 params = setup.abstract_params(lm, mesh)
 sizes = programs.Sizes((20, 6), (20, 6), 14)
 step = programs.of_run(config, lm, mesh, params, sizes)[0]
-_, tx = loop.optimizer(config.train, config.train.learning_rate, 1)
-own = loop.train_program(lm, pmap, tx, 1)
+own = loop.train_program(lm, pmap, functools.partial(loop.optimizer, config.train), 1)
 
-state, params, rows = jax.tree.map(
+state, shared, rows = jax.tree.map(
   lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), step.arguments
 )
 rows = jax.tree.map(lambda x: x.update(shape=(64, 2, *x.shape[1:])), rows)
 sent = [
   hlo.collectives(f.lower(*given).compile().as_text())
-  for f, given in ((step.function, step.arguments), (own, (state, params, rows)))
+  for f, given in ((step.function, step.arguments), (own, (state, shared, rows)))
 ]
 assert sent[0] == sent[1] and len(sent[0]) == 2, sent
 """

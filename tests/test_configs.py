@@ -273,9 +273,9 @@ def test_all_micro_batches_of_a_step_together_have_a_bound():
 
 
 def test_more_steps_than_a_number_can_hold_are_refused():
-  assert optim.schedule('linear', peak=1.0, warmup=2**24, steps=2**31 - 1)(0) > 0
+  assert optim.schedule('linear', optim.pace_of(1.0, 2**24, 2**31 - 1))(0) > 0
   with pytest.raises(errors.UserError, match=r'2147483648 optimiser .* train\.epochs'):
-    optim.schedule('cosine', peak=1.0, warmup=0, steps=2**31)
+    optim.pace_of(1.0, 0, 2**31)
 
 
 def test_what_a_config_lacks_has_its_default():

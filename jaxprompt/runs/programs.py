@@ -89,17 +89,19 @@ def _contexts(config, lm, layout, params, sizes):
 
 
 def _train_step(config, lm, layout, params, sizes):
-  _, tx = loop.optimizer(config.train, config.train.learning_rate, 1)
-  start = functools.partial(steps.init_state, tx=tx)
+  pace = loop.pace_of(config.train, 1)
+  tx_of = functools.partial(loop.optimizer, config.train)
+  start = functools.partial(steps.init_state, tx=tx_of(pace))
   state = jax.eval_shape(start, _prompt(config, lm, params), params)
   batch, context = _step_rows(config, layout, sizes.train), None
   if batch.source_ids is not None:
     compute = functools.partial(contexts.compute, lm, config.train.context_dtype)
     context = jax.eval_shape(compute, params, (batch.source_ids, batch.source_mask))
     context = shapes.rows(layout, context)
-  function = loop.train_program(lm, layout, tx, config.train.accumulate)
-  state = shapes.everywhere(layout, state)
-  return Program('train step', function, (state, params, (batch, context)))
+  function = loop.train_program(lm, layout, tx_of, config.train.accumulate)
+  state, pace = shapes.everywhere(layout, (state, pace))
+  shared = params, pace
+  return Program('train step', function, (state, shared, (batch, context)))
 
 
 def _evaluation(config, lm, layout, params, sizes, template):

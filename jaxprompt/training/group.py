@@ -28,9 +28,9 @@ def train_step(lm, tx_of, options, states, shared, rows):
 
   Args:
     lm, options: see `steps.train_step`.
-    tx_of: the masked optimiser as a function of the peak learning rate.
+    tx_of: the masked optimiser as a function of its `optim.Pace`.
     states: a `steps.TrainState` whose arrays are [seeds, runs, ...].
-    shared: the frozen weights, and the peak learning rates, [seeds, runs].
+    shared: the frozen weights, and the runs' `optim.Pace`, [seeds, runs].
     rows: a `Batch` whose arrays are [B, seeds, ...], and, where sources stand apart,
       their `placement.Context` with arrays [B * seeds, ...]: runs of one seed see the
       same rows.
@@ -38,16 +38,16 @@ def train_step(lm, tx_of, options, states, shared, rows):
   Returns:
     As `steps.train_step` does, with arrays [seeds, runs, ...].
   """
-  (params, peaks), (batches, contexts) = shared, rows
+  (params, paces), (batches, contexts) = shared, rows
   shape = batches.loss_mask.shape[:2]
   contexts = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), contexts)
 
-  def one_run(state, peak, batch, context):
-    return steps.train_step(lm, tx_of(peak), options, state, params, batch, context)
+  def one_run(state, pace, batch, context):
+    return steps.train_step(lm, tx_of(pace), options, state, params, batch, context)
 
   one_seed = jax.vmap(one_run, in_axes=(0, 0, None, None))
   seeds = jax.vmap(one_seed, in_axes=(0, 0, 1, 1))
-  return seeds(states, peaks, batches, contexts)
+  return seeds(states, paces, batches, contexts)
 
 
 class Outcome(NamedTuple):
@@ -101,12 +101,14 @@ class Group:
     options = steps.Options(
       config.train.accumulate, devices.DATA, experiment.layout.tokens_at_a_time
     )
-    step = functools.partial(train_step, experiment.lm, self._optimiser, options)
+    tx_of = functools.partial(loop.optimizer, config.train)
+    step = functools.partial(train_step, experiment.lm, tx_of, options)
     self._train_step = experiment.layout.spread(step, donate_argnums=0)
-    peaks = self._stack(*(np.float32(each.train.learning_rate) for each in configs))
-    self._shared = experiment.params, experiment.layout.replicate(peaks)
-    self._at = list(np.ndindex(peaks.shape))  # of the runs, in [seeds, runs]
-    tx = self._optimiser(config.train.learning_rate)
+    paces = [loop.pace_of(each.train, self._total_steps) for each in configs]
+    tx = tx_of(paces[0])
+    paces = jax.tree.map(self._stack, *paces)
+    self._shared = experiment.params, experiment.layout.replicate(paces)
+    self._at = list(np.ndindex(paces.peak.shape))  # of the runs, in [seeds, runs]
     states = [steps.init_state(prompt, experiment.params, tx) for prompt in prompts]
     states = processes.arrays_of_first(
       jax.tree.map(self._stack, *jax.device_get(states))
@@ -122,9 +124,6 @@ class Group:
   def _stack(self, *arrays):
     """Stacks an array of every run, [...], to [seeds, runs, ...]."""
     return np.reshape(arrays, (len(self._seeds), -1, *np.shape(arrays[0])))
-
-  def _optimiser(self, peak):
-    return loop.optimizer(self._config.train, peak, self._total_steps)[1]
 
   def run(self):
     """Trains until no run goes on; returns every run's `Outcome`."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 import signal
@@ -91,28 +92,32 @@ def total_steps(config, epoch_steps):
   return config.train.steps or config.train.epochs * epoch_steps
 
 
-def optimizer(train, peak, total):
-  """Returns the learning rate's schedule, and the optimiser, see `optim.prompt_only`.
+def pace_of(train, total):
+  """Returns the `optim.Pace` of a run of so many optimiser steps."""
+  return optim.pace_of(train.learning_rate, train.warmup, total)
+
+
+def optimizer(train, pace):
+  """Returns the optimiser, see `optim.prompt_only`.
 
   Args:
-    train: the section of the config.
-    peak: the learning rate after the warm-up; in a sweep, traced.
-    total: the optimiser steps of the run.
+    train: the section of the config, of which the pace is not read.
+    pace: `optim.Pace`; may be traced.
   """
-  schedule = optim.schedule(train.schedule, peak=peak, warmup=train.warmup, steps=total)
+  schedule = optim.schedule(train.schedule, pace)
   own = optim.resolve(
     train.optimizer,
     weight_decay=train.weight_decay,
     beta1=train.beta1,
     beta2=train.beta2,
   )
-  return schedule, optim.prompt_only(schedule, clip_norm=train.clip_norm, optimizer=own)
+  return optim.prompt_only(schedule, clip_norm=train.clip_norm, optimizer=own)
 
 
 def try_optimizer(train, params, prompt):
   """Raises `UserError` for an optimiser that cannot be made, or fails in a step."""
-  _, tx = optimizer(train, train.learning_rate, 1)
-  optim.try_on(train.optimizer, tx, params, prompt)
+  tx_of = functools.partial(optimizer, train)
+  optim.try_on(train.optimizer, tx_of, pace_of(train, 1), params, prompt)
 
 
 def train_loader(experiment, config, keeps_contexts=True):
@@ -142,18 +147,20 @@ def train_loader(experiment, config, keeps_contexts=True):
   )
 
 
-def train_program(lm, layout, tx, accumulate):
-  """Returns the compiled (state, params, (batch, context)) -> state and scalars.
+def train_program(lm, layout, tx_of, accumulate):
+  """Returns the compiled (state, (params, pace), (batch, context)) -> state, scalars.
 
   Args:
-    lm, tx: see `steps.train_step`.
+    lm: see `steps.train_step`.
+    tx_of: the masked optimiser as a function of its `optim.Pace`.
     layout: `devices.Layout`.
     accumulate: micro-batches a step.
   """
   options = steps.Options(accumulate, devices.DATA, layout.tokens_at_a_time)
 
-  def step(state, params, rows):
-    return steps.train_step(lm, tx, options, state, params, *rows)
+  def step(state, shared, rows):
+    params, pace = shared
+    return steps.train_step(lm, tx_of(pace), options, state, params, *rows)
 
   return layout.spread(step, donate_argnums=0)
 
@@ -175,14 +182,15 @@ class Trainer:
     self._loader = train_loader(experiment, config)
     self._epoch_steps = len(self._loader)
     self._total_steps = total_steps(config, self._epoch_steps)
-    schedule, tx = optimizer(
-      config.train, config.train.learning_rate, self._total_steps
-    )
-    self._schedule = jax.jit(schedule)  # as one program; it is read at every step
+    pace = pace_of(config.train, self._total_steps)
+    # As one program; it is read at every step.
+    self._schedule = jax.jit(optim.schedule(config.train.schedule, pace))
+    tx_of = functools.partial(optimizer, config.train)
     self._train_step = train_program(
-      experiment.lm, self._layout, tx, config.train.accumulate
+      experiment.lm, self._layout, tx_of, config.train.accumulate
     )
-    state = steps.init_state(prompt, experiment.params, tx)
+    self._shared = experiment.params, self._layout.replicate(pace)
+    state = steps.init_state(prompt, experiment.params, tx_of(pace))
     state, self.place = processes.arrays_of_first(jax.device_get(state)), Place()
     restored = checkpoints.restore(state, dataclasses.asdict(self.place))
     if restored:
@@ -259,7 +267,7 @@ class Trainer:
     try:
       for indices, shape in plan[place.batch :]:
         self.state, scalars = self._train_step(
-          self.state, self._experiment.params, self._loader.load(indices, shape)
+          self.state, self._shared, self._loader.load(indices, shape)
         )
         place.batch += 1
         step = first_step + place.batch

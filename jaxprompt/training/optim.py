@@ -1,8 +1,11 @@
 """The optimiser: a schedule, and what moves the prompt by it; never the weights."""
 
 import functools
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from optax import contrib
 
@@ -10,21 +13,30 @@ from jaxprompt import errors
 from jaxprompt import own
 
 _MOST_STEPS = 2**31 - 1  # that a step's number can hold
+# After the warm-up, a rate's share of its peak by the share of the steps that are done.
 SCHEDULES = {
-  'cosine': lambda peak, steps: optax.cosine_decay_schedule(peak, steps),
-  'linear': lambda peak, steps: optax.linear_schedule(peak, 0.0, steps),
-  'constant': lambda peak, steps: optax.constant_schedule(peak),
+  'cosine': lambda done: (1 + jnp.cos(jnp.pi * done)) / 2,
+  'linear': lambda done: 1 - done,
+  'constant': lambda done: 1.0,
 }
 
 
-def schedule(kind, *, peak, warmup, steps):
-  """Returns the learning rate as a function of the optimiser step, counted from 0.
+class Pace(NamedTuple):
+  """The numbers of a schedule, as arguments of the step: others need no other program.
 
-  Args:
-    kind: a key of `SCHEDULES`, the form of the decay after the warm-up.
-    peak: the learning rate at the warm-up's end.
-    warmup: steps of linear warm-up from 0.
-    steps: optimiser steps of the whole run, the warm-up included.
+  Attributes:
+    peak: [] float32, the learning rate at the warm-up's end.
+    warmup: [] int32, optimiser steps of linear warm-up from 0.
+    steps: [] int32, those of the whole run, the warm-up included.
+  """
+
+  peak: np.ndarray
+  warmup: np.ndarray
+  steps: np.ndarray
+
+
+def pace_of(peak, warmup, steps):
+  """Returns the `Pace` of these numbers.
 
   Raises:
     UserError: for more steps than the optimiser can count.
@@ -34,12 +46,25 @@ def schedule(kind, *, peak, warmup, steps):
       f'the run would be {steps} optimiser steps; expected at most {_MOST_STEPS}: '
       'lower train.epochs'
     )
-  decay = SCHEDULES[kind](peak, max(steps - warmup, 1))
-  if warmup == 0:
-    return decay
-  # The first step already moves: it has 1 / warmup of the peak, not 0.
-  rise = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
-  return optax.join_schedules([rise, decay], [warmup])
+  return Pace(np.float32(peak), np.int32(warmup), np.int32(steps))
+
+
+def schedule(kind, pace):
+  """Returns the learning rate as a function of the optimiser step, counted from 0.
+
+  Args:
+    kind: a key of `SCHEDULES`, the form of the decay after the warm-up.
+    pace: `Pace`; may be traced.
+  """
+
+  def rate(step):
+    # The first step already moves: it has 1 / warmup of the peak, not 0.
+    risen = (step + 1.0) / jnp.maximum(pace.warmup, 1)
+    done = (step - pace.warmup) / jnp.maximum(pace.steps - pace.warmup, 1)
+    fallen = SCHEDULES[kind](jnp.clip(done, 0.0, 1.0))
+    return pace.peak * jnp.where(step < pace.warmup, risen, fallen)
+
+  return rate
 
 
 def _adamw(learning_rate, weight_decay, beta1, beta2):
@@ -82,7 +107,7 @@ def resolve(name, **settings):
 
   Args:
     name: of `OPTIMIZERS`; or 'package.module:function', from a schedule to an
-      `optax.GradientTransformation`. In a sweep the schedule's peak is traced.
+      `optax.GradientTransformation`. What the schedule gives is traced.
     **settings: of `OPTIMIZERS`: weight_decay, beta1, beta2.
 
   Raises:
@@ -107,12 +132,13 @@ def _own(name, function, learning_rate):
   return found
 
 
-def try_on(name, tx, params, prompt):
+def try_on(name, tx_of, pace, params, prompt):
   """Traces an optimiser of one's own on a prompt, and runs nothing.
 
   Args:
     name: see `resolve`; those of `OPTIMIZERS` are known to work.
-    tx: from `prompt_only`.
+    tx_of: from a `Pace` to what `prompt_only` returns.
+    pace: `Pace`.
     params, prompt: the frozen weights, and the arrays to be trained.
 
   Raises:
@@ -120,10 +146,17 @@ def try_on(name, tx, params, prompt):
   """
   if name in OPTIMIZERS:
     return
-  tree = {'frozen': params, 'prompt': prompt}
+
+  def step(pace, tree):
+    tx = tx_of(pace)
+    state = tx.init(tree)
+    tx.update(tree, state, tree)
+    return state
+
   try:
-    state = jax.eval_shape(tx.init, tree)
-    jax.eval_shape(tx.update, tree, state, tree)
+    state = jax.eval_shape(step, pace, {'frozen': params, 'prompt': prompt})
+  except errors.UserError:
+    raise
   except Exception as e:  # whatever the user's own function raises
     raise errors.UserError(f'train.optimizer {name} fails: {errors.reason(e)}') from e
   for leaf in jax.tree.leaves(state):

@@ -15,7 +15,6 @@ import jax
 
 from jaxprompt import arguments
 from jaxprompt import config as config_lib
-from jaxprompt import embedded
 from jaxprompt import errors
 from jaxprompt import fields as fields_lib
 from jaxprompt import nouns
@@ -27,7 +26,6 @@ from jaxprompt.infer import evaluate
 from jaxprompt.infer import predict
 from jaxprompt.prompts import batch as batch_lib
 from jaxprompt.prompts import kinds
-from jaxprompt.prompts import trained as trained_lib
 from jaxprompt.runs import comparison
 from jaxprompt.runs import records
 from jaxprompt.runs import results
@@ -81,13 +79,10 @@ def load_data(
     **settings: see `arguments.Reading`.
   """
   fields = arguments.check(arguments.Reading, settings)
-  config = _config(model, task, fields)
-  if isinstance(source, Mapping):
-    raw = sources_lib.given(source)
-  else:
+  if not isinstance(source, Mapping):
     fields['data.path'] = os.fspath(source)
-    path = embedded.data_path(fields['data.path'], task.name)
-    raw = sources_lib.read(path, config.data.subset, seed=config.data.seed)
+  config = _config(model, task, fields)
+  raw = sources_lib.given(source) if isinstance(source, Mapping) else setup.read(config)
   progress = writer.show_progress()
   splits = setup.load_splits(task, model.template, raw, config.data, progress)
   own = {name: nouns.Rows(x.rows, task, model, fields) for name, x in splits.items()}
@@ -176,11 +171,8 @@ def load_prompt(
   own = task or _TEXT
   config = _config(model, own, arguments.check(arguments.Lengths, settings))
   experiment = setup.on_model(config, model, writer.show_progress())
-  use = trained_prompts.load_prompt(experiment, place, task=None, eval_config=None)
-  name = config.prompt.name
-  if is_run:
-    name = records.read_config(place)['config']['prompt']['name']
-  return nouns.Prompt(model, use, name)
+  use = trained_prompts.load_prompt(experiment, place)
+  return nouns.Prompt(model, use, use.task.prompt_name)
 
 
 @arguments.named()
@@ -341,11 +333,9 @@ def loss(params: nouns.Params, model: nouns.Model, batch: batch_lib.Batch) -> ja
 def _config(model, task, fields):
   """Returns the config of a task on a model, with the fields that are given."""
   config = config_lib.default(task.name)
-  of_task = {f'example.{name}': getattr(task, name) for name in config.example}
-  of_task |= {name: getattr(task, name) for name in ('metrics', 'hard_prompts')}
+  of_task = config_lib.of_task(task)
   of_task['hard_prompt'] = task.hard_prompt or tasks.hard_prompt(task.labels)
-  if task.prompt_name:
-    of_task['prompt.name'] = task.prompt_name
+  of_task['prompt.name'] = task.prompt_name or config.prompt.name
   defaults = {
     'arms': ('soft',),
     'model.path': model.path,
@@ -391,6 +381,5 @@ def _begin(experiment, prompt):
 
 
 def _prompt(experiment, arrays, tuning):
-  config = experiment.config
-  use = trained_lib.as_configured(arrays, experiment.task, config)
-  return nouns.Prompt(experiment.model, use, config.prompt.name, tuning)
+  use = trained_prompts.as_configured(arrays, experiment.config)
+  return nouns.Prompt(experiment.model, use, use.task.prompt_name, tuning)

@@ -64,17 +64,12 @@ class Measuring(typing.TypedDict, total=False):
   seed: Annotated[int, 'seed']
 
 
-class Answering(typing.TypedDict, total=False):
+class Answering(Measuring, total=False):
   """How answers are chosen or drawn; seed is that of what is drawn."""
 
-  batch_size: Annotated[int, 'eval.batch_size']
-  max_new_tokens: Annotated[int, 'eval.max_new_tokens']
-  beams: Annotated[int, 'eval.beams']
-  calibration: Annotated[str, 'eval.calibration']
   temperature: Annotated[float, 'temperature']
   top_k: Annotated[int, 'top_k']
   top_p: Annotated[float, 'top_p']
-  seed: Annotated[int, 'seed']
 
 
 class Lengths(typing.TypedDict, total=False):
@@ -123,6 +118,7 @@ def _number(value):
 _CALLED = {field: name for kind in KINDS for name, field in field_of(kind).items()} | {
   'data.path': 'the data',
   'model.path': 'the model',
+  '--mode=predict and --mode=serve': 'generate',
   '--workdir': 'workdir',
   '--prompt': 'directory',
   '--output': 'directory',

@@ -5,6 +5,7 @@ imports a model, so that a mistake in a config shows at once.
 """
 
 import contextlib
+import dataclasses
 
 from ml_collections import config_dict
 
@@ -27,26 +28,24 @@ def default(task):
     (config[section] if section else config)[key] = field.default
   config.task, config.prompt.name = task, f'[{task.upper()}]'
   if known := tasks.TASKS.get(task):
-    config.hard_prompt, config.prompt.name = known.hard_prompt, known.prompt_name
-    config.metrics, config.hard_prompts = known.metrics, known.hard_prompts
-    for key in config.example:
-      config.example[key] = getattr(known, key)
+    config.update_from_flattened_dict(of_task(known))
   return config
 
 
-def task_of(config):
-  """Returns the `tasks.Task` that a config describes.
+# The fields that describe a task, by its attributes.
+_OF_TASK = {key.name: key.name for key in dataclasses.fields(tasks.Task)}
+_OF_TASK |= {key: f'example.{key}' for key in _OF_TASK if f'example.{key}' in FIELDS}
+_OF_TASK |= {'name': 'task', 'prompt_name': 'prompt.name'}
 
-  Raises:
-    UserError: for what cannot be used.
-  """
-  return tasks.Task(
-    **config.example,
-    metrics=config.metrics,
-    name=config.task,
-    prompt_name=config.prompt.name,
-    hard_prompt=config.hard_prompt,
-  )
+
+def of_task(task):
+  """Returns {field: value} of what describes a `tasks.Task`."""
+  return {field: getattr(task, key) for key, field in _OF_TASK.items()}
+
+
+def task_of(config):
+  """Returns the `tasks.Task` of a config; raises `UserError` for what is none."""
+  return tasks.Task(**{key: value(config, field) for key, field in _OF_TASK.items()})
 
 
 # The settings of the experiment in PyTorch that this project began with.

@@ -16,8 +16,7 @@ class RowError(ValueError):
   def __init__(self, message, row=None):
     """Takes the message, and what is known of the row, such as its id."""
     # One line that UTF-8 can write, whatever names and values of the row are in it.
-    line = ' '.join(message.split()).encode('utf-8', 'backslashreplace').decode()
-    super().__init__(line)
+    super().__init__(reason(message))
     self.row = row or {}
 
 

@@ -89,9 +89,8 @@ def one_line(name, field):
       reason = _refusal(refused, name, _KINDS[field])
       raise errors.UserError(f'{field} {name!r} {reason}') from e
     remedy = offline_remedy(name, field) if isinstance(e, OSError) else ''
-    reason = ' '.join(str(e).split())
     raise errors.UserError(
-      f'{field} {name!r} cannot be loaded: {reason}{remedy}'
+      f'{field} {name!r} cannot be loaded: {errors.reason(e)}{remedy}'
     ) from e
 
 

@@ -30,6 +30,7 @@ from jaxprompt.devices import devices
 from jaxprompt.devices import processes
 from jaxprompt.infer import decode
 from jaxprompt.infer import predict
+from jaxprompt.prompts import trained
 from jaxprompt.report import compare
 from jaxprompt.report import report
 from jaxprompt.runs import exports
@@ -166,7 +167,7 @@ def _predict(values, _):
   with processes.together():
     layout = devices.layout(**config.parallel)
     experiment = setup.build_model(config, layout, progress)
-    prompts = _load_prompts(values, experiment, paths)
+    prompts = _load_prompts(values, experiment, paths, workdir)
     if len(prompts) > 1 and workdir is not None and paths[''] == [workdir]:
       prompts.setdefault(config.prompt.name, prompts[''])
     made_of = predict.made_of(experiment, prompts, source, **settings)
@@ -182,15 +183,30 @@ def _predict(values, _):
   return 1 if failed else 0
 
 
-def _load_prompts(values, experiment, paths):
-  """Returns {name: `trained.TrainedPrompt`} of {name: epaths}."""
-  return {
-    name: trained_prompts.load_ensemble(
-      experiment,
-      directories,
-      task=name if name in tasks.TASKS else None,
-      eval_config=experiment.config.eval if _sets_eval(values) else None,
+def _load_prompts(values, experiment, paths, workdir):
+  """Returns {name: `trained.TrainedPrompt`} of {name: epaths}.
+
+  A run generates as it did itself, but for the fields that flags set; the run of
+  --workdir as the experiment's config says.
+  """
+  flagged, own = (
+    {name: value for name, value in found.items() if name.startswith('eval.')}
+    for found in (
+      flags.overrides(values),
+      workdir_lib.flatten(experiment.config.to_dict()),
     )
+  )
+
+  def load(name, directory):
+    return trained_prompts.load_prompt(
+      experiment,
+      directory,
+      task=name if name in tasks.TASKS else None,
+      settings=own if directory == workdir else flagged,
+    )
+
+  return {
+    name: trained.ensemble([load(name, each) for each in directories])
     for name, directories in paths.items()
   }
 
@@ -231,12 +247,6 @@ def _check_named(paths):
     raise errors.UserError(
       f'--prompt {str(paths[""])!r} has no name here; expected NAME=WORKDIR'
     )
-
-
-def _sets_eval(values):
-  """Returns whether the flags, not the runs, say how to generate."""
-  fields = flags.overrides(values)
-  return values.config is not None or any(name.startswith('eval.') for name in fields)
 
 
 def _use(values, paths):

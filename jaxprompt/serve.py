@@ -113,9 +113,9 @@ def _load(config, workdir, others):
         f'--prompt {name}={directory}: another prompt is called {name}; choose another '
         'name'
       )
-    eval_config = config.eval if directory == workdir else None
+    own = {f'eval.{key}': value for key, value in config.eval.items()}
     prompt = trained_prompts.load_prompt(
-      experiment, directory, task=None, eval_config=eval_config
+      experiment, directory, settings=own if directory == workdir else None
     )
     rows = records.read_predictions(directory, 'soft')
     prompts[name] = answering.Choice(
@@ -130,8 +130,8 @@ def _warm_up(model, prompts):
   """Compiles what the examples need, so that no visitor's seconds count it."""
   for choice in prompts.values():
     for source in choice.examples[:1]:
-      _, running = answering.start(model, choice, source, choice.prompt.hard_prompt)
-      for tokens in running.values():
+      _, asked = answering.start(model, choice, source, choice.prompt.task.hard_prompt)
+      for tokens in asked.values():
         next(tokens, None), next(tokens, None)
 
 
@@ -139,6 +139,7 @@ def _build(gradio, model, prompts):
   """Returns the page, gradio's `Blocks`."""
   names = list(prompts)
   columns = _columns(prompts.values())
+  texts = {name: each.prompt.task.hard_prompt for name, each in prompts.items()}
   examples = [(name, text) for name in names for text in prompts[name].examples]
 
   def respond(name, source, hard_prompt):
@@ -161,7 +162,7 @@ def _build(gradio, model, prompts):
     )
     with gradio.Row():
       choice = gradio.Dropdown(names, value=names[0], label='Soft prompt')
-      hard = gradio.Textbox(prompts[names[0]].prompt.hard_prompt, label='Hard prompt')
+      hard = gradio.Textbox(texts[names[0]], label='Hard prompt')
     # gradio's own Examples at times raise script errors as the page loads.
     example = gradio.Dropdown(
       [(f'{name} {_short(text)}', i) for i, (name, text) in enumerate(examples)],
@@ -183,9 +184,7 @@ def _build(gradio, model, prompts):
           outputs.append(box)
           outputs.append(gradio.Markdown(elem_id=f'{arm}-speed'))
     example.input(examples.__getitem__, example, [choice, source], api_name=False)
-    choice.change(
-      lambda name: prompts[name].prompt.hard_prompt, choice, hard, api_name=False
-    )
+    choice.change(texts.__getitem__, choice, hard, api_name=False)
     gradio.on(
       [ask.click, source.submit],
       respond,

@@ -6,9 +6,9 @@ from jaxprompt import errors
 from jaxprompt import nouns
 from jaxprompt.prompts import arms
 from jaxprompt.prompts import kinds
-from jaxprompt.prompts import trained as trained_lib
 from jaxprompt.runs import comparison
 from jaxprompt.runs import setup
+from jaxprompt.runs import trained_prompts
 
 
 def use(experiment, prompt, given):
@@ -34,7 +34,7 @@ def use(experiment, prompt, given):
       )
     around = arms.tokens_around(wording, template)
     front = comparison.in_front(model, arms.ids_in_front(wording, template)).prefix
-    found = trained_lib.as_configured({'embeddings': front}, experiment.task, config)
+    found = trained_prompts.as_configured({'embeddings': front}, config)
     found = dataclasses.replace(found, position='prefix', wording=wording)
   limit = setup.source_room(model.lm, template, around, found.max_new_tokens)
   if isinstance(prompt, nouns.Prompt):

@@ -45,7 +45,6 @@ def _prompt(position, length=LENGTH, width=24):
     arrays={'embeddings': rng.normal(size=(length, width)).astype(np.float32)},
     position=position,
     task=tasks.TASKS['qa'],
-    hard_prompt='',
     max_source_tokens=90,
     max_new_tokens=5,
     beams=1,

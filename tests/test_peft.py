@@ -129,12 +129,20 @@ def _edit(directory, **fields):
     (lambda d: _rewrite(d, prompt_embeddings=PROMPT[0]), 'expected prompt_embeddings'),
     (lambda d: _rewrite(d, prompt_embeddings=PROMPT[:2]), r'expected .* \(3, 24\)'),
     (lambda d: _rewrite(d, prompt_embeddings=PROMPT * np.inf), 'not finite'),
+    (lambda d: _edit(d, peft_type=['PROMPT_TUNING']), 'expected PROMPT_TUNING or P_'),
   ],
 )
 def test_an_adapter_that_is_none_is_refused(tmp_path, spoil, message):
   spoil(_write(tmp_path))
   with pytest.raises(errors.UserError, match=message):
     _read(tmp_path)
+
+
+def test_the_kind_of_an_adapter_of_other_weights_is_refused(tmp_path):
+  lora = {'peft_type': 'LORA', 'r': 8}
+  (tmp_path / peft.CONFIG).write_text(json.dumps(lora))
+  with pytest.raises(errors.UserError, match="has peft_type 'LORA'; expected PROMPT_"):
+    peft.kind_and_length(tmp_path)
 
 
 @pytest.mark.parametrize(

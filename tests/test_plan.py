@@ -1,15 +1,20 @@
 """A plan says what a run would be, from its rows and its model's shapes."""
 
+import json
+
 import jax
+import optax
 import pytest
 from conftest import arguments
 from conftest import write_data
 
+from jaxprompt import errors
 from jaxprompt import flags as flags_lib
 from jaxprompt import main
 from jaxprompt.devices import devices
 from jaxprompt.lm import weights
 from jaxprompt.runs import plan
+from jaxprompt.runs import programs
 from jaxprompt.runs import setup
 from jaxprompt.training import loop
 
@@ -62,6 +67,35 @@ def test_a_suffixs_sources_and_a_classifications_labels_are_planned(config):
   found = plan.plan(settings, _quiet)
   names = ['contexts', 'train step', 'losses', 'ranking of labels']
   assert list(found.uses) == names
+
+
+def test_the_longest_rows_that_are_measured_may_be_those_of_validation(
+  config, tmp_path, monkeypatch
+):
+  settings, sizes = config(), []
+  path = tmp_path / 'data' / 'test.jsonl'
+  rows = [json.loads(line) for line in path.read_text().splitlines()]
+  shorter = [{**row, 'context': row['context'][:9]} for row in rows]
+  path.write_text('\n'.join(map(json.dumps, shorter)))
+  experiment = setup.build(settings, devices.layout(**settings.parallel), _quiet)
+  rows = [experiment.splits[name].rows for name in ('validation', 'test')]
+  validation, test = (int(table.lengths[:, 0].max()) for table in rows)
+  assert validation > test
+  monkeypatch.setattr(programs, 'of_run', lambda *given: sizes.append(given[4]) or [])
+  plan.plan(settings, _quiet)
+  assert sizes[0].source == validation
+  longest = max(int(table.lengths.sum(axis=1).max()) for table in rows)
+  assert sum(sizes[0].evaluation) >= longest
+
+
+def _fails(schedule):
+  return optax.chain(optax.sgd(schedule), optax.contrib.reduce_on_plateau())
+
+
+def test_an_optimiser_that_would_fail_is_refused(config):
+  settings = config(f'train.optimizer={__name__}:_fails', 'train.learning_rate=0.1')
+  with pytest.raises(errors.UserError, match=r'train\.optimizer .*_fails fails: '):
+    plan.plan(settings, _quiet)
 
 
 def test_the_command_prints_it(tmp_path, capsys):

@@ -223,6 +223,10 @@ def test_rows_of_different_prompts_are_each_as_in_their_own_run(run, other, tmp_
   names = 'expected one of questions, german'
   assert unnamed['error'] == f'the column prompt is missing; {names}'
   assert unknown['error'] == f"the column prompt is 'poems'; {names}"
+  # A field that a flag sets is that of all; each run keeps its others.
+  output = f'--output={tmp_path / "batches.jsonl"}'
+  assert main.main([*argv, '--config.eval.batch_size=3', output]) == 1
+  assert _jsonl(tmp_path / 'batches.jsonl')[:-2] == expected
   # With a workdir, its own prompt is that of the rows that name none.
   output = f'--output={tmp_path / "with.jsonl"}'
   assert main.main([*argv, f'--workdir={one}', output]) == 1

@@ -28,10 +28,10 @@ from jaxprompt.data import sources
 from jaxprompt.devices import devices
 from jaxprompt.infer import predict
 from jaxprompt.prompts import peft
-from jaxprompt.prompts import trained
 from jaxprompt.runs import output
 from jaxprompt.runs import records
 from jaxprompt.runs import setup
+from jaxprompt.runs import trained_prompts
 from jaxprompt.tasks import tasks
 from jaxprompt.tasks import template
 
@@ -259,9 +259,7 @@ def answering():
   )
   prompt = np.random.default_rng(0).normal(size=(4, 24)).astype(np.float32)
   return experiment, {
-    name: trained.as_configured(
-      {'embeddings': prompt}, experiment.task, experiment.config
-    )
+    name: trained_prompts.as_configured({'embeddings': prompt}, experiment.config)
     for name in ('', 'qa')
   }
 

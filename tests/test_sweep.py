@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -28,6 +30,7 @@ from jaxprompt.training import group
 from jaxprompt.training import loop
 from jaxprompt.training import optim
 from jaxprompt.training import steps
+from jaxprompt.training import watch
 
 # A learning rate that no run survives is one of them: it must not touch the others.
 VALUES = {'seed': '0,1', 'init': 'random,text', 'learning_rate': '0.01,0.03,1e30'}
@@ -152,7 +155,7 @@ def test_sources_before_suffixes_are_run_once_for_all_runs_and_epochs(
   root = epath.Path(tmp_path)
   data = write_data(root / 'data', 'summarization', sizes=(35, 5, 7))
   overrides = {'prompt.kind': kind, 'prompt.position': 'suffix', 'train.steps': 14}
-  overrides['eval.every_steps'] = 5
+  overrides |= {'eval.every_steps': 5, 'eval.validation_text': 'on'}
   config = _config(root, data, **overrides)
   experiment = _experiment(config)
   alone = _train_alone(experiment, root / 'alone')
@@ -172,10 +175,30 @@ def test_sources_before_suffixes_are_run_once_for_all_runs_and_epochs(
   assert len(run) == 9  # steps an epoch
   for found, expected in zip(outcome.epochs, alone.place.epochs, strict=True):
     assert found['step'] == expected['step']
+    assert found.keys() == expected.keys() > {'validation_rougeL'}
     loss = pytest.approx(expected['validation_loss'], abs=1e-6)
     assert found['validation_loss'] == loss
   close = functools.partial(np.testing.assert_allclose, rtol=0, atol=3e-6)
   jax.tree.map(close, outcome.state.prompt, jax.device_get(alone.state.prompt))
+
+
+def test_a_group_ends_when_its_runs_are_over_and_each_took_its_share_of_the_time(
+  tmp_path, monkeypatch
+):
+  root = epath.Path(tmp_path)
+  data = write_data(root / 'data', 'summarization', sizes=(35, 5, 7))
+  overrides = {'eval.every_steps': 2, 'train.patience': 1, 'train.learning_rate': 0.0}
+  config = _config(root, data, **overrides)
+  experiment = _experiment(config)
+  clock = types.SimpleNamespace(monotonic=itertools.count().__next__)
+  monkeypatch.setattr(group, 'time', clock)  # asked before and after steps
+  prompts = [trained_prompts.initial_prompt(experiment)] * 2
+  runs = group.Group(
+    experiment, [config] * 2, prompts, root / 'group', loop.Termination()
+  )
+  for found in runs.run():
+    assert int(found.state.step) == found.epochs[-1]['step'] == 4
+    assert [record['seconds'] for record in found.epochs] == [0.5, 0.5]
 
 
 def test_a_run_that_diverges_is_told_and_leaves_the_others_alone(finished):
@@ -222,7 +245,11 @@ def test_the_best_is_the_run_of_the_lowest_validation_loss(finished):
   )
 
 
-def test_all_runs_are_tested_and_their_seeds_compared(tmp_path, capsys):
+def test_all_runs_are_tested_and_their_seeds_compared(
+  tmp_path, capsys, caplog, monkeypatch
+):
+  monkeypatch.setattr(watch, '_STILL_FALLING', -10)  # so that all of it is
+  monkeypatch.setattr(watch, '_NO_EFFECT', 10)
   data = write_data(tmp_path / 'data', 'summarization', sizes=(12, 3, 5))
   workdir = epath.Path(tmp_path / 'sweep')
   # First the best alone, as one may find that all are wanted.
@@ -249,6 +276,9 @@ def test_all_runs_are_tested_and_their_seeds_compared(tmp_path, capsys):
   same = [x == y for x, y in zip(*texts, strict=True)]
   assert seeds['agreement'] == pytest.approx(np.mean(same))
   assert f'at worst {max(losses):.4f}' in capsys.readouterr().out
+  # Of the best run, which is tested twice here.
+  assert caplog.text.count('validation loss was still falling at the end') == 2
+  assert caplog.text.count('the prompt has no effect') == 2
   together = seeds['ensemble']
   # The likelihoods of the two have a geometric mean, which normalising makes larger.
   assert min(losses) / 2 < together['loss'] < np.mean(losses)
@@ -350,4 +380,9 @@ def test_other_modes_refuse_a_sweeps_values_and_workdir(finished, tmp_path, caps
   argv[3] = '--mode=train'
   assert "sweep.seed is '0,1', which only --mode=sweep reads" in _error(capsys, argv)
   argv = ['jaxprompt', '--mode=export', f'--workdir={workdir}', '--output=adapter']
-  assert 'is that of a sweep; use the best of its runs' in _error(capsys, argv)
+  told = 'is the workdir of a sweep; use the best of its runs'
+  assert told in _error(capsys, argv)
+  argv = arguments('summarization', tmp_path, data, f'prompt.init={workdir}')
+  assert told in _error(capsys, argv)
+  argv = arguments('summarization', tmp_path, data, mode='eval')
+  assert told in _error(capsys, [*argv, f'--prompt={workdir}'])

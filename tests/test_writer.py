@@ -9,6 +9,7 @@ import pathlib
 import struct
 import sys
 import time
+import types
 
 import pytest
 import wandb
@@ -137,8 +138,10 @@ def test_a_project_that_cannot_be_used_is_one_line(tmp_path, monkeypatch):
     writer.Writer(tmp_path, lines=0, step=0, project='p')
 
 
-def test_without_its_package_a_project_is_refused(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, 'wandb', None)
+# A folder `wandb`, as the package leaves it, is a package of nothing.
+@pytest.mark.parametrize('found', [None, types.ModuleType('wandb')])
+def test_without_its_package_a_project_is_refused(tmp_path, monkeypatch, found):
+  monkeypatch.setitem(sys.modules, 'wandb', found)
   with pytest.raises(errors.UserError, match=r"pip install 'jaxprompt\[wandb\]'"):
     writer.Writer(tmp_path, lines=0, step=0, project='p')
 

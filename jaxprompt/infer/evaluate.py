@@ -18,6 +18,10 @@ from jaxprompt.tasks import metrics
 from jaxprompt.tasks import statistics as statistics_lib
 
 
+class NotFiniteError(errors.UserError):
+  """A loss is not finite."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
   """The compiled programs and the settings that all arms and splits share.
@@ -33,7 +37,7 @@ class Evaluator:
       -> the labels' log-likelihoods [B, M, L].
     calibration: of labels, one of `labels.CALIBRATIONS`.
     batch_size: B, over all devices.
-    progress: wraps the list of batches, given a label, to show how far it is.
+    progress: wraps the list of batches, given a title, to show how far it is.
   """
 
   task: object
@@ -111,32 +115,32 @@ def averaged(draws):
   return dataclasses.replace(draws[0], statistics=statistics, confusion=confusion)
 
 
-def evaluate(evaluator, arm, rows, label, wording=arms.BARE):
+def evaluate(evaluator, arm, rows, title, wording=arms.BARE):
   """Measures an arm's loss, and its generated text or the likeliest label.
 
   Args:
     evaluator: `Evaluator`.
     arm: a `placement.Placement`.
     rows: `rows_lib.Table` of E rows.
-    label: what progress is shown as.
+    title: what progress is shown as.
     wording: `arms.Wording` of the rows; what stands in front of them is the arm's.
 
   Returns:
     `Evaluation`.
   """
-  measured = loss(evaluator, arm, rows, label)
+  measured = loss(evaluator, arm, rows, title)
   labels, scores, confusion = None, None, None
   if evaluator.task.labels:
     empty = labels_lib.empty_source(evaluator.calibration, wording, evaluator.template)
     labels = labels_lib.tokenise(
       evaluator.template, evaluator.task.labels, empty, wording.target_lead
     )
-    scores = label_scores(evaluator, arm, labels, rows, label)  # [E, M, L]
+    scores = label_scores(evaluator, arm, labels, rows, title)  # [E, M, L]
     best = [labels_lib.choice(own) for own in scores]
     predictions = [labels.texts[i] for i in best]
     found = [labels.tokens(i) for i in best]
   else:
-    found = generate(evaluator, arm, rows, label)
+    found = generate(evaluator, arm, rows, title)
     predictions = [text(evaluator.template.tokenizer, ids) for ids in found]
   outputs = metrics.Outputs(
     predictions=predictions,
@@ -159,27 +163,27 @@ def evaluate(evaluator, arm, rows, label, wording=arms.BARE):
   )
 
 
-def loss(evaluator, arm, rows, label):
+def loss(evaluator, arm, rows, title):
   """Measures an arm's loss alone, `statistics.Statistics`; arguments as of `evaluate`.
 
   Raises:
-    UserError: if it is not finite.
+    NotFiniteError: if it is not finite.
   """
-  nats, counts = losses(evaluator, arm, rows, label)
-  check_finite(nats, label)
+  nats, counts = losses(evaluator, arm, rows, title)
+  check_finite(nats, title)
   return statistics_lib.ratio(nats, counts)
 
 
-def check_finite(nats, label):
-  """Raises `UserError` if one of the rows' losses, [E], is not finite."""
+def check_finite(nats, title):
+  """Raises `NotFiniteError` if one of the rows' losses, [E], is not finite."""
   if not np.isfinite(nats).all():
-    raise errors.UserError(
-      f'the loss of {label} is {np.sum(nats)}: the model computes numbers that are not '
+    raise NotFiniteError(
+      f'the loss of {title} is {np.sum(nats)}: the model computes numbers that are not '
       'finite; lower train.learning_rate if it is trained, or use model.dtype float32'
     )
 
 
-def losses(evaluator, arm, rows, label):
+def losses(evaluator, arm, rows, title):
   """Returns each row's nats and number of target tokens, two arrays [E]."""
   batches = loader.Loader(
     rows,
@@ -189,30 +193,30 @@ def losses(evaluator, arm, rows, label):
     apart=arm.splits_rows,
   )
   nats, counts = np.zeros(len(rows)), np.zeros(len(rows))
-  for indices, shape in evaluator.progress(batches.in_order(), f'{label} loss'):
+  for indices, shape in evaluator.progress(batches.in_order(), f'{title} loss'):
     batch, _ = batches.load(indices, shape)
     result = jax.device_get(evaluator.row_losses(evaluator.params, arm, batch))
     nats[indices], counts[indices] = (x[: len(indices)] for x in result)
   return nats, counts
 
 
-def generate(evaluator, arm, rows, label):
+def generate(evaluator, arm, rows, title):
   """Returns each row's output ids, up to and without the end of text."""
   return until_end(
-    _by_source(evaluator, evaluator.generate, arm, rows, f'{label} text'),
+    _by_source(evaluator, evaluator.generate, arm, rows, f'{title} text'),
     evaluator.template.end_ids,
   )
 
 
-def label_scores(evaluator, arm, labels, rows, label):
+def label_scores(evaluator, arm, labels, rows, title):
   """Returns the log-likelihoods of `labels.Labels` for each row, [E, M, L]."""
   asked = arm, labels.arrays
   return np.stack(
-    _by_source(evaluator, evaluator.score, asked, rows, f'{label} labels')
+    _by_source(evaluator, evaluator.score, asked, rows, f'{title} labels')
   )
 
 
-def _by_source(evaluator, program, arm, rows, label):
+def _by_source(evaluator, program, arm, rows, title):
   """Returns what a spread program of (params, arm, rows) gives for each source."""
   sources = [row.source_ids for row in rows]
   shapes = buckets.shapes(
@@ -222,7 +226,7 @@ def _by_source(evaluator, program, arm, rows, label):
   def run(_, tokens):
     return program(evaluator.params, arm, evaluator.layout.place_rows(tokens))
 
-  return in_batches(evaluator, run, sources, shapes, label)
+  return in_batches(evaluator, run, sources, shapes, title)
 
 
 def _alone(sources):
@@ -230,7 +234,7 @@ def _alone(sources):
   return [(len(ids), 0) for ids in sources]
 
 
-def in_batches(evaluator, run, sources, shapes, label):
+def in_batches(evaluator, run, sources, shapes, title):
   """Returns what a function of batches gives for each of E sources.
 
   Args:
@@ -239,12 +243,12 @@ def in_batches(evaluator, run, sources, shapes, label):
       is found for the whole batch, [B, ...]. Rows of padding may come last.
     sources: token ids of E sources, each with its newline.
     shapes: the shapes (S, 0) to pad them to, S ascending; the last holds all.
-    label: what progress is shown as.
+    title: what progress is shown as.
   """
   batch_size, layout = evaluator.batch_size, evaluator.layout
   batches = buckets.plan(_alone(sources), shapes, batch_size)
   found = [None] * len(sources)
-  for indices, (length, _) in evaluator.progress(batches, label):
+  for indices, (length, _) in evaluator.progress(batches, title):
     own = layout.share(indices, batch_size)
     chosen = [sources[i] for i in own]
     size = len(layout.own(batch_size))

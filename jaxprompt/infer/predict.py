@@ -104,8 +104,8 @@ def made_of(experiment, prompts, input_path, *, sampling, seed):
     'input': None if input_path == '-' else sources.digest(input_path),
     'model': experiment.fingerprints,
     'end_ids': list(experiment.lm.end_ids),
-    'dtype': experiment.config.model.dtype,
-    'precision': experiment.config.model.precision,
+    'dtype': experiment.model.dtype,
+    'precision': experiment.model.precision,
     'prompt': {
       name: {
         'content': [kinds.digest(each.arrays) for each in x.members],

@@ -189,8 +189,8 @@ def kind_and_length(directory):
   """
   with _readable(directory):
     config = json.loads((directory / CONFIG).read_text())
-    # Of another kind, it is refused when it is read.
-    return _READ.get(config.get('peft_type'), 'embedding'), config['num_virtual_tokens']
+    _check_one_of(directory, config, 'peft_type', [*_READ])
+    return _READ[config['peft_type']], config['num_virtual_tokens']
 
 
 def _readable(directory):
@@ -200,14 +200,18 @@ def _readable(directory):
   )
 
 
+def _check_one_of(directory, config, key, expected):
+  if config.get(key) not in expected:
+    raise errors.UserError(
+      f'the adapter {str(directory)!r} has {key} {config.get(key)!r:.60}; expected '
+      f'{" or ".join(expected)}'
+    )
+
+
 def _check(directory, config, spec):
   """Raises `UserError` if an adapter's config is not of a prompt for this model."""
-  for key, expected in {'peft_type': [*_READ], 'task_type': ['CAUSAL_LM']}.items():
-    if config.get(key) not in expected:
-      raise errors.UserError(
-        f'the adapter {str(directory)!r} has {key} {config.get(key)!r}; expected '
-        f'{" or ".join(expected)}'
-      )
+  _check_one_of(directory, config, 'peft_type', [*_READ])
+  _check_one_of(directory, config, 'task_type', ['CAUSAL_LM'])
   for key, expected in _sizes(config['peft_type'], spec).items():
     if config.get(key) not in (None, expected):
       raise errors.UserError(

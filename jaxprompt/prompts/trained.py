@@ -2,9 +2,6 @@
 
 import dataclasses
 
-import jax
-import numpy as np
-
 from jaxprompt import errors
 from jaxprompt.prompts import arms
 from jaxprompt.prompts import kinds
@@ -18,7 +15,6 @@ class TrainedPrompt:
   arrays: dict  # see `kinds`, float32
   position: str  # 'prefix' or 'suffix'
   task: tasks.Task
-  hard_prompt: str  # the text of its run's hard arm
   max_source_tokens: int
   max_new_tokens: int
   beams: int
@@ -33,26 +29,6 @@ class TrainedPrompt:
   @property
   def placement(self):
     return kinds.place(self.arrays, self.position)
-
-
-def as_configured(arrays, task, config):
-  """Returns a `TrainedPrompt` to use as a config says.
-
-  Args:
-    arrays: of the prompt, see `kinds`.
-    task: `tasks.Task`.
-    config: of a run, an ml_collections.ConfigDict or a nested dict.
-  """
-  return TrainedPrompt(
-    arrays=jax.tree.map(np.asarray, arrays),
-    position=config['prompt']['position'],
-    task=task,
-    hard_prompt=config['hard_prompt'],
-    max_source_tokens=config['data']['max_source_tokens'],
-    max_new_tokens=config['eval']['max_new_tokens'],
-    beams=config['eval']['beams'],
-    calibration=config['eval']['calibration'],
-  )
 
 
 def ensemble(prompts):

@@ -5,10 +5,8 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxprompt import config as config_lib
 from jaxprompt import embedded
 from jaxprompt import errors
-from jaxprompt.data import sources
 from jaxprompt.devices import devices
 from jaxprompt.infer import evaluate
 from jaxprompt.infer import unchosen
@@ -16,7 +14,6 @@ from jaxprompt.prompts import embeddings
 from jaxprompt.prompts import exported
 from jaxprompt.prompts import merged
 from jaxprompt.prompts import peft
-from jaxprompt.prompts import trained
 from jaxprompt.runs import records
 from jaxprompt.runs import setup
 from jaxprompt.runs import trained_prompts
@@ -52,9 +49,7 @@ def export(runs, directory, name, *, overwrite, progress):
   # The data first, as in `setup.build`.
   rows = {}
   for key, (config, _) in runs.items() if name == 'merged' else ():
-    data = embedded.data_path(config.data.path, config.task)
-    splits = sources.read(data, config.data.subset, seed=config.data.seed)
-    rows[key] = splits['validation']
+    rows[key] = setup.read(config)['validation']
   config, _ = next(iter(runs.values()))
   model = setup.load_model(config.model, devices.layout(**config.parallel))
   for key, (config, workdir) in runs.items():
@@ -185,4 +180,4 @@ FORMATS = {
 def _prompt(config, workdir):
   """Returns the `trained.TrainedPrompt` of a run."""
   best, _ = trained_prompts.best_prompt(workdir)
-  return trained.as_configured(best, config_lib.task_of(config), config)
+  return trained_prompts.as_configured(best, config)

@@ -99,13 +99,23 @@ def _split(rows):
 def _uses(experiment, train):
   """Returns {program: `Use`} of the longest rows of each split."""
   config, layout = experiment.config, experiment.layout
-  test = experiment.splits['test'].rows
-  apart = config.prompt.position == 'suffix'
-  rows = loader.Loader(
-    test, layout, batch_size=experiment.evaluator.batch_size, pad_id=0, apart=apart
-  )
+  prompt = programs.prompt(config, experiment.lm, experiment.params)
+  loop.try_optimizer(config.train, experiment.params, prompt)
+  tables = [experiment.splits[name].rows for name in ('validation', 'test')]
+  measured = [
+    loader.Loader(
+      rows,
+      layout,
+      batch_size=experiment.evaluator.batch_size,
+      pad_id=0,
+      apart=config.prompt.position == 'suffix',
+    )
+    for rows in tables
+  ]
   sizes = programs.Sizes(
-    max(train.shapes, key=sum), max(rows.shapes, key=sum), int(test.lengths[:, 0].max())
+    max(train.shapes, key=sum),
+    max((shape for each in measured for shape in each.shapes), key=sum),
+    max(int(rows.lengths[:, 0].max()) for rows in tables),
   )
   found = programs.of_run(
     config, experiment.lm, layout, experiment.params, sizes, experiment.template

@@ -13,9 +13,7 @@ import numpy as np
 
 from jaxprompt.data import collate
 from jaxprompt.data import contexts
-from jaxprompt.devices import devices
 from jaxprompt.devices import shapes
-from jaxprompt.infer import decode
 from jaxprompt.infer import labels
 from jaxprompt.infer import predict
 from jaxprompt.prompts import arms
@@ -63,7 +61,7 @@ def of_run(config, lm, layout, params, sizes, template=None):
   return [_contexts(*given), *found] if suffix else found
 
 
-def _prompt(config, lm, params):
+def prompt(config, lm, params):
   """Returns the shapes of a prompt's arrays, see `kinds`."""
   embeddings = jax.ShapeDtypeStruct((config.prompt.length, lm.spec.width), jnp.float32)
   initialise = functools.partial(kinds.KINDS[config.prompt.kind], lm)
@@ -90,9 +88,9 @@ def _contexts(config, lm, layout, params, sizes):
 
 def _train_step(config, lm, layout, params, sizes):
   pace = loop.pace_of(config.train, 1)
-  tx_of = functools.partial(loop.optimizer, config.train)
+  tx_of = loop.optimizer(config.train)
   start = functools.partial(steps.init_state, tx=tx_of(pace))
-  state = jax.eval_shape(start, _prompt(config, lm, params), params)
+  state = jax.eval_shape(start, prompt(config, lm, params), params)
   batch, context = _step_rows(config, layout, sizes.train), None
   if batch.source_ids is not None:
     compute = functools.partial(contexts.compute, lm, config.train.context_dtype)
@@ -105,17 +103,9 @@ def _train_step(config, lm, layout, params, sizes):
 
 
 def _evaluation(config, lm, layout, params, sizes, template):
-  options = decode.Options(
-    max_new_tokens=config.eval.max_new_tokens,
-    end_ids=lm.end_ids,
-    beams=config.eval.beams,
-    axis_name=devices.DATA,
-  )
-  row_losses, generate, score = setup.programs(
-    lm, layout, options, config.eval.calibration
-  )
+  row_losses, generate, score = setup.programs_of(config.eval, lm, layout)
   place = functools.partial(kinds.place, position=config.prompt.position)
-  arm = jax.eval_shape(place, _prompt(config, lm, params))
+  arm = jax.eval_shape(place, prompt(config, lm, params))
   arm = shapes.everywhere(layout, arm)
   rows = layout.round_up(config.eval.batch_size)
   batch = _rows(layout, sizes.evaluation, rows, arm.splits_rows)

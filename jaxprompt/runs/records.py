@@ -86,7 +86,7 @@ def read_run(workdir):
   stored = read_config(workdir)
   if 'sweep' in stored['config']:
     raise errors.UserError(
-      f'--workdir {str(workdir)!r} is that of a sweep; use the best of its runs, '
+      f'{str(workdir)!r} is the workdir of a sweep; use the best of its runs, '
       f'{str(workdir / BEST)!r}, or another in {str(workdir / "runs")!r}'
     )
   return stored
@@ -207,6 +207,12 @@ def _check(path, content, shape, where=''):
   elif isinstance(shape, list):
     for i, each in enumerate(content):
       _check(path, each, shape[0], f'{where}[{i}]')
+
+
+def write_config(workdir, config, fingerprints):
+  """Makes a workdir that of a run: to be called once the run can begin, not before."""
+  setting = results_lib.setting(config, fingerprints)
+  workdir_lib.write_json(workdir / 'config.json', setting)
 
 
 def check_config(workdir, config, free=frozenset()):

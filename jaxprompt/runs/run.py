@@ -12,7 +12,6 @@ from jaxprompt.devices import processes
 from jaxprompt.prompts import kinds
 from jaxprompt.runs import comparison
 from jaxprompt.runs import records
-from jaxprompt.runs import results
 from jaxprompt.runs import setup
 from jaxprompt.runs import trained_prompts
 from jaxprompt.runs import workdir as workdir_lib
@@ -81,10 +80,7 @@ def fit(experiment, prompt, workdir, termination):
   config = experiment.config
   with processes.together():
     loop.try_optimizer(config.train, experiment.params, prompt)
-    # Only now is the workdir this run's: one that could not begin leaves no claim.
-    workdir_lib.write_json(
-      workdir / 'config.json', results.setting(config, experiment.fingerprints)
-    )
+    records.write_config(workdir, config, experiment.fingerprints)
   checkpoints = checkpoint.Checkpoints(
     workdir / 'checkpoints', keep=config.checkpoint.keep
   )
@@ -127,11 +123,9 @@ def evaluate_given(config, workdir, termination):
   experiment = build(config, workdir, termination)
   with processes.together():
     given = trained_prompts.load_prompt(
-      experiment, workdir_lib.resolve(config.prompt.init), task=None, eval_config=None
+      experiment, workdir_lib.resolve(config.prompt.init)
     )
-    workdir_lib.write_json(
-      workdir / 'config.json', results.setting(config, experiment.fingerprints)
-    )
+    records.write_config(workdir, config, experiment.fingerprints)
   processes.check_same({'the content of --prompt': kinds.digest(given.arrays)})
   return comparison.compare(experiment, given.arrays, [], workdir)
 

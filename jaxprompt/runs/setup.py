@@ -122,12 +122,17 @@ def build(config, layout, progress, weights=True):
     UserError: for what the config asks for and cannot have.
   """
   # The data first: its mistakes show at once, a large model takes a while to load.
-  path = embedded.data_path(config.data.path, config.task)
-  raw = sources.read(path, config.data.subset, seed=config.data.seed)
+  raw = read(config)
   model = load_model(config.model, layout, weights)
   experiment = on_model(config, model, progress)
   splits = load_splits(experiment.task, experiment.template, raw, config.data, progress)
   return with_splits(experiment, splits)
+
+
+def read(config):
+  """Returns {name: `sources.Split`} of a config's data."""
+  path = embedded.data_path(config.data.path, config.task)
+  return sources.read(path, config.data.subset, seed=config.data.seed)
 
 
 def load_splits(task, template, raw, settings, progress):
@@ -284,8 +289,8 @@ def abstract_params(lm, layout):
 
 def on_model(config, model, progress):
   """Returns the `Experiment` of a config on a model that is loaded, without rows."""
-  task, own = config_lib.task_of(config), evaluator(config, model, progress)
-  return Experiment(config, task, model, own, dict(model.fingerprint))
+  own = evaluator(config, model, progress)
+  return Experiment(config, own.task, model, own, dict(model.fingerprint))
 
 
 def evaluator(config, model, progress, members=1):
@@ -293,17 +298,8 @@ def evaluator(config, model, progress, members=1):
 
   With several members, its arms are each the `placement.stack` of so many prompts.
   """
-  row_losses, generate, score = programs(
-    model.lm,
-    model.layout,
-    decode.Options(
-      max_new_tokens=config.eval.max_new_tokens,
-      end_ids=model.lm.end_ids,
-      beams=config.eval.beams,
-      members=members,
-      axis_name=devices.DATA,
-    ),
-    config.eval.calibration,
+  row_losses, generate, score = programs_of(
+    config.eval, model.lm, model.layout, members
   )
   return evaluate.Evaluator(
     task=config_lib.task_of(config),
@@ -317,6 +313,18 @@ def evaluator(config, model, progress, members=1):
     batch_size=model.layout.round_up(config.eval.batch_size),
     progress=progress,
   ).shared(members)
+
+
+def programs_of(settings, lm, layout, members=1):
+  """Returns the `programs` that the section `eval` of a config asks for."""
+  options = decode.Options(
+    max_new_tokens=settings.max_new_tokens,
+    end_ids=lm.end_ids,
+    beams=settings.beams,
+    members=members,
+    axis_name=devices.DATA,
+  )
+  return programs(lm, layout, options, settings.calibration)
 
 
 @functools.lru_cache(maxsize=8)  # one measurement after another compiles nothing new
@@ -371,19 +379,14 @@ def check_rows(config, lm, tables):
     sources, targets = rows.lengths.T  # [E] each
     if split != 'train':
       targets = np.maximum(targets, config.eval.max_new_tokens)
-    longest = int((sources + targets).max())
-    _check_positions(config, lm, longest, f'the longest row of {split}, answer and all')
-
-
-def _check_positions(config, lm, longest, name):
-  total = config.prompt.length + longest
-  if total > lm.spec.max_positions:
-    raise errors.UserError(
-      f'prompt.length ({config.prompt.length}) and {name} make {total} tokens; '
-      f'model.path {config.model.path!r} has {lm.spec.max_positions} positions: lower '
-      'prompt.length, data.max_source_tokens, data.max_target_tokens or '
-      'eval.max_new_tokens'
-    )
+    total = config.prompt.length + int((sources + targets).max())
+    if total > lm.spec.max_positions:
+      raise errors.UserError(
+        f'prompt.length ({config.prompt.length}) and the longest row of {split}, '
+        f'answer and all make {total} tokens; model.path {config.model.path!r} has '
+        f'{lm.spec.max_positions} positions: lower prompt.length, '
+        'data.max_source_tokens, data.max_target_tokens or eval.max_new_tokens'
+      )
 
 
 def of_table(model, function):

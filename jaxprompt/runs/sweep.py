@@ -29,6 +29,7 @@ from jaxprompt.training import checkpoint
 from jaxprompt.training import epochs
 from jaxprompt.training import group
 from jaxprompt.training import loop
+from jaxprompt.training import watch
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +84,10 @@ def sweep(config, workdir, termination):
   with processes.together():
     for each, prompt in zip(configs, prompts, strict=True):
       loop.try_optimizer(each.train, experiment.params, prompt)
-    # Only now is the workdir this sweep's: one that could not begin leaves no claim.
-    setting = results.setting(config, experiment.fingerprints)
-    workdir_lib.write_json(workdir / 'config.json', setting)
+    records.write_config(workdir, config, experiment.fingerprints)
   outcomes = _train(experiment, configs, prompts, workdir / 'groups', termination)
-  best = min(outcomes, key=lambda run: run.validation_loss)
-  if best.diverged:
+  best = min(range(len(outcomes)), key=lambda i: outcomes[i].validation_loss)
+  if outcomes[best].diverged:
     raise errors.UserError(
       'the loss of every run is not finite; lower the learning rates and start in '
       'another --workdir'
@@ -96,9 +95,9 @@ def sweep(config, workdir, termination):
   for i, run in enumerate(outcomes):
     if not run.diverged:
       _write_run(run, workdir / 'runs' / str(i), experiment.fingerprints)
-  _write_run(best, workdir / records.BEST, experiment.fingerprints)
+  _write_run(outcomes[best], workdir / records.BEST, experiment.fingerprints)
   tested = _test(experiment, outcomes, best, config.sweep.test == 'all', workdir)
-  found = _summary(config, outcomes, experiment.fingerprints)
+  found = _summary(config, outcomes, best, experiment.fingerprints)
   if config.sweep.test == 'all':
     found['test'] = _across_seeds(experiment, found['runs'], tested)
   with processes.together():
@@ -117,11 +116,11 @@ def _test(experiment, outcomes, best, all_runs, workdir):
   """
   written, tested = comparison.measure_written(experiment), {}
   for i, run in enumerate(outcomes):
-    if run.diverged or not (all_runs or run is best):
+    if run.diverged or not (all_runs or i == best):
       continue
     own, prompt = dataclasses.replace(experiment, config=run.config), run.state
     soft = comparison.measure_soft(own, prompt.best_prompt, run.epochs)
-    places = [workdir / records.BEST] if run is best else []
+    places = [workdir / records.BEST] if i == best else []
     if all_runs:
       places.append(workdir / 'runs' / str(i))
     for place in places:
@@ -134,6 +133,9 @@ def _test(experiment, outcomes, best, all_runs, workdir):
         prompt.initial_prompt,
       )
     tested[i] = found['test']['soft'], soft.evaluation, prompt.best_prompt
+    if i == best:
+      watch.warn_of_early_end(run.epochs)
+      watch.warn_of_no_effect(found['test'])
   return tested
 
 
@@ -185,8 +187,7 @@ def _write_run(run, workdir, fingerprints):
   ]
   with processes.together():
     workdir_lib.write_jsonl(workdir / 'metrics.jsonl', scalars)
-    setting = results.setting(run.config, fingerprints)
-    workdir_lib.write_json(workdir / 'config.json', setting)
+    records.write_config(workdir, run.config, fingerprints)
   place = loop.Place(
     epoch=math.ceil(run.epochs[-1]['epoch']) + 1,
     epochs=run.epochs,
@@ -198,7 +199,7 @@ def _write_run(run, workdir, fingerprints):
     checkpoints.wait()
 
 
-def _summary(config, outcomes, fingerprints):
+def _summary(config, outcomes, best, fingerprints):
   """Returns the content of sweep.json."""
   return {
     'task': config.task,
@@ -218,7 +219,7 @@ def _summary(config, outcomes, fingerprints):
       }
       for i, run in enumerate(outcomes)
     ],
-    'best': min(range(len(outcomes)), key=lambda i: outcomes[i].validation_loss),
+    'best': best,
   }
 
 

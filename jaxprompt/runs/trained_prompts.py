@@ -20,6 +20,7 @@ from jaxprompt.prompts import trained
 from jaxprompt.runs import records
 from jaxprompt.runs import setup
 from jaxprompt.runs import workdir as workdir_lib
+from jaxprompt.tasks import tasks
 from jaxprompt.tasks import template as template_lib
 from jaxprompt.training import checkpoint
 
@@ -33,8 +34,7 @@ def best_prompt(workdir):
   best = checkpoint.read_best(workdir / 'checkpoints')
   if best is None:
     raise errors.UserError(
-      f'--workdir {str(workdir)!r} has no checkpoint of a finished epoch; train there '
-      'first (--mode=train)'
+      f'{str(workdir)!r} has no checkpoint of a finished epoch; train there first'
     )
   return best[0], best[1]['epochs']
 
@@ -108,12 +108,14 @@ def _arrays(experiment, name):
   else:
     best = checkpoint.read_best(directory / 'checkpoints')
     if best is None:
+      if (directory / 'config.json').exists():
+        records.read_run(directory)  # which says what of a sweep to take
       raise errors.UserError(
         f'prompt.init {name!r} holds no trained prompt; expected text, examples, '
         'vocab, random, the workdir of a run, or a PEFT adapter directory, or several, '
         'separated by commas'
       )
-    records.check_content(directory, _of_model(experiment), 'prompt.init')
+    records.check_content(directory, dict(experiment.model.fingerprint), 'prompt.init')
     found, _ = best
   wanted = experiment.config.prompt.length
   if kinds.length(found) != wanted:
@@ -124,17 +126,20 @@ def _arrays(experiment, name):
   return found
 
 
-def load_ensemble(experiment, directories, *, task, eval_config):
-  """Loads prompts that answer every source together, as `load_prompt` each."""
-  return trained.ensemble(
-    [
-      load_prompt(experiment, each, task=task, eval_config=eval_config)
-      for each in directories
-    ]
+def as_configured(arrays, config):
+  """Returns the `TrainedPrompt` of a prompt's arrays, to use as a run's config says."""
+  return trained.TrainedPrompt(
+    arrays=jax.tree.map(np.asarray, arrays),
+    position=config.prompt.position,
+    task=config_lib.task_of(config),
+    max_source_tokens=config.data.max_source_tokens,
+    max_new_tokens=config.eval.max_new_tokens,
+    beams=config.eval.beams,
+    calibration=config.eval.calibration,
   )
 
 
-def load_prompt(experiment, directory, *, task, eval_config):
+def load_prompt(experiment, directory, *, task=None, settings=None):
   """Loads a trained prompt for use with the experiment's model.
 
   Args:
@@ -143,7 +148,7 @@ def load_prompt(experiment, directory, *, task, eval_config):
       adapter, which says nothing of its use, so that the experiment's config does.
     task: the name of a built-in task that an adapter is of, if it is another than the
       config's; or None.
-    eval_config: the section `eval` to use instead of a workdir's own, or None.
+    settings: {field: value} to use instead of a workdir's own, or None.
 
   Returns:
     `TrainedPrompt`.
@@ -154,12 +159,7 @@ def load_prompt(experiment, directory, *, task, eval_config):
   if _is_adapter(directory):
     config = adopt(experiment.config, directory)
     if task and task != config.task:
-      config.update(
-        {
-          name: config_lib.default(task)[name]
-          for name in ('task', 'example', 'metrics')
-        }
-      )
+      config.update_from_flattened_dict(config_lib.of_task(tasks.TASKS[task]))
     arrays = _read_adapter(experiment, directory)
   else:
     config = _run_config(directory)
@@ -169,11 +169,10 @@ def load_prompt(experiment, directory, *, task, eval_config):
         f'--prompt {str(directory)!r} was trained with model.dtype {theirs}, not '
         f'{ours}; use prompts of one model'
       )
-    records.check_content(directory, _of_model(experiment), '--prompt')
-    if eval_config is not None:
-      config.eval = eval_config
+    records.check_content(directory, dict(experiment.model.fingerprint), '--prompt')
+    config.update_from_flattened_dict(settings or {})
     arrays, _ = best_prompt(directory)
-  use = trained.as_configured(arrays, config_lib.task_of(config), config)
+  use = as_configured(arrays, config)
   # Rows of training may all be short; a longer source is cut to what there is room for.
   room = setup.source_room(
     experiment.lm, experiment.template, kinds.length(arrays), use.max_new_tokens
@@ -199,11 +198,7 @@ def _run_config(directory):
       f'--prompt {str(directory)!r} holds no trained prompt; expected the workdir of a '
       'run, or a PEFT adapter directory'
     )
-  return config_dict.ConfigDict(records.read_config(directory)['config'])
-
-
-def _of_model(experiment):
-  return {name: experiment.fingerprints[name] for name in ('weights', 'tokenizer')}
+  return config_dict.ConfigDict(records.read_run(directory)['config'])
 
 
 def _is_adapter(directory):

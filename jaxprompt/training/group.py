@@ -1,7 +1,6 @@
 """Runs of one prompt length, trained side by side: one step takes them all."""
 
 import dataclasses
-import functools
 import logging
 import math
 import time
@@ -10,11 +9,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxprompt.devices import devices
 from jaxprompt.devices import processes
 from jaxprompt.infer import evaluate
 from jaxprompt.prompts import kinds
-from jaxprompt.tasks import statistics
 from jaxprompt.training import checkpoint
 from jaxprompt.training import epochs
 from jaxprompt.training import loop
@@ -98,12 +95,9 @@ class Group:
     )
     self._epoch_steps = len(self._loader)
     self._total_steps = loop.total_steps(config, self._epoch_steps)
-    options = steps.Options(
-      config.train.accumulate, devices.DATA, experiment.layout.tokens_at_a_time
-    )
-    tx_of = functools.partial(loop.optimizer, config.train)
-    step = functools.partial(train_step, experiment.lm, tx_of, options)
-    self._train_step = experiment.layout.spread(step, donate_argnums=0)
+    tx_of = loop.optimizer(config.train)
+    own = experiment.lm, experiment.layout, tx_of, config.train.accumulate
+    self._train_step = loop.train_program(*own, train_step)
     paces = [loop.pace_of(each.train, self._total_steps) for each in configs]
     tx = tx_of(paces[0])
     paces = jax.tree.map(self._stack, *paces)
@@ -129,7 +123,7 @@ class Group:
     """Trains until no run goes on; returns every run's `Outcome`."""
     self._termination.safe_points_only = True
     try:
-      while any(self._goes_on(i) for i in range(len(self._configs))):
+      while not self._is_over:
         self._train_epoch(self._place.epochs_done + 1)
         self._end_epoch()
       self._checkpoints.wait()
@@ -155,6 +149,10 @@ class Group:
       )
     ]
 
+  @property
+  def _is_over(self):
+    return not any(map(self._goes_on, range(len(self._configs))))
+
   def _goes_on(self, i):
     """Returns whether a run has not diverged and is not over."""
     over = epochs.is_over(self._place.records[i], self._config.train)
@@ -177,15 +175,17 @@ class Group:
       every = self._config.eval.every_steps
       if step == count or loop.is_due(first_step + step, every):
         tokens, is_finite = map(np.stack, zip(*jax.device_get(taken), strict=True))
-        seconds = time.monotonic() - began
+        seconds = (time.monotonic() - began) / len(self._configs)
         self._validate(seconds, tokens.sum(0), is_finite.all(0))  # [seeds, runs]
+        if self._is_over:
+          break
         began, taken = time.monotonic(), []
 
   def _validate(self, seconds, tokens, is_finite):
     """Validates every run that goes on, and keeps the prompts that are the best so far.
 
     Args:
-      seconds: of the steps since the last validation, of all runs together.
+      seconds: each run's share of the time of the steps since the last validation.
       tokens: each run's, in them.
       is_finite: whether all of a run's were.
     """
@@ -198,7 +198,7 @@ class Group:
       found = epochs.record(
         epochs.passes(int(state.step), self._epoch_steps),
         state,
-        {'loss': self._validation_loss(state.prompt)},
+        self._figures(state.prompt),
         seconds=seconds,
         tokens=tokens[at],
       )
@@ -221,12 +221,13 @@ class Group:
 
   def _end_epoch(self):
     self._place.epochs_done += 1
-    step = min(self._place.epochs_done * self._epoch_steps, self._total_steps)
+    step = int(jax.device_get(self._states.step).max())  # the same of all
     self._checkpoints.save(step, self._states, dataclasses.asdict(self._place))
 
-  def _validation_loss(self, prompt):
+  def _figures(self, prompt):
+    """Returns `loop.validation` of a run's prompt, which may have diverged."""
     folded = jax.device_get(kinds.fold(prompt))
-    arm = kinds.place(folded, self._config.prompt.position)
-    rows = self._experiment.splits['validation'].rows
-    found = evaluate.losses(self._experiment.evaluator, arm, rows, 'validation')
-    return statistics.figure(statistics.ratio(*found))
+    try:
+      return loop.validation(self._experiment, self._config, folded)
+    except evaluate.NotFiniteError:
+      return {'loss': math.nan}

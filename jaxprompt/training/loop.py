@@ -97,27 +97,28 @@ def pace_of(train, total):
   return optim.pace_of(train.learning_rate, train.warmup, total)
 
 
-def optimizer(train, pace):
-  """Returns the optimiser, see `optim.prompt_only`.
+def optimizer(train):
+  """Returns the optimiser, see `optim.prompt_only`, as a function of its `optim.Pace`.
 
-  Args:
-    train: the section of the config, of which the pace is not read.
-    pace: `optim.Pace`; may be traced.
+  Of the section `train` of a config all is read but the pace, which may be traced.
   """
-  schedule = optim.schedule(train.schedule, pace)
   own = optim.resolve(
     train.optimizer,
     weight_decay=train.weight_decay,
     beta1=train.beta1,
     beta2=train.beta2,
   )
-  return optim.prompt_only(schedule, clip_norm=train.clip_norm, optimizer=own)
+
+  def tx_of(pace):
+    schedule = optim.schedule(train.schedule, pace)
+    return optim.prompt_only(schedule, clip_norm=train.clip_norm, optimizer=own)
+
+  return tx_of
 
 
 def try_optimizer(train, params, prompt):
   """Raises `UserError` for an optimiser that cannot be made, or fails in a step."""
-  tx_of = functools.partial(optimizer, train)
-  optim.try_on(train.optimizer, tx_of, pace_of(train, 1), params, prompt)
+  optim.try_on(train.optimizer, optimizer(train), pace_of(train, 1), params, prompt)
 
 
 def train_loader(experiment, config, keeps_contexts=True):
@@ -147,7 +148,13 @@ def train_loader(experiment, config, keeps_contexts=True):
   )
 
 
-def train_program(lm, layout, tx_of, accumulate):
+def train_step(lm, tx_of, options, state, shared, rows):
+  """Takes one optimiser step of a run; `shared` are the frozen weights and its pace."""
+  params, pace = shared
+  return steps.train_step(lm, tx_of(pace), options, state, params, *rows)
+
+
+def train_program(lm, layout, tx_of, accumulate, step=train_step):
   """Returns the compiled (state, (params, pace), (batch, context)) -> state, scalars.
 
   Args:
@@ -155,14 +162,24 @@ def train_program(lm, layout, tx_of, accumulate):
     tx_of: the masked optimiser as a function of its `optim.Pace`.
     layout: `devices.Layout`.
     accumulate: micro-batches a step.
+    step: `train_step`, or that of a group.
   """
   options = steps.Options(accumulate, devices.DATA, layout.tokens_at_a_time)
+  own = functools.partial(step, lm, tx_of, options)
+  return layout.spread(own, donate_argnums=0)
 
-  def step(state, shared, rows):
-    params, pace = shared
-    return steps.train_step(lm, tx_of(pace), options, state, params, *rows)
 
-  return layout.spread(step, donate_argnums=0)
+def validation(experiment, config, prompt):
+  """Returns {figure: value} of a folded prompt on the validation rows, `loss` first.
+
+  Arguments as of `train_loader`; raises `evaluate.NotFiniteError`.
+  """
+  placed = kinds.place(prompt, config.prompt.position)
+  rows = experiment.splits['validation'].rows
+  measured = experiment.evaluator, placed, rows, 'validation'
+  if config.eval.validation_text == 'on':
+    return evaluate.evaluate(*measured).figures()
+  return {'loss': statistics.figure(evaluate.loss(*measured))}
 
 
 def is_due(step, every):
@@ -185,7 +202,7 @@ class Trainer:
     pace = pace_of(config.train, self._total_steps)
     # As one program; it is read at every step.
     self._schedule = jax.jit(optim.schedule(config.train.schedule, pace))
-    tx_of = functools.partial(optimizer, config.train)
+    tx_of = optimizer(config.train)
     self._train_step = train_program(
       experiment.lm, self._layout, tx_of, config.train.accumulate
     )
@@ -258,7 +275,8 @@ class Trainer:
     plan = self._loader.epoch(self._config.seed, place.epoch)
     plan = plan[: self._total_steps - first_step]
     if place.batch:  # a run that goes on may have been stopped while it validated
-      self._validate_if_due(self.step, last=place.batch == len(plan))
+      if self._validates(self.step, last=place.batch == len(plan)):
+        self._validate()
       if self._is_over:
         return
     label = f'epoch {place.epoch}/{-(-self._total_steps // self._epoch_steps)}'
@@ -275,11 +293,11 @@ class Trainer:
         jax.block_until_ready(self._pending[-_STEPS_AHEAD:][0])
         last = place.batch == len(plan)
         save = is_due(step, self._config.checkpoint.every_steps) and not last
-        validate = is_due(step, self._config.eval.every_steps) or last
+        validate = self._validates(step, last)
         if save or validate or self._waited():
           progress.update(len(self._pending), loss=self._flush())
         if validate:
-          self._validate_if_due(step, last)
+          self._validate()
           if self._is_over:
             break
         if save:
@@ -336,31 +354,20 @@ class Trainer:
     nats, count = jax.device_get((self.state.loss_sum, self.state.loss_count))
     return float(nats / count)
 
-  def _validate_if_due(self, step, last):
-    """Validates after a step where it is time to, once; `last` is an epoch's last."""
+  def _validates(self, step, last):
+    """Returns whether to validate after a step, once; `last` is an epoch's last."""
     records = self.place.epochs
     done = records and records[-1]['step'] == step
-    if (last or is_due(step, self._config.eval.every_steps)) and not done:
-      self._validate()
+    return (last or is_due(step, self._config.eval.every_steps)) and not done
 
   def _validate(self):
     """Measures the validation rows, and keeps the prompt if it is the best so far."""
     place, state = self.place, jax.device_get(self.state)
     folded = jax.device_get(kinds.fold(state.prompt))
-    measured = (
-      self._experiment.evaluator,
-      kinds.place(folded, self._config.prompt.position),
-      self._experiment.splits['validation'].rows,
-      'validation',
-    )
-    if self._config.eval.validation_text == 'on':
-      figures = evaluate.evaluate(*measured).figures()
-    else:
-      figures = {'loss': statistics.figure(evaluate.loss(*measured))}
     record = epochs.record(
       epochs.passes(self.step, self._epoch_steps),
       state,
-      figures,
+      validation(self._experiment, self._config, folded),
       seconds=place.seconds,
       tokens=place.tokens,
     )

@@ -171,14 +171,15 @@ class _WandB:
   def __init__(self, project, workdir, config):
     try:
       import wandb
-    except ModuleNotFoundError as e:
+
+      settings = wandb.Settings(console='off', silent=True)
+    except (ImportError, AttributeError) as e:  # a folder `wandb` is a package of none
       raise errors.UserError(
         f'log.wandb is {project!r}, which needs wandb; install it with: pip install '
         "'jaxprompt[wandb]'"
       ) from e
     name = workdir.name
     local = None if '://' in os.fspath(workdir) else os.fspath(workdir)
-    settings = wandb.Settings(console='off', silent=True)
     try:
       self._run = wandb.init(
         project=project,

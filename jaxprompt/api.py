@@ -36,7 +36,7 @@ from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.tasks import tasks
 from jaxprompt.training import loop
 from jaxprompt.training import steps
-from jaxprompt.training import writer
+from jaxprompt.training import terminal
 
 _IN_MEMORY = 'rows in memory'  # as the `data.path` of a run
 _SOFT = nouns.Soft()
@@ -83,7 +83,7 @@ def load_data(
     fields['data.path'] = os.fspath(source)
   config = _config(model, task, fields)
   raw = sources_lib.given(source) if isinstance(source, Mapping) else setup.read(config)
-  progress = writer.show_progress()
+  progress = terminal.show_progress()
   splits = setup.load_splits(task, model.template, raw, config.data, progress)
   own = {name: nouns.Rows(x.rows, task, model, fields) for name, x in splits.items()}
   return nouns.Data(**own, _splits=splits)
@@ -170,7 +170,7 @@ def load_prompt(
     )
   own = task or _TEXT
   config = _config(model, own, arguments.check(arguments.Lengths, settings))
-  experiment = setup.on_model(config, model, writer.show_progress())
+  experiment = setup.on_model(config, model, terminal.show_progress())
   use = trained_prompts.load_prompt(experiment, place)
   return nouns.Prompt(model, use, use.task.prompt_name)
 
@@ -203,7 +203,7 @@ def compare(
   longest = {'prompt.length': max(lengths, default=1)}
   config = _config(model, rows.task, rows.fields | longest | fields)
   setup.check_rows(config, model.lm, {'test': rows.table})
-  experiment = setup.on_model(config, model, writer.show_progress())
+  experiment = setup.on_model(config, model, terminal.show_progress())
   measured = {
     name: _measure(experiment, name, prompt, rows.table)
     for name, prompt in prompts.items()
@@ -270,7 +270,7 @@ def generate(
   own = {id(each): each for each in prompt}
   places = {key: i for i, key in enumerate(own)}
   config = _config(model, task or _TEXT, fields)
-  experiment = setup.on_model(config, model, writer.show_progress())
+  experiment = setup.on_model(config, model, terminal.show_progress())
   given = {key: config.eval[key] for key in _OWN & settings.keys()}
   found = predict.answers(
     experiment,
@@ -358,7 +358,7 @@ def _with_rows(model, data, prompt, fields):
   fields = data.train.fields | prompt.fields | fields
   config = _config(model, data.train.task, fields)
   model.layout.check_divides(config.train.batch_size)
-  experiment = setup.on_model(config, model, writer.show_progress())
+  experiment = setup.on_model(config, model, terminal.show_progress())
   return setup.with_splits(experiment, data._splits)
 
 

@@ -45,7 +45,7 @@ from jaxprompt.runs import trained_prompts
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.tasks import tasks
 from jaxprompt.training import loop
-from jaxprompt.training import writer
+from jaxprompt.training import terminal
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def _sweep(values, _):
 
 
 def _plan(values, _):
-  progress = writer.show_progress(loop.Termination().check)
+  progress = terminal.show_progress(loop.Termination().check)
   print(plan.text(plan.plan(_config(values), progress)))
   return 0
 
@@ -163,7 +163,7 @@ def _predict(values, _):
     if workdir is not None:
       paths.setdefault('', [workdir])
   processes.check_same(_identity(config))
-  progress = writer.show_progress(loop.Termination().check)
+  progress = terminal.show_progress(loop.Termination().check)
   with processes.together():
     layout = devices.layout(**config.parallel)
     experiment = setup.build_model(config, layout, progress)
@@ -286,7 +286,7 @@ def _export(values, _):
     directory,
     values.format,
     overwrite=values.overwrite,
-    progress=writer.show_progress(loop.Termination().check),
+    progress=terminal.show_progress(loop.Termination().check),
   )
   print(f'{values.format}: {directory}')
   return 0

@@ -28,7 +28,7 @@ from jaxprompt.runs import results
 from jaxprompt.runs import setup
 from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.tasks import tasks
-from jaxprompt.training import writer
+from jaxprompt.training import terminal
 
 Model = setup.Model
 Params = dict[str, Any]  # of arrays, numpy's or JAX's; see `kinds`
@@ -330,7 +330,7 @@ def write(
     {name: own.table for name, own in rows.items()},
     overwrite=overwrite,
     batch_size=fields_lib.FIELDS['eval.batch_size'].default,
-    progress=writer.show_progress(),
+    progress=terminal.show_progress(),
   )
 
 

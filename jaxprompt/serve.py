@@ -17,7 +17,7 @@ from jaxprompt.prompts import arms
 from jaxprompt.runs import records
 from jaxprompt.runs import setup
 from jaxprompt.runs import trained_prompts
-from jaxprompt.training import writer
+from jaxprompt.training import terminal
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def _import_gradio():
 def _load(config, workdir, others):
   """Returns `answering.Model`, and {name: `answering.Choice`}: the workdir's first."""
   layout = devices.layout(**config.parallel)
-  progress = writer.show_progress()
+  progress = terminal.show_progress()
   experiment = setup.build_model(config, layout, progress)
   prompts = {}
   for name, directory in [(config.prompt.name, workdir), *others.items()]:

@@ -8,7 +8,7 @@ import warnings
 import jax
 
 from jaxprompt import caches
-from jaxprompt.training import writer
+from jaxprompt.training import terminal
 
 _MOST_BYTES = 10 * 10**9  # of the programs that are kept, when a command begins
 
@@ -21,7 +21,7 @@ def set_up():
 
 
 def _set_up_logging():
-  handler = writer.LogHandler()
+  handler = terminal.LogHandler()
   handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
   logger = logging.getLogger('jaxprompt')
   logger.handlers = [handler]

@@ -1,14 +1,11 @@
-"""What a run says: the scalars' two files, and progress with and without a terminal."""
+"""What a run writes of its scalars, and what becomes of it when it is stopped."""
 
 import errno
-import io
 import json
-import logging
 import os
 import pathlib
 import struct
 import sys
-import time
 import types
 
 import pytest
@@ -144,49 +141,3 @@ def test_without_its_package_a_project_is_refused(tmp_path, monkeypatch, found):
   monkeypatch.setitem(sys.modules, 'wandb', found)
   with pytest.raises(errors.UserError, match=r"pip install 'jaxprompt\[wandb\]'"):
     writer.Writer(tmp_path, lines=0, step=0, project='p')
-
-
-class _Terminal(io.StringIO):
-  def isatty(self):
-    return True
-
-
-def test_a_terminal_shows_a_bar_with_the_rate_and_the_running_loss(monkeypatch):
-  terminal = _Terminal()
-  monkeypatch.setattr('sys.stderr', terminal)
-  progress = writer.Progress('epoch 2/3', 8, done=3)
-  time.sleep(0.15)  # a bar is drawn at most ten times a second
-  progress.update(5, loss=1.2345)
-  progress.close()
-  assert 'epoch 2/3: 100%' in terminal.getvalue()
-  assert '8/8' in terminal.getvalue()
-  assert 'batch/s, loss=1.23' in terminal.getvalue()
-
-
-def test_without_a_terminal_plain_lines_come_from_time_to_time(monkeypatch, caplog):
-  monkeypatch.setattr('sys.stderr', io.StringIO())
-  monkeypatch.setattr(writer.log, 'handlers', [caplog.handler])
-  monkeypatch.setattr(writer.log, 'propagate', False)
-  monkeypatch.setattr(writer.log, 'level', logging.INFO)
-  clock = iter([0.0, 4.0, 12.0, 13.0])
-  monkeypatch.setattr(writer.time, 'monotonic', lambda: next(clock))
-  progress = writer.Progress('epoch 1/3', 90)
-  for _ in range(3):
-    progress.update(6, loss=1.5)
-  progress.close()
-  assert [record.getMessage() for record in caplog.records] == [
-    'epoch 1/3: 12/90 batches, 1.00 batches/s, loss 1.5'
-  ]
-
-
-def test_going_through_batches_stops_where_the_check_raises():
-  seen = []
-
-  def check():
-    if len(seen) == 2:
-      raise KeyboardInterrupt
-
-  with pytest.raises(KeyboardInterrupt):
-    for batch in writer.show_progress(check)(['a', 'b', 'c'], 'test'):
-      seen.append(batch)
-  assert seen == ['a', 'b']

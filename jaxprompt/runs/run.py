@@ -18,8 +18,8 @@ from jaxprompt.runs import workdir as workdir_lib
 from jaxprompt.training import checkpoint
 from jaxprompt.training import epochs
 from jaxprompt.training import loop
+from jaxprompt.training import terminal
 from jaxprompt.training import watch
-from jaxprompt.training import writer
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def build(config, workdir, termination, *, trains=False):
     layout = devices.layout(**config.parallel)
     if trains:
       layout.check_divides(config.train.batch_size)
-    experiment = setup.build(config, layout, writer.show_progress(termination.check))
+    experiment = setup.build(config, layout, terminal.show_progress(termination.check))
     records.check_content(workdir, experiment.fingerprints)
   own = experiment.fingerprints.items()
   processes.check_same({f'the content of {name}': text for name, text in own})

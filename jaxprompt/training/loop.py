@@ -21,6 +21,7 @@ from jaxprompt.tasks import statistics
 from jaxprompt.training import epochs
 from jaxprompt.training import optim
 from jaxprompt.training import steps
+from jaxprompt.training import terminal
 from jaxprompt.training import watch
 from jaxprompt.training import writer
 
@@ -280,7 +281,7 @@ class Trainer:
       if self._is_over:
         return
     label = f'epoch {place.epoch}/{-(-self._total_steps // self._epoch_steps)}'
-    progress = writer.Progress(label, len(plan), done=place.batch)
+    progress = terminal.Progress(label, len(plan), done=place.batch)
     self._since = time.monotonic()
     try:
       for indices, shape in plan[place.batch :]:

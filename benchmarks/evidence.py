@@ -31,7 +31,7 @@ import sys
 from jaxprompt.runs import results
 
 ROOT = pathlib.Path(__file__).parents[1]
-RATES = {'deep': '0.01,0.03,0.1', 'embedding': '0.02,0.05,0.15'}
+RATES = {'deep': '0.03,0.06,0.1', 'embedding': '0.02,0.05,0.15'}
 MAIN = 'deep-suffix'  # kind and position
 PROMPTS = (MAIN, 'embedding-suffix', 'deep-prefix', 'embedding-prefix')
 SEEDS = '0,1,2'

@@ -2,8 +2,8 @@
 
   import jaxprompt as jp
 
-gives the Python API of `api` and `nouns`: docs/python.md. It is imported when it is
-first used, since the command reads its flags before it imports JAX.
+gives the Python API of `api`, `nouns` and `written`: docs/python.md. It is imported
+when it is first used, since the command reads its flags before it imports JAX.
 """
 
 import importlib
@@ -20,13 +20,8 @@ if typing.TYPE_CHECKING:
   from jaxprompt.api import merge as merge
   from jaxprompt.api import train as train
   from jaxprompt.errors import UserError as UserError
-  from jaxprompt.nouns import Bare as Bare
-  from jaxprompt.nouns import BestHard as BestHard
-  from jaxprompt.nouns import Chat as Chat
   from jaxprompt.nouns import Comparison as Comparison
   from jaxprompt.nouns import Data as Data
-  from jaxprompt.nouns import FewShot as FewShot
-  from jaxprompt.nouns import Hard as Hard
   from jaxprompt.nouns import Model as Model
   from jaxprompt.nouns import Prompt as Prompt
   from jaxprompt.nouns import Rows as Rows
@@ -34,6 +29,11 @@ if typing.TYPE_CHECKING:
   from jaxprompt.nouns import Soft as Soft
   from jaxprompt.nouns import Task as Task
   from jaxprompt.tasks.tasks import TASKS as TASKS
+  from jaxprompt.written import Bare as Bare
+  from jaxprompt.written import BestHard as BestHard
+  from jaxprompt.written import Chat as Chat
+  from jaxprompt.written import FewShot as FewShot
+  from jaxprompt.written import Hard as Hard
 
 _PLACES = {
   'api': (
@@ -41,11 +41,9 @@ _PLACES = {
     *('loss', 'merge', 'train'),
   ),
   'errors': ('UserError',),
-  'nouns': (
-    *('Bare', 'BestHard', 'Chat', 'Comparison', 'Data', 'FewShot', 'Hard', 'Model'),
-    *('Prompt', 'Rows', 'Run', 'Soft', 'Task'),
-  ),
+  'nouns': ('Comparison', 'Data', 'Model', 'Prompt', 'Rows', 'Run', 'Soft', 'Task'),
   'tasks.tasks': ('TASKS',),
+  'written': ('Bare', 'BestHard', 'Chat', 'FewShot', 'Hard'),
 }
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 __all__ = sorted(_PLACE_OF)

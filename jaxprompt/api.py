@@ -19,6 +19,7 @@ from jaxprompt import errors
 from jaxprompt import fields as fields_lib
 from jaxprompt import nouns
 from jaxprompt import uses
+from jaxprompt import written
 from jaxprompt.data import sources as sources_lib
 from jaxprompt.devices import devices
 from jaxprompt.infer import decode
@@ -38,7 +39,6 @@ from jaxprompt.training import loop
 from jaxprompt.training import steps
 from jaxprompt.training import terminal
 
-_IN_MEMORY = 'rows in memory'  # as the `data.path` of a run
 _SOFT = nouns.Soft()
 
 
@@ -80,6 +80,9 @@ def load_data(
   """
   fields = arguments.check(arguments.Reading, settings)
   if not isinstance(source, Mapping):
+    arguments.check_is(
+      str | os.PathLike, "a path, or {'train': rows, ...}", source=source
+    )
     fields['data.path'] = os.fspath(source)
   config = _config(model, task, fields)
   raw = sources_lib.given(source) if isinstance(source, Mapping) else setup.read(config)
@@ -157,6 +160,7 @@ def load_prompt(
     **settings: of an adapter; see `arguments.Lengths`.
   """
   place = workdir_lib.resolve(directory)
+  trained_prompts.check_holds(place)
   is_run = (place / 'config.json').exists()
   if is_run and (task or settings):
     raise errors.UserError(
@@ -179,7 +183,7 @@ def load_prompt(
 def compare(
   model: nouns.Model,
   rows: nouns.Rows,
-  prompts: Mapping[str, nouns.Prompt | nouns.Written],
+  prompts: Mapping[str, nouns.Prompt | written.Written],
   **settings: Unpack[arguments.Measuring],
 ) -> nouns.Comparison:
   """Measures prompts on the same rows: loss, metrics, and their paired differences.
@@ -191,6 +195,8 @@ def compare(
       the rows, if `max_new_tokens` is not given.
   """
   fields = arguments.check(arguments.Measuring, settings)
+  arguments.check_is(nouns.Rows, 'rows, such as data.test', rows=rows)
+  arguments.check_is(Mapping, '{name: prompt}', prompts=prompts)
   if not prompts or not len(rows):
     raise errors.UserError(
       f'prompts: {len(prompts)}, rows: {len(rows)}; expected at least one of each'
@@ -202,7 +208,7 @@ def compare(
   ]
   longest = {'prompt.length': max(lengths, default=1)}
   config = _config(model, rows.task, rows.fields | longest | fields)
-  setup.check_rows(config, model.lm, {'test': rows.table})
+  setup.check_rows(config, model, {'test': rows.table})
   experiment = setup.on_model(config, model, terminal.show_progress())
   measured = {
     name: _measure(experiment, name, prompt, rows.table)
@@ -224,7 +230,7 @@ def _measure(experiment, name, prompt, table):
     return results.Measured([found], tuning)
   model, validation = experiment.model, prompt.validation
   wordings = prompt.wordings(model.template)
-  new_tokens = experiment.config.eval.max_new_tokens
+  new_tokens = setup.answer_tokens(experiment.config, model.template)
   for wording in wordings:
     for own in (table, validation and validation.table):
       if own is not None:
@@ -237,7 +243,7 @@ def _measure(experiment, name, prompt, table):
 @arguments.named()
 def generate(
   model: nouns.Model,
-  prompt: nouns.Prompt | nouns.Written | Sequence[nouns.Prompt | nouns.Written],
+  prompt: nouns.Prompt | written.Written | Sequence[nouns.Prompt | written.Written],
   sources: Sequence[str | dict],
   *,
   task: tasks.Task | None = None,
@@ -304,6 +310,7 @@ def merge(
       that is the least likely there.
     directory: a new one; with `overwrite`, one that was written so before.
   """
+  arguments.check_is(Mapping, '{name: what is of it}', prompts=prompts, rows=rows)
   if not prompts or rows.keys() != prompts.keys() or not all(rows.values()):
     raise errors.UserError(
       f'rows has {list(rows)}, prompts has {list(prompts)}; expected the same names, '
@@ -316,7 +323,9 @@ def merge(
   uses.check_model(
     model, **{f'prompts[{name!r}]': each for name, each in prompts.items()}
   )
-  uses.check_model(model, **{f'rows[{name!r}]': each for name, each in rows.items()})
+  own = {f'rows[{name!r}]': each for name, each in rows.items()}
+  arguments.check_is(nouns.Rows, 'rows, such as data.validation', **own)
+  uses.check_model(model, **own)
   nouns.write(prompts, directory, 'merged', rows, overwrite)
 
 
@@ -341,7 +350,7 @@ def _config(model, task, fields):
     'model.path': model.path,
     'model.dtype': model.dtype,
     'model.precision': model.precision,
-    'data.path': _IN_MEMORY,
+    'data.path': sources_lib.IN_MEMORY,
   }
   if 'data.max_target_tokens' in fields:
     defaults['eval.max_new_tokens'] = fields['data.max_target_tokens']
@@ -352,6 +361,7 @@ def _config(model, task, fields):
 
 def _with_rows(model, data, prompt, fields):
   """Returns the `setup.Experiment` of training a `nouns.Soft`."""
+  arguments.check_is(nouns.Data, 'what jp.load_data returns', data=data)
   uses.check_model(model, data=data.train)
   if not isinstance(prompt, nouns.Soft):
     raise errors.UserError(f'prompt is {prompt!r:.60}; expected a jp.Soft to train')
@@ -364,19 +374,10 @@ def _with_rows(model, data, prompt, fields):
 
 def _begin(experiment, prompt):
   """Returns the arrays of a `nouns.Soft` before training, see `kinds`."""
-  start, spec = prompt.start, experiment.lm.spec
+  start = prompt.start
   if start is None:
     return trained_prompts.initial_prompt(experiment)
-  length = kinds.length(start)
-  expected = {
-    'embeddings': (length, spec.width),
-    'keys_values': (spec.blocks, 2, spec.kv_heads, length, spec.head_dim),
-  }
-  for name, array in start.items():
-    if array.shape != expected[name]:
-      raise errors.UserError(
-        f'init has {name} {array.shape}; expected {expected[name]}, as the model has'
-      )
+  nouns.check_shapes(start, experiment.lm.spec, 'init')
   return trained_prompts.begun_at(experiment, start)
 
 

@@ -109,6 +109,19 @@ def check(kind, given):
   }
 
 
+def check_is(kind, expected, **given):
+  """Raises `UserError` for arguments that are not of a class.
+
+  Args:
+    kind: the class.
+    expected: what it is called.
+    **given: {argument: value}.
+  """
+  for name, value in given.items():
+    if not isinstance(value, kind):
+      raise errors.UserError(f'{name} is {value!r:.60}; expected {expected}')
+
+
 def _number(value):
   """Returns a number of NumPy's as one of Python's, and all else as it is."""
   return value.item() if isinstance(value, np.generic) else value

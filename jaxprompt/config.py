@@ -88,13 +88,13 @@ def with_preset(config, presets, name):
   return config
 
 
-# Where none is given, the learning rate of an optimiser for a kind of prompt. Prodigy
-# finds its own, of which this is the share taken.
+# Where none is given, the learning rate of an optimiser for a kind of prompt, as a
+# prefix and as a suffix. Prodigy finds its own, of which this is the share taken.
 BY_OPTIMIZER = FIELDS['train.learning_rate'].default
 RATES = {
-  'adamw': {'embedding': 0.05, 'deep': 0.03, 'residual': 0.05},
-  'adafactor': {'embedding': 0.3, 'deep': 0.03, 'residual': 0.3},
-  'prodigy': {'embedding': 1.0, 'deep': 1.0, 'residual': 1.0},
+  'adamw': {'embedding': (0.05, 0.15), 'deep': (0.03, 0.06), 'residual': (0.05, 0.15)},
+  'adafactor': {'embedding': (0.3, 0.3), 'deep': (0.03, 0.03), 'residual': (0.3, 0.3)},
+  'prodigy': {'embedding': (1.0, 1.0), 'deep': (1.0, 1.0), 'residual': (1.0, 1.0)},
 }
 # What each optimiser reads besides its learning rate.
 _READ = {
@@ -108,7 +108,8 @@ def set_rate(config):
   """Sets the learning rate, in place, where it is left to an optimiser of `RATES`."""
   train = config.train
   if train.learning_rate == BY_OPTIMIZER and train.optimizer in RATES:
-    train.learning_rate = RATES[train.optimizer][config.prompt.kind]
+    prefix, suffix = RATES[train.optimizer][config.prompt.kind]
+    train.learning_rate = suffix if config.prompt.position == 'suffix' else prefix
 
 
 # The fields that a sweep gives several values, by their names in it. The first varies

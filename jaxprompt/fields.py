@@ -210,7 +210,7 @@ _ALL = (
   Field('train.optimizer', 'adamw',
         'adamw, adafactor, prodigy, or package.module:function'),
   Field('train.learning_rate', -1.0,
-        "after the warm-up; -1 = the optimiser's own for the kind of prompt",
+        "after the warm-up; -1 = the optimiser's own for such a prompt",
         low=SMALLEST, high=LARGEST, also=(0, -1)),
   Field('train.weight_decay', 0.0, 'how much a step draws the prompt to zero',
         high=LARGEST),

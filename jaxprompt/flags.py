@@ -12,6 +12,7 @@ from ml_collections import config_dict
 from jaxprompt import config as config_lib
 from jaxprompt import errors
 from jaxprompt import fields as fields_lib
+from jaxprompt.tasks import columns
 from jaxprompt.tasks import tasks
 
 # The flags that each mode reads.
@@ -167,6 +168,7 @@ def parse(argv):
     arguments = values(argv)[1:]
   except (absl_flags.Error, ValueError) as e:  # absl raises both
     own = e.__context__ if isinstance(e.__context__, errors.UserError) else None
+    own = own or _unknown(getattr(e, 'flagname', ''))
     raise own or errors.UserError(f'{errors.reason(e)}; --help lists the flags') from e
   _check_read(values)
   if arguments and values.mode != 'compare':
@@ -185,6 +187,16 @@ def parse(argv):
   return values, arguments
 
 
+def _unknown(flag):
+  """Returns the error of a field's name without its section, or None."""
+  names = [
+    f'--config.{x}' for x in config_lib.FIELDS if x.endswith('.' + flag.split('.')[-1])
+  ]
+  return names and errors.UserError(
+    f'--{flag} is no flag; expected {" or ".join(names)}'
+  )
+
+
 def _check_read(values):
   """Refuses a flag that the mode does not read: it would be given in vain."""
   read = READS[values.mode]
@@ -198,6 +210,10 @@ def _check_read(values):
       )
 
 
+# In which a shell's `\n` is meant as a newline, as in the templates of a task.
+_TEXTS = {'hard_prompt', 'hard_prompts', 'prompt.text'}
+
+
 def overrides(values):
   """Returns {field: value} of the --config.FIELD flags; a field's own comes last."""
   found = {}
@@ -206,6 +222,12 @@ def overrides(values):
   for name in config_lib.FIELDS:
     if values[f'config.{name}'].present:
       found[name] = values[f'config.{name}'].value
+  for name in _TEXTS & found.keys():
+    text = found[name]
+    is_text = isinstance(text, str)
+    found[name] = (
+      columns.unescaped(text) if is_text else tuple(map(columns.unescaped, text))
+    )
   return found
 
 

@@ -259,6 +259,7 @@ def _use(values, paths):
   if values.config is not None:
     return _config(values), None
   for path in (each for own in paths.values() for each in own):
+    trained_prompts.check_holds(path)
     if (path / 'config.json').exists():
       return _stored_config(values, path), None
   if paths:

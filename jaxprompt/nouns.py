@@ -18,7 +18,6 @@ from jaxprompt import errors
 from jaxprompt import fields as fields_lib
 from jaxprompt.data import loader
 from jaxprompt.data import rows as rows_lib
-from jaxprompt.prompts import arms
 from jaxprompt.prompts import batch as batch_lib
 from jaxprompt.prompts import kinds
 from jaxprompt.prompts import trained as trained_lib
@@ -110,80 +109,6 @@ class Data:
         )
 
 
-class Written:
-  """A prompt of text; `validation` holds rows that the best of several is chosen by."""
-
-  validation: Rows | None = None
-
-  def wordings(self, template) -> list[arms.Wording]:
-    """Returns what stands around every source; `template` is that of a model."""
-    raise NotImplementedError
-
-
-@dataclasses.dataclass(frozen=True)
-class Bare(Written):
-  """The source alone."""
-
-  def wordings(self, template):
-    del template
-    return [arms.BARE]
-
-
-@dataclasses.dataclass(frozen=True)
-class Hard(Written):
-  """A text in front of the source, or around it if it holds {source}."""
-
-  text: str
-
-  def wordings(self, template):
-    return [arms.written(template, self.text)]
-
-
-@dataclasses.dataclass(frozen=True)
-class BestHard(Written):
-  """The text with the lowest loss on validation rows, of several as of `Hard`."""
-
-  texts: Sequence[str]
-  validation: Rows
-
-  def __post_init__(self):
-    if isinstance(self.texts, str) or not len(self.texts):
-      raise errors.UserError(
-        f'texts is {self.texts!r:.80}; expected a list of one or more texts'
-      )
-
-  @property
-  def model(self):
-    return self.validation.model
-
-  def wordings(self, template):
-    return [arms.written(template, text) for text in self.texts]
-
-
-@dataclasses.dataclass(frozen=True)
-class FewShot(Written):
-  """Rows with their targets, in order, before the source."""
-
-  rows: Rows
-
-  @property
-  def model(self):
-    return self.rows.model
-
-  def wordings(self, template):
-    return [arms.examples(template, self.rows)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Chat(Written):
-  """A text and the source in the tokenizer's chat template."""
-
-  text: str
-
-  def wordings(self, template):
-    return [arms.chat(template, self.text)]
-
-
 _DIMENSIONS = ({'embeddings': 2}, {'keys_values': 5})
 
 
@@ -239,6 +164,11 @@ class Soft:
           f'length is {self.length}, and init has {length} virtual tokens; leave it out'
         )
       given |= {'length': length, 'init': f'arrays {kinds.digest(start)[:16]}'}
+    elif self.init == 'text' or (self.init and os.path.isdir(self.init)):
+      raise errors.UserError(
+        f'init is {self.init!r}, which would be the words of the prompt; leave it out '
+        "for the task's hard prompt, or give what jp.load_prompt returns"
+      )
     elif self.init in ('examples', 'vocab', 'random'):
       given['init'] = self.init
     else:
@@ -267,9 +197,12 @@ class Prompt:
     length = kinds.length(self.params)
     return f'Prompt({self.name!r}, {length} virtual tokens, {self.use.position})'
 
+  @arguments.named()
   def replace(self, params: Params) -> 'Prompt':
     """Returns the same prompt with other arrays, as a loop of one's own gives them."""
+    arguments.check_is(Mapping, 'the params of a prompt', params=params)
     arrays = jax.tree.map(np.asarray, kinds.fold(jax.device_get(params)))
+    check_shapes(arrays, self.model.lm.spec, 'params')
     use = dataclasses.replace(self.use, arrays=arrays)
     return dataclasses.replace(self, use=use)
 
@@ -295,6 +228,8 @@ class Prompt:
       rows: of `merged`, validation rows: the virtual tokens are as unlikely as the
         token that is the least likely there.
     """
+    if rows is not None:
+      arguments.check_is(Rows, 'rows, such as data.validation', rows=rows)
     if (format == 'merged') != bool(rows):
       raise errors.UserError(
         f'rows is {rows!r}, and format {format!r}; expected validation rows with '
@@ -302,6 +237,26 @@ class Prompt:
       )
     name = self.use.task.name
     write({name: self}, directory, format, {name: rows} if rows else {}, overwrite)
+
+
+def check_shapes(arrays, spec, what):
+  """Raises `UserError` for arrays that are no prompt of a model.
+
+  Args:
+    arrays: see `kinds`, folded.
+    spec: `lm.spec.Spec` of the model.
+    what: the argument that has them.
+  """
+  length = kinds.length(arrays)
+  expected = {
+    'embeddings': (length, spec.width),
+    'keys_values': (spec.blocks, 2, spec.kv_heads, length, spec.head_dim),
+  }
+  for name, array in arrays.items():
+    if array.shape != expected[name]:
+      raise errors.UserError(
+        f'{what} has {name} {array.shape}; expected {expected[name]}, as the model has'
+      )
 
 
 def write(

@@ -4,6 +4,7 @@ import dataclasses
 
 from jaxprompt import errors
 from jaxprompt import nouns
+from jaxprompt import written
 from jaxprompt.prompts import arms
 from jaxprompt.prompts import kinds
 from jaxprompt.runs import comparison
@@ -16,7 +17,7 @@ def use(experiment, prompt, given):
 
   Args:
     experiment: `setup.Experiment` of the model.
-    prompt: `nouns.Prompt` or `nouns.Written`.
+    prompt: `nouns.Prompt` or `written.Written`.
     given: {name: value} to use in place of a trained prompt's own.
 
   Raises:
@@ -36,7 +37,8 @@ def use(experiment, prompt, given):
     front = comparison.in_front(model, arms.ids_in_front(wording, template)).prefix
     found = trained_prompts.as_configured({'embeddings': front}, config)
     found = dataclasses.replace(found, position='prefix', wording=wording)
-  limit = setup.source_room(model.lm, template, around, found.max_new_tokens)
+  new_tokens = found.answer_tokens(template)
+  limit = setup.source_room(model.lm, template, around, new_tokens)
   if isinstance(prompt, nouns.Prompt):
     limit = min(limit, found.max_source_tokens)
   return dataclasses.replace(found, max_source_tokens=limit)
@@ -45,7 +47,7 @@ def use(experiment, prompt, given):
 def check_prompts(model, prompts):
   """Raises `UserError` for what is no prompt, or one of another model."""
   for name, prompt in prompts.items():
-    if not isinstance(prompt, nouns.Prompt | nouns.Written):
+    if not isinstance(prompt, nouns.Prompt | written.Written):
       raise errors.UserError(
         f'{name} is {prompt!r:.60}; expected a trained prompt, or one of text such as '
         "jp.Hard('...')"

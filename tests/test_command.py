@@ -31,6 +31,8 @@ MISTAKES = {
   ('--wrkdir=w',): 'Did you mean: workdir',
   ('--config.train.batchsize=4',): 'Did you mean: config.train.batch_size',
   ('--config.prompt.length.real=4',): "flag 'config.prompt.length.real'",
+  ('--config.epochs=3',): '--config.epochs is no flag; expected --config.train.epochs',
+  ('--batch_size=4',): 'expected --config.train.batch_size or --config.eval.batch_size',
   ('--workdir',): 'Missing value for flag --workdir',
   ('--output=', '--mode=export'): "--output is ''; expected a text in UTF-8",
   ('--workdir=\udcff',): "--workdir is '\\udcff'; expected a text in UTF-8",

@@ -43,7 +43,7 @@ def test_runs_that_differ_in_their_seed_are_one_group_with_mean_and_spread(tmp_p
   assert '2.100 ± 0.100' in soft  # its loss
   assert '-0.800 ± 0.100  ' in hard  # soft's less it
   assert '+20.00 ± 2.500  ' in hard
-  assert 'the best other arm is above it by 0.800 ± 0.100' in page
+  assert 'better than the best other arm by 0.800 ± 0.100' in page
   assert '100%' in page  # of the rows have the same text in two seeds
   assert 'standard deviation over seeds' in page
 
@@ -172,13 +172,30 @@ def test_what_has_not_finished_or_was_not_run_is_named(tmp_path):
   assert 'no finished run of gpt2 on translation' in page
 
 
+def test_a_classification_is_won_by_its_metric_not_by_its_loss(tmp_path):
+  folder = workdirs.write_run(tmp_path / 'a')
+  path = folder / 'results.json'
+  results = json.loads(path.read_text())
+  results['test']['soft']['confusion'] = [[1, 0], [0, 1]]
+  for found in results['differences']:
+    if found['figure'] != 'loss':
+      found['better'] = None
+  path.write_text(json.dumps(results))
+  lines, _ = _write(tmp_path, folder)
+  expected = 'In no comparison does the soft prompt beat every other arm for certain'
+  assert lines[0] == expected
+
+
 def test_a_copy_of_a_run_is_no_other_seed(tmp_path):
   first = workdirs.write_run(tmp_path / 'a')
   copy = shutil.copytree(first, tmp_path / 'b')
   again = workdirs.write_run(tmp_path / 'c', losses=_losses(1.0))
   lines, _ = _write(tmp_path, first, copy, again)
   assert f'note: {copy} is a copy of {first}, and left out' in lines
-  assert f'note: {again} is the run of {first} again, no other seed' in lines
+  assert (
+    f'note: {again} is the run of {first} again, no other seed, and left out' in lines
+  )
+  assert any(line.endswith('; seed 0') for line in lines)
 
 
 def test_runs_of_one_task_on_different_test_rows_are_refused(tmp_path):

@@ -11,6 +11,7 @@ from conftest import CONFIGS
 
 from jaxprompt import config as config_lib
 from jaxprompt import errors
+from jaxprompt import flags
 from jaxprompt.devices import devices
 from jaxprompt.lm import loading
 from jaxprompt.lm import products
@@ -134,12 +135,22 @@ def test_a_learning_rate_that_is_not_given_is_the_optimisers_own(given, expected
   assert config_lib.single_run(config).train.learning_rate == expected
 
 
-def test_each_kind_of_prompt_has_a_learning_rate_of_its_own():
-  config = _config('qa')
-  config.prompt.kind = 'deep'
-  found = config_lib.single_run(config).train.learning_rate
-  assert found == config_lib.RATES['adamw']['deep']
-  assert found < config_lib.single_run(_config('qa')).train.learning_rate
+def test_a_newline_in_a_flags_text_is_one():
+  hard = r'--config.hard_prompts={source}\nTL;DR:'
+  values, _ = flags.parse(['jaxprompt', '--config=qa', hard])
+  assert values.config.hard_prompts == ('{source}\nTL;DR:',)
+  values, _ = flags.parse(['jaxprompt', '--config=qa', r'--config.prompt.text=Say\tit'])
+  assert values.config.prompt.text == 'Say\tit'
+
+
+@pytest.mark.parametrize('kind', ['embedding', 'deep'])
+def test_each_kind_and_place_of_a_prompt_has_a_learning_rate_of_its_own(kind):
+  config, found = _config('qa'), []
+  for position in ('prefix', 'suffix'):
+    config.prompt.update(kind=kind, position=position)
+    found.append(config_lib.single_run(config).train.learning_rate)
+  assert tuple(found) == config_lib.RATES['adamw'][kind]
+  assert found[0] < found[1]
 
 
 @pytest.mark.parametrize(

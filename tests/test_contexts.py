@@ -130,6 +130,25 @@ def test_the_budget_is_in_gigabytes_or_a_third_of_what_is_free(monkeypatch):
       {'memory/memory.limit_in_bytes': '800', 'memory/memory.usage_in_bytes': '100'},
       700,
     ),
+    # Files that were read are in a group's use, and give way.
+    (
+      '0::/job',
+      {
+        'job/memory.max': '500',
+        'job/memory.current': '450',
+        'job/memory.stat': 'anon 30\ninactive_file 400\nactive_file 20\n',
+      },
+      450,
+    ),
+    (
+      '4:memory:/',
+      {
+        'memory/memory.limit_in_bytes': '800',
+        'memory/memory.usage_in_bytes': '790',
+        'memory/memory.stat': 'inactive_file 3\ntotal_inactive_file 400\n',
+      },
+      410,
+    ),
     (
       '4:memory:/\n1:cpu:/other',
       {

@@ -99,7 +99,7 @@ def test_an_arm_is_calibrated_by_its_own_text_without_a_source(frozen, text):
   template = template_lib.Template(tokenizer)
   wording = arms.written(template, text)
   front = arms.ids_in_front(wording, template)
-  placed = placement.place(lm.embed(params, jnp.asarray(front)), 'prefix')
+  placed = placement.place(lm.embed(params, jnp.asarray(front, int)), 'prefix')
   empty = arms.empty_source(wording, template)
   lead = wording.target_lead
   _, rows = _sources(tokenizer)

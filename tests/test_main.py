@@ -391,7 +391,7 @@ def test_a_source_has_the_positions_that_prompt_and_answer_leave():
   assert (lm.spec.max_positions, template.frame_tokens) == (192, 1)
   assert setup.source_room(lm, template, 20, 160) == 11
   assert setup.source_room(lm, template, 20, 170) == 1
-  with pytest.raises(errors.UserError, match='171, which leaves no room for a source'):
+  with pytest.raises(errors.UserError, match='171 tokens, which leaves no room'):
     setup.source_room(lm, template, 20, 171)
 
 

@@ -91,6 +91,31 @@ def test_it_is_trained_and_measured_with_its_own_metrics(workdir):
   assert {x['figure'] for x in found['differences']} == set(entry['ci95'])
 
 
+def test_labels_that_are_ranked_take_no_room_of_text_that_would_be_generated(
+  tickets, tmp_path
+):
+  """Positions that a generated answer would fill, and the sources could not be in."""
+  flags = [*_config(tickets), f'--workdir={tmp_path / "run"}']
+  flags += ['--config.eval.max_new_tokens=250', '--config.arms=few_shot,soft']
+  assert _call(*flags, '--config.few_shot.examples=2') == 0
+  found = json.loads((tmp_path / 'run' / 'results.json').read_text())
+  assert found['tuning']['few_shot']['rows'] == 2
+  source = ['--mode=predict', f'--workdir={tmp_path / "run"}', f'--input={tickets}']
+  assert _call(*source, f'--output={tmp_path / "out.jsonl"}') == 0
+  drawn = f'--output={tmp_path / "drawn.jsonl"}'
+  assert _call(*source, '--temperature=1', drawn) == 2  # nothing is drawn
+
+
+def test_columns_of_other_names_are_told_where_to_name_them(tmp_path, capsys):
+  rows = [{'document': 'Anna sells bread.', 'summary': 'Bread.'}] * 9
+  file = tmp_path / 'rows.jsonl'
+  file.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  flags = ['--config=summarization:tiny', f'--config.data.path={file}']
+  assert _call(*flags, f'--workdir={tmp_path / "run"}') == 2
+  told = "column 'article' is missing; found 'document', 'summary': example.source"
+  assert told in capsys.readouterr().err
+
+
 def test_a_rows_answer_is_its_likeliest_label(workdir):
   for row in _lines(workdir / 'predictions' / 'soft.jsonl'):
     assert row['source'].startswith('Ticket of Ms ')

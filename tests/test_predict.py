@@ -333,7 +333,14 @@ def test_flags_that_make_no_sense_are_named(run, tmp_path, capsys, flags, messag
   assert message in capsys.readouterr().err
 
 
+def test_a_prompt_that_is_not_there_is_no_adapter(tmp_path, capsys):
+  argv = ['jaxprompt', '--mode=predict', '--prompt=/typo', '--input=-']
+  assert main.main([*argv, f'--output={tmp_path / "out.jsonl"}']) == 2
+  assert "'/typo' holds no trained prompt; expected the" in capsys.readouterr().err
+
+
 def test_adapters_alone_need_a_config(tmp_path, capsys):
+  (tmp_path / 'adapter_config.json').write_text('{}')
   argv = ['jaxprompt', '--mode=predict', f'--prompt={tmp_path}', '--input=-']
   assert main.main([*argv, '--output=-']) == 2
   assert '--config is missing; an adapter says nothing of' in capsys.readouterr().err

@@ -27,6 +27,7 @@ from jaxprompt.runs import workdir as workdir_lib
 PAGE = (conftest.ROOT / 'docs' / 'python.md').read_text()
 BLOCKS = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
 TASK = jp.Task('{text}', '{answer}', metrics=('token_match',))
+RANKED = jp.Task('{text}', '{answer}', labels=('yes', 'no'), metrics=('accuracy',))
 SIZES = {'max_source_tokens': 40, 'max_target_tokens': 6}
 
 
@@ -380,7 +381,7 @@ MISTAKES = {
   'top_k and top_p are of sampling, which is off; set temperature': (
     lambda m, d: jp.generate(m, jp.Bare(), ['a'], top_k=3)
   ),
-  'max_new_tokens is 9999, which leaves no room': (
+  'may have 9999 tokens, which leaves no room.* lower max_new_tokens': (
     lambda m, d: jp.generate(m, jp.Bare(), ['a'], max_new_tokens=9999)
   ),
   'format is .gguf.; expected one of peft, merged': (
@@ -423,7 +424,39 @@ MISTAKES = {
   "'speed' is unknown; expected one of loss": (
     lambda m, d: jp.compare(m, d.test, {'rows': jp.Bare()}).table(['speed'])
   ),
-  'task is missing; .* is no run': lambda m, d: jp.load_prompt('/nowhere', m),
+  "'/nowhere' holds no trained prompt; expected": (
+    lambda m, d: jp.load_prompt('/nowhere', m)
+  ),
+  'task is missing; .* is no run': (
+    lambda m, d: jp.load_prompt(conftest.FIXTURES / 'peft_gpt2', m)
+  ),
+  'rows is Data.*; expected rows, such as data.test': (
+    lambda m, d: jp.compare(m, d, {'bare': jp.Bare()})
+  ),
+  'prompts is .*Bare.*; expected {name: prompt}': (
+    lambda m, d: jp.compare(m, d.test, [jp.Bare()])
+  ),
+  'data is Rows.*; expected what jp.load_data returns': (
+    lambda m, d: jp.train(m, d.train)
+  ),
+  "source is .*; expected a path, or {'train'": (
+    lambda m, d: jp.load_data([{'text': 'x'}], TASK, m)
+  ),
+  'rows is .*; expected rows, such as data.train': lambda m, d: jp.FewShot([{}]),
+  'validation is Data.*; expected rows': lambda m, d: jp.BestHard(['Say'], d),
+  'text is 3; expected a text': lambda m, d: jp.Hard(3),
+  r'params has embeddings \(20, 7\); expected \(20, 24\)': (
+    lambda m, d: jp.init_prompt(m, d).replace({'embeddings': np.ones((20, 7))})
+  ),
+  'params is array.*; expected the params of a prompt': (
+    lambda m, d: jp.init_prompt(m, d).replace(np.ones((20, 24)))
+  ),
+  "init is 'text', which would be the words of the prompt": (
+    lambda m, d: jp.train(m, d, jp.Soft(init='text'))
+  ),
+  'temperature is of text that is generated': (
+    lambda m, d: jp.generate(m, jp.Bare(), ['a'], task=RANKED, temperature=1.0)
+  ),
   'the arm long with .* makes a row of': (
     lambda m, d: jp.compare(m, d.test, {'long': jp.Hard('word ' * 600)})
   ),

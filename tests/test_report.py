@@ -92,6 +92,32 @@ def test_the_headline_of_a_classification_is_about_its_first_metric():
   assert words.headline(results) == expected
 
 
+def test_a_prompt_that_is_compared_with_nothing_is_no_best():
+  assert words.headline(_results(soft=2.0)) == 'The soft prompt alone: test loss 2.000'
+
+
+def _interrupted(tmp_path):
+  """Returns the workdir of a run that has been killed after two of four epochs."""
+  folder = workdirs.write_run(tmp_path / 'run', epochs=4, finished=False)
+  lines = (folder / 'metrics.jsonl').read_text().splitlines(keepends=True)
+  (folder / 'metrics.jsonl').write_text(''.join(lines[: len(lines) // 2]))
+  return folder
+
+
+def test_a_run_that_is_trained_and_not_tested_is_no_unfinished_one(tmp_path):
+  page = _page(workdirs.write_run(tmp_path / 'run', finished=False))
+  assert 'trained, and not tested yet' in page and '--mode=eval' in page
+
+
+def test_an_arm_of_several_draws_shows_the_texts_of_all(tmp_path):
+  folder = workdirs.write_run(tmp_path / 'run', 'qa')
+  path = folder / 'predictions' / 'hard.jsonl'
+  rows = [json.loads(line) for line in path.read_text().splitlines()]
+  rows[0]['draws'] = ['the first text', 'the second text']
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  assert 'the first text\\n--- next draw ---\\nthe second text' in _page(folder)
+
+
 @pytest.mark.parametrize('task', ['qa', 'summarization', 'translation'])
 def test_the_page_holds_what_the_workdir_knows(tmp_path, task):
   folder = workdirs.write_run(tmp_path / 'run', task)
@@ -140,9 +166,9 @@ def test_the_page_names_no_address_outside_itself(tmp_path):
 
 
 def test_a_run_that_has_not_finished_shows_how_far_it_is(tmp_path):
-  page = _page(workdirs.write_run(tmp_path / 'run', epochs=4, finished=False))
+  page = _page(_interrupted(tmp_path))
   assert 'This run has not finished' in page
-  assert 'Epochs done: 4 of 4.' in page
+  assert 'Epochs done: 2 of 4.' in page
   assert 'Loss while training' in page
   assert 'id="rows"' not in page
 

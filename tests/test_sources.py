@@ -300,7 +300,13 @@ def test_parquets_types_are_read_as_they_are(tmp_path):
   assert [row['x'] for row in rows] == ['a', 'b'] and rows[1]['id'] is None
 
 
-@pytest.mark.parametrize('name', ['Test.jsonl', 'test.ndjson'])
+@pytest.mark.parametrize(
+  'name',
+  [
+    *('Test.jsonl', 'test.ndjson', 'test.txt', 'test.jsonl.bz2', 'test_set.jsonl'),
+    'test-00000-of-00001.parquet',
+  ],
+)
 def test_a_split_under_another_name_is_not_drawn_from_validation(tmp_path, name):
   data = write_data(tmp_path, 'qa')
   (data / 'test.jsonl').rename(data / name)

@@ -1,5 +1,7 @@
 """The template's tokens are those of the text as a user of the model would give it."""
 
+import re
+
 import pytest
 import tokenizers
 import transformers
@@ -7,8 +9,12 @@ import transformers
 from jaxprompt import errors
 from jaxprompt.data import rows as rows_lib
 from jaxprompt.prompts import arms
+from jaxprompt.tasks import tasks
 from jaxprompt.tasks import template as template_lib
 
+SHIPPED = sorted(
+  {text for x in tasks.TASKS.values() for text in x.hard_prompts if '{source}' in text}
+)
 TEXTS = ['The Rhine is a river in Europe.', 'Der Rhein ist ein Fluss.', 'a b: c']
 # Of Llama 3: a newline is one token with the punctuation before it.
 _PIECES = (
@@ -50,7 +56,9 @@ def _tiktoken():
     special_tokens=_SPECIAL,
     initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
   )
-  made.train_from_iterator([f'{text}\n' for text in TEXTS * 3], trainer)
+  # One token of punctuation and the newlines after it, as Llama 3's and Qwen's have.
+  joined = [f'{word}\n\n' for word in ('content :', 'it:', 'words.', 'Text:')]
+  made.train_from_iterator([f'{text}\n' for text in TEXTS * 3] + joined * 9, trainer)
   return made
 
 
@@ -108,6 +116,7 @@ def test_a_cut_counts_the_sources_own_tokens(template):
     ('Say it:', 'Say it: {source}\n'),
     ('{source}\nTL;DR:', '{source}\nTL;DR:'),
     ('English: {source}\nGerman:', 'English: {source}\nGerman:'),
+    *((text, text) for text in SHIPPED),
   ],
 )
 def test_a_text_arm_is_the_whole_literal_text(template, source, written, literal):
@@ -124,6 +133,36 @@ def test_a_text_arm_is_the_whole_literal_text(template, source, written, literal
     # A source is the same tokens in all arms, so that the space is a token of its own.
     found, expected = map(template.tokenizer.decode, (found, expected))
   assert found == expected
+
+
+@pytest.mark.parametrize('text', ['Answer with a word.', 'Read the content :'])
+def test_a_chat_arm_is_the_whole_literal_text(template, text):
+  tokenizer = template.tokenizer
+  tokenizer.chat_template = "[INST] {{ messages[0]['content'] }} [/INST]"
+  wording = arms.chat(template, text)
+  _, ids = template.source('', TEXTS[0], '', 99)
+  source = arms.source_ids(wording, template, TEXTS[0], ids)
+  found = [*arms.ids_in_front(wording, template), *source]
+  assert found == tokenizer(f'[INST] {text}\n\n{TEXTS[0]} [/INST]')['input_ids']
+
+
+def test_a_chat_template_that_fails_is_one_line(template):
+  template.tokenizer.chat_template = {'tool': 'x'}  # none that is the default
+  with pytest.raises(
+    errors.UserError, match=r'chat template fails: .*; leave chat out'
+  ):
+    arms.chat(template, 'Say it:')
+
+
+def test_what_is_never_cut_is_said_with_its_own_length(template):
+  question = TEXTS[0] * 3
+  with pytest.raises(errors.RowError, match=r'alone is .* never cut') as found:
+    template.source('', TEXTS[1] * 9, question, 3)
+  length = int(re.search(r'alone is (\d+) tokens', str(found.value)).group(1))
+  _, ids = template.source('', TEXTS[1] * 9, question, length)
+  assert len(ids) <= length + template.frame_tokens
+  with pytest.raises(errors.RowError):
+    template.source('', TEXTS[1] * 9, question, length - 1)
 
 
 def test_shown_examples_begin_once(template):

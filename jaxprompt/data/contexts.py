@@ -18,10 +18,16 @@ from jaxprompt.lm import loading
 from jaxprompt.prompts import model
 
 _SHARE_OF_FREE_MEMORY = 1 / 3
-# Control groups by their controller, '' in version 2: where they are, limit and use.
+# Control groups by their controller, '' in version 2: where they are, limit and use,
+# and what of the use, in memory.stat, is of files, which give way.
 _GROUPS = {
-  '': ('sys/fs/cgroup', 'memory.max', 'memory.current'),
-  'memory': ('sys/fs/cgroup/memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes'),
+  '': ('sys/fs/cgroup', 'memory.max', 'memory.current', 'inactive_file'),
+  'memory': (
+    'sys/fs/cgroup/memory',
+    'memory.limit_in_bytes',
+    'memory.usage_in_bytes',
+    'total_inactive_file',
+  ),
 }
 
 
@@ -50,7 +56,7 @@ def free_of_limits(root):
   for line in lines:
     _, controllers, own = line.split(':', 2)
     for controller in _GROUPS.keys() & set(controllers.split(',')):
-      folder, *names = _GROUPS[controller]
+      folder, *names, kept = _GROUPS[controller]
       own = pathlib.PurePosixPath(own.strip('/'))
       # The groups that hold it have limits too; a container sees its own as the root.
       for group in (own, *own.parents):
@@ -58,8 +64,17 @@ def free_of_limits(root):
           limit, used = (int((root / folder / group / x).read_text()) for x in names)
         except (OSError, ValueError):  # no such file; the word max
           continue
-        free = min(free, max(limit - used, 0))
+        files = _stat(root / folder / group / 'memory.stat', kept)
+        free = min(free, max(limit - used + files, 0))
   return free
+
+
+def _stat(file, key):
+  """Returns a number of a memory.stat; 0 where there is none."""
+  try:
+    return int(dict(line.split() for line in file.read_text().splitlines())[key])
+  except (OSError, ValueError, KeyError):
+    return 0
 
 
 def compute(lm, dtype, params, rows):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import re
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,6 +27,9 @@ class Split(NamedTuple):
   number: Callable[[int], int] = int  # of the row in its source, from 0
 
 
+IN_MEMORY = 'rows in memory'  # as the `data.path` of a run
+
+
 def read(path, subset='', *, seed=0):
   """Returns {split: `Split`} for train, validation and test.
 
@@ -46,6 +50,11 @@ def read(path, subset='', *, seed=0):
     splits = _read_one_file(place, seed)
   elif os.path.isdir(place) or place.is_absolute() or path.startswith(('.', '~')):
     splits = _read_directory(place)
+  elif path == IN_MEMORY:
+    raise errors.UserError(
+      'the rows of this run were in memory, and are not kept; use jp.compare, and '
+      'prompt.export with its rows, in Python'
+    )
   else:
     splits = _read_hub(path, subset)
   return _complete(splits, path)
@@ -171,17 +180,13 @@ def _read_directory(folder):
       raise errors.UserError(f'{folder} holds {names}; keep one file a split')
     if files:
       splits[split] = read_file(files[0])
-    elif alike := [name for name in held if name.lower() in _misspelt(split)]:
+    # Else a test split that is not read would be drawn from validation.
+    elif alike := [x for x in held if re.split(r'[-._]', x.lower())[0] == split]:
       raise errors.UserError(
         f'{folder} holds {alike[0]}, which is not read; expected {split} and one of '
         f'{", ".join(formats.SUFFIXES)}'
       )
   return splits
-
-
-def _misspelt(split):
-  """Returns how files of a split may be called that are not found, in lower case."""
-  return [split + suffix for suffix in (*formats.SUFFIXES, '.ndjson')]
 
 
 def read_file(file):

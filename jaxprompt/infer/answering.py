@@ -182,7 +182,8 @@ def _cut(model, prompt, source, wordings):
   template, positions = model.template, model.lm.spec.max_positions
   around = [arms.tokens_around(wording, template) for wording in wordings]
   longest = max(*around, kinds.length(prompt.arrays))
-  room = template.room(positions, longest, prompt.max_new_tokens)
+  new_tokens = prompt.answer_tokens(template)
+  room = template.room(positions, longest, new_tokens)
   limit = min(room, prompt.max_source_tokens)
   before, text, after = prompt.task.split(source)
   try:
@@ -195,7 +196,7 @@ def _cut(model, prompt, source, wordings):
       ) from e
     raise errors.UserError(
       f'The model has {positions} positions: {longest} for the longest prompt and '
-      f'{prompt.max_new_tokens} for the answer leave {max(limit, 0)} tokens, too few '
+      f'{new_tokens} for the answer leave {max(limit, 0)} tokens, too few '
       'for what cannot be cut; shorten the hard prompt or the question.'
     ) from e
   notes = []

@@ -88,6 +88,7 @@ def answers(experiment, prompts, asked, *, sampling, seed):
   Raises:
     UserError: for a row that cannot be used.
   """
+  _check_draws(prompts, sampling)
   answerer = _Answerer(experiment, dict(enumerate(prompts)), sampling, seed)
   requests = []
   for i, (which, row) in enumerate(asked):
@@ -99,7 +100,12 @@ def answers(experiment, prompts, asked, *, sampling, seed):
 
 
 def made_of(experiment, prompts, input_path, *, sampling, seed):
-  """Returns what decides the predictions, a nested dict; arguments as of `predict`."""
+  """Returns what decides the predictions, a nested dict; arguments as of `predict`.
+
+  Raises:
+    UserError: if nothing is drawn that is asked to be.
+  """
+  _check_draws(prompts.values(), sampling)
   return {
     'input': None if input_path == '-' else sources.digest(input_path),
     'model': experiment.fingerprints,
@@ -124,6 +130,13 @@ def made_of(experiment, prompts, input_path, *, sampling, seed):
     'sampling': sampling and sampling._asdict(),
     'seed': seed if sampling else 0,  # greedy answers have none
   }
+
+
+def _check_draws(prompts, sampling):
+  if sampling and all(x.task.labels for x in prompts):
+    raise errors.UserError(
+      '--temperature is of text that is generated, and labels are ranked; leave it out'
+    )
 
 
 class _Answerer:

@@ -5,10 +5,10 @@ row's source. A new one is such a function and its line in `ARMS`.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable
 from collections.abc import Sequence
 
-import jinja2
 import numpy as np
 
 from jaxprompt import errors
@@ -16,6 +16,7 @@ from jaxprompt.tasks import template as template_lib
 
 SOURCE = '{source}'  # in a text: where the source stands
 _SEAMS = 8  # tokens that a text may have more than its parts
+_BETWEEN_WORDS = re.compile(r'(?<=\S) (?=\S)')
 _MARK = '\ue000'  # stands for the source in a chat template; of no text's own letters
 
 
@@ -104,14 +105,32 @@ def written(template, text):
     raise errors.UserError(
       f'the hard prompt {text!r:.80} holds {SOURCE} twice; expected it once'
     )
-  front, after = before.rstrip(), after.rstrip(' ')
+  front, lead = _front(before)
+  after = after.rstrip(' ')
   return Wording(
     text,
     template_lib.encode(template.tokenizer, front)[0],
-    lead=before[len(front) :],
+    lead=lead,
     after=after,
     target_lead=_target_lead(after),
   )
+
+
+def _front(before, special=()):
+  """Cuts what stands before a source where no token goes across: before a word.
+
+  To Llama 3's and Qwen's tokenizers punctuation and newlines after it are one token.
+
+  Args:
+    before: the text.
+    special: what spells special tokens in it, after which it may be cut too.
+
+  Returns:
+    What is the same before all sources, and what is tokenised with each.
+  """
+  ends = [before.rfind(x) + len(x) for x in special if x in before]
+  at = max([0, *ends, *(x.start() for x in _BETWEEN_WORDS.finditer(before))])
+  return before[:at], before[at:]
 
 
 def _target_lead(after):
@@ -211,9 +230,10 @@ def chat(template, text):
       tokenize=False,
       add_generation_prompt=True,
     )
-  except jinja2.TemplateError as e:
+  except Exception as e:  # whatever the checkpoint's template raises
     raise errors.UserError(
-      f"arms has chat, but the tokenizer's chat template fails: {e}; leave chat out"
+      "arms has chat, but the tokenizer's chat template fails: "
+      f'{errors.reason(e):.300}; leave chat out'
     ) from e
   before, mark, after = said.partition(_MARK)
   if not mark:
@@ -221,21 +241,22 @@ def chat(template, text):
       "arms has chat, but the tokenizer's chat template leaves out what the user says; "
       'leave chat out'
     )
-  front, end = before.rstrip(), _first_special(tokenizer, after)
+  special = _special(tokenizer)
+  front, lead = _front(before, special)
+  end = min((after.index(x) for x in special if x in after), default=len(after))
   return Wording(
     before + SOURCE + after,
     _with_special_tokens(tokenizer, front),
-    lead=before[len(front) :],
+    lead=lead,
     after=after[:end],
     closing=_with_special_tokens(tokenizer, after[end:]),
     target_lead=_target_lead(after),
   )
 
 
-def _first_special(tokenizer, text):
-  """Returns where a text spells its first special token, or its length."""
-  special = [x.content for x in tokenizer.added_tokens_decoder.values() if x.special]
-  return min((text.index(x) for x in special if x in text), default=len(text))
+def _special(tokenizer):
+  """Returns what spells a special token."""
+  return [x.content for x in tokenizer.added_tokens_decoder.values() if x.special]
 
 
 def _with_special_tokens(tokenizer, text):

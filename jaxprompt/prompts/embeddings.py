@@ -46,6 +46,9 @@ def files_of(prompt, template, *, base, weights, spec):
     'newline': '\n',
     'target': prompt.task.target,
     'max_new_tokens': prompt.max_new_tokens,
+    # Ranked by likelihood, not generated, if there are any.
+    'labels': list(prompt.task.labels),
+    'calibration': prompt.calibration,
     'stop_token_ids': list(template.end_ids),
   }
   return {

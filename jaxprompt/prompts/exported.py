@@ -11,6 +11,13 @@ README = 'README.md'
 TAG = '- jaxprompt\n'  # of a card: that this package has written what is beside it
 
 
+_LABELS = """
+The labels of {task} are ranked, not generated: {labels}. Of each, sum the
+log-likelihoods of its tokens after the text, with a space in front of it and `{end}`
+behind it.
+"""
+
+
 def is_tagged(directory):
   """Returns whether a directory's card says that this package has written it."""
   with errors.reading(directory / README, 'choose another --output'):
@@ -83,3 +90,13 @@ def write(directory, files, check_again=lambda: None):
 def shown(base):
   """Returns what to call a model in what is published: no path of this machine."""
   return pathlib.PurePath(base).name if pathlib.PurePath(base).is_absolute() else base
+
+
+def ranked(template, prompt):
+  """Returns how a classification is answered; '' for another task."""
+  task = prompt.task
+  if not task.labels:
+    return ''
+  named = ', '.join(f'`{label}`' for label in task.labels)
+  end = template.tokenizer.eos_token
+  return _LABELS.format(task=task.name, labels=named, end=end)

@@ -81,11 +81,6 @@ What to write, with the newline that ends a source:
 
 {rows}
 """
-_LABELS = """
-The labels of {task} are ranked, not generated: {labels}. Of each, sum the
-log-likelihoods of its tokens after the text, with a space in front of it and `{end}`
-behind it.
-"""
 _ADDED = 'The tokenizer adds the newline that follows a text in the template.\n'
 _NOT_ADDED = """The text has to end with a newline: to this tokenizer that can be one
 token with what is before it, which no post-processor adds.
@@ -138,7 +133,7 @@ def write(directory, prompts, *, path, lm, template, unchosen, texts):
     name: json.dumps(content, indent=2)
     for name, content in _configs(path, lm, longest, size).items()
   }
-  ranked = ''.join(_ranked(template, x) for x in prompts.values())
+  ranked = ''.join(exported.ranked(template, x) for x in prompts.values())
   contents[exported.README] = card + ranked
   for name, text in contents.items():
     (directory / name).write_text(text, encoding='utf-8')
@@ -251,16 +246,6 @@ def _card(path, template, prompt, tokens, adds_newline):
     literal='    ' + ''.join(parts if where == 'before' else parts[::-1]),
     template=f'    {prompt.task.template}{template.tokenizer.eos_token}',
   )
-
-
-def _ranked(template, prompt):
-  """Returns how a classification is answered; '' for another task."""
-  task = prompt.task
-  if not task.labels:
-    return ''
-  named = ', '.join(f'`{label}`' for label in task.labels)
-  end = template.tokenizer.eos_token
-  return _LABELS.format(task=task.name, labels=named, end=end)
 
 
 def _card_of_several(path, prompts, written):

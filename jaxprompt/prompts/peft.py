@@ -52,7 +52,7 @@ _EMBEDDINGS, _KEYS_VALUES = 'PROMPT_TUNING', 'PREFIX_TUNING'
 _READ = {_EMBEDDINGS: 'embedding', 'P_TUNING': 'embedding', _KEYS_VALUES: 'deep'}
 
 
-def files_of(prompt, *, base, weights, spec, name, task, template):
+def files_of(prompt, *, base, weights, spec, name, task, template, ranked=''):
   """Returns the files of an adapter that `peft.PeftModel.from_pretrained` loads.
 
   Args:
@@ -61,6 +61,7 @@ def files_of(prompt, *, base, weights, spec, name, task, template):
     weights: the fingerprint of its weights.
     spec: `lm.spec.Spec` of the model.
     name, task, template: for the model card.
+    ranked: what it says of labels, see `exported.ranked`.
 
   Returns:
     {name: bytes}.
@@ -94,7 +95,7 @@ def files_of(prompt, *, base, weights, spec, name, task, template):
     WEIGHTS: safetensors.numpy.save(
       {_KEY: array}, metadata={'format': 'pt', _WEIGHTS_KEY: weights}
     ),
-    exported.README: card.encode(),
+    exported.README: (card + ranked).encode(),
     CONFIG: json.dumps(config, indent=2, sort_keys=True).encode(),
   }
 

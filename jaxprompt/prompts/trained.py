@@ -26,6 +26,10 @@ class TrainedPrompt:
   def members(self):
     return self, *self.others
 
+  def answer_tokens(self, template):
+    """Returns how many tokens an answer may have, see `Template.answer_tokens`."""
+    return template.answer_tokens(self.task.labels, self.max_new_tokens)
+
   @property
   def placement(self):
     return kinds.place(self.arrays, self.position)

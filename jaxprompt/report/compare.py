@@ -85,18 +85,24 @@ class Group:
   def values(self, arm, figure):
     return [run.results['test'][arm][figure] for run in self.runs]
 
-  def gains(self):
-    """Returns by how much soft's test loss is below the best other, for each seed."""
+  @property
+  def deciding(self):
+    """The figure that says which arm is best, see `words.deciding`."""
+    return words.deciding(self.runs[0].results)
+
+  def gains(self, figure='loss'):
+    """Returns by how much soft is better than the best other arm, for each seed."""
+    sign = -1 if metrics.of(figure).lower_is_better else 1
     return [
-      -results_lib.difference(run.results, 'loss', 'soft', other)['difference']
+      sign * results_lib.difference(run.results, figure, 'soft', other)['difference']
       for run in self.runs
-      if (other := results_lib.best_other(run.results, 'loss'))
+      if (other := results_lib.best_other(run.results, figure))
     ]
 
   def wins(self):
-    """Returns whether the soft prompt has the lowest loss for certain, in all runs."""
+    """Returns whether the soft prompt is the best arm for certain, in all runs."""
     found = [
-      results_lib.difference(run.results, 'loss', 'soft', other)['better']
+      results_lib.difference(run.results, self.deciding, 'soft', other)['better']
       for run in self.runs
       for other in run.results['test']
       if other != 'soft'
@@ -139,16 +145,17 @@ class Group:
     return charts.bars(values, {arm: ends(arm) for arm in self.arms})
 
   def sentence(self):
-    """Says how the soft prompt stands to the best other arm in the loss."""
-    other = results_lib.best_other(self.runs[0].results, 'loss')
+    """Says how the soft prompt stands to the best other arm."""
+    figure = self.deciding
+    other = results_lib.best_other(self.runs[0].results, figure)
     if other is None:
       return ''
     if len(self.runs) == 1:
-      return words.sentence(self.runs[0].results, 'loss', other)
+      return words.sentence(self.runs[0].results, figure, other)
     return (
-      f'Over {len(self.runs)} seeds the soft prompt has a test loss of '
-      f'{self.cell("soft", "loss")}, and the best other arm is above it by '
-      f'{spread(self.gains())}.'
+      f'Over {len(self.runs)} seeds the soft prompt has {metrics.of(figure).title} '
+      f'{self.cell("soft", figure)}, better than the best other arm by '
+      f'{spread(self.gains(figure))}.'
     )
 
   def across_seeds(self):
@@ -217,14 +224,13 @@ def write(workdirs, output):
 def _headline(groups):
   """Says in how many comparisons the soft prompt wins."""
   won = [group for group in groups if group.wins()]
-  what = 'The soft prompt beats every other arm in test loss'
+  by_loss = all(group.deciding == 'loss' for group in groups)
+  arm = 'every other arm' + ' in test loss' * by_loss
+  what = f'The soft prompt beats {arm}'
   if len(won) == len(groups):
     return f'{what} on {words.listed(sorted({group.task for group in groups}))}'
   if not won:
-    return (
-      'In no comparison does the soft prompt beat every other arm in test loss for '
-      'certain'
-    )
+    return f'In no comparison does the soft prompt beat {arm} for certain'
   return f'{what} in {len(won)} of {len(groups)} comparisons'
 
 
@@ -278,9 +284,13 @@ def _read(workdirs):
     if same:
       notes.append(f'{workdir} is a copy of {same.workdir}, and left out')
       continue
-    again = [x for x in runs if (x.settings, x.seed) == (settings, seed)]
+    alike = settings, seed, run.rows
+    again = [x for x in runs if (x.settings, x.seed, x.rows) == alike]
     if again:
-      notes.append(f'{workdir} is the run of {again[0].workdir} again, no other seed')
+      notes.append(
+        f'{workdir} is the run of {again[0].workdir} again, no other seed, and left out'
+      )
+      continue
     runs.append(run)
   if not runs:
     raise errors.UserError(

@@ -1,5 +1,7 @@
 """report.html: what a workdir's files tell of one run, finished or not, on one page."""
 
+import types
+
 from jaxprompt.report import charts
 from jaxprompt.report import page
 from jaxprompt.report import words
@@ -63,6 +65,7 @@ def render(stored, results, metrics, predictions, *, name):
     versions=stored['versions'],
     devices=stored['devices'],
     results=results,
+    trained=epochs_lib.is_over(epochs, types.SimpleNamespace(**config['train'])),
     epochs=epochs,
     validated=_validated(epochs),
     best=best,
@@ -181,7 +184,11 @@ def _rows(results, predictions):
         'id': row[0]['id'],
         'source': row[0]['source'],
         'target': row[0]['target'],
-        'predictions': [arm['prediction'] for arm in row],
+        # Of several draws their scores are the mean, so all texts are shown.
+        'predictions': [
+          '\n--- next draw ---\n'.join(arm.get('draws', [arm['prediction']]))
+          for arm in row
+        ],
         'scores': [[round(arm[name], 4) for name in figures] for arm in row_scores],
       }
       for row, row_scores in zip(

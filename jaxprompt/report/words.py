@@ -11,15 +11,20 @@ def title(arm):
   return arms.ARMS[arm].title
 
 
-def headline(results):
-  """Says in a few words which arm is best, if that can be said.
+def deciding(results):
+  """Returns the figure that says which arm is best.
 
-  By the loss; of a classification by its first metric, since only labels are compared.
+  It is the loss; of a classification its first metric, since only labels are compared.
   """
-  test, figure = results['test'], 'loss'
+  is_ranked = 'confusion' in results['test']['soft']
+  return records.figures_of(results)[1] if is_ranked else 'loss'
+
+
+def headline(results):
+  """Says in a few words which arm is best, if that can be said."""
+  test, figure = results['test'], deciding(results)
   best_words, level_words = 'the lowest test loss', 'test loss'
-  if 'confusion' in test['soft']:
-    figure = records.figures_of(results)[1]
+  if figure != 'loss':
     level_words = f'{metrics.of(figure).title} on the test rows'
     best_words = f'the best {level_words}'
   best, *others = sorted(
@@ -27,6 +32,10 @@ def headline(results):
     key=lambda arm: test[arm][figure],
     reverse=not metrics.of(figure).lower_is_better,
   )
+  if not others:
+    return (
+      f'{capital(title(best))} alone: {level_words} {page.number(test[best][figure])}'
+    )
   level = [
     other
     for other in others

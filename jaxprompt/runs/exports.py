@@ -138,6 +138,7 @@ def _adapter(prompt, template, **of_model):
     name=prompt.task.prompt_name,
     task=prompt.task.name,
     template=prompt.task.template + template.tokenizer.eos_token,
+    ranked=exported.ranked(template, prompt),
     **of_model,
   )
 

@@ -74,6 +74,10 @@ def read_config(workdir):
     raise errors.UserError(
       f'{str(workdir)!r} has no config.json; expected the workdir of a run'
     )
+  if isinstance(stored, dict) and 'model_type' in stored:
+    raise errors.UserError(
+      f'{str(workdir)!r} is a checkpoint of a model; expected the workdir of a run'
+    )
   _check(path, stored, _CONFIG)
   config = config_lib.complete(stored['config'], path).to_dict()
   if 'sweep' not in stored['config']:  # the one of a run by itself
@@ -240,16 +244,32 @@ def check_config(workdir, config, free=frozenset()):
   before = workdir_lib.flatten(stored['config'])
   now = workdir_lib.flatten(config)
   differing = [
-    f'{name} is {now.get(name)!r}, was {before.get(name)!r}'
+    name
     for name in sorted(before.keys() | now.keys())
     if before.get(name) != now.get(name)
     and free.isdisjoint((name, name.partition('.')[0]))
   ]
   if differing:
+    told = [f'{x} is {now.get(x)!r}, was {before.get(x)!r}' for x in differing]
     raise errors.UserError(
-      f'--workdir {str(workdir)!r} belongs to a different config: '
-      f'{"; ".join(differing)}; use the same config, or another directory'
+      f'--workdir {str(workdir)!r} belongs to a different config: {"; ".join(told)}; '
+      f'{_remedy(differing)}'
     )
+
+
+def _remedy(differing):
+  """Returns what to do about fields that differ from those of a workdir's run."""
+  if differing == ['hard_prompt']:
+    return (
+      'use the same config, or another directory; a trained run is asked with other '
+      'texts by hard_prompts, with best_hard in arms'
+    )
+  if all(name.startswith('eval.') for name in differing):
+    return (
+      'use the same config; --mode=eval --prompt=DIR measures the prompt of a run with '
+      'other fields of eval, in a --workdir of its own'
+    )
+  return 'use the same config, or another directory'
 
 
 def is_compared_alike(found, config):

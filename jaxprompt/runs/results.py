@@ -279,10 +279,13 @@ def table(results, columns):
     columns: names of figures.
   """
   test, soft_prompt = results['test'], results['prompt']
+  trained = 'a prompt that was given'
+  if results['epochs']:
+    trained = f'best epoch {results["best_epoch"]}, one seed'
   head = (
     f'{results["task"]}, {results["model"]}: {test["soft"]["examples"]} '
     f'test rows, {soft_prompt["length"]} virtual tokens ({soft_prompt["parameters"]} '
-    f'parameters), best epoch {results["best_epoch"]}, one seed'
+    f'parameters), {trained}'
   )
   return '\n'.join([head, arms_table(test, columns), *_standing(results, columns)])
 

@@ -187,7 +187,7 @@ def with_splits(experiment, splits):
       rows.targets_cut,
       rows.skipped,
     )
-  check_rows(config, experiment.lm, {name: x.rows for name, x in splits.items()})
+  check_rows(config, experiment.model, {name: x.rows for name, x in splits.items()})
   experiment.task.try_metrics(splits['test'].rows[0])
   fingerprints = {split: rows.fingerprint for split, rows in splits.items()}
   return dataclasses.replace(
@@ -206,7 +206,7 @@ def _wordings(experiment, splits):
   """
   config, model, template = experiment.config, experiment.model, experiment.template
   rows = [*splits['validation'].rows, *splits['test'].rows]
-  new_tokens = config.eval.max_new_tokens
+  new_tokens = answer_tokens(config, template)
   bare = _longest(arms.BARE, template, rows, new_tokens)
   given = arms.Given(
     template=template,
@@ -362,29 +362,30 @@ def source_room(lm, template, around, new_tokens):
   room = template.room(positions, around, new_tokens)
   if room < 1:
     raise errors.UserError(
-      f'eval.max_new_tokens is {new_tokens}, which leaves no room for a source beside '
-      f'a prompt of {around} tokens in the {positions} positions of the model; lower it'
+      f'an answer may have {new_tokens} tokens, which leaves no room for a source '
+      f'beside a prompt of {around} tokens in the {positions} positions of the model; '
+      'lower eval.max_new_tokens, or shorten the labels'
     )
   return room
 
 
-def check_rows(config, lm, tables):
-  """Refuses rows that are longer than the model's positions, answer and all.
+def answer_tokens(config, template):
+  """Returns how many tokens an answer may have, see `Template.answer_tokens`."""
+  return template.answer_tokens(config.example.labels, config.eval.max_new_tokens)
 
-  Args:
-    config, lm: of the run, and its model.
-    tables: {name of the split: `rows_lib.Table`}.
-  """
+
+def check_rows(config, model, tables):
+  """Refuses rows, {split: `rows_lib.Table`}, for which positions are too few."""
   for split, rows in tables.items():
     sources, targets = rows.lengths.T  # [E] each
     if split != 'train':
-      targets = np.maximum(targets, config.eval.max_new_tokens)
+      targets = np.maximum(targets, answer_tokens(config, model.template))
     total = config.prompt.length + int((sources + targets).max())
-    if total > lm.spec.max_positions:
+    if total > model.lm.spec.max_positions:
       raise errors.UserError(
         f'prompt.length ({config.prompt.length}) and the longest row of {split}, '
         f'answer and all make {total} tokens; model.path {config.model.path!r} has '
-        f'{lm.spec.max_positions} positions: lower prompt.length, '
+        f'{model.lm.spec.max_positions} positions: lower prompt.length, '
         'data.max_source_tokens, data.max_target_tokens or eval.max_new_tokens'
       )
 

@@ -172,10 +172,10 @@ def load_prompt(experiment, directory, *, task=None, settings=None):
     records.check_content(directory, dict(experiment.model.fingerprint), '--prompt')
     config.update_from_flattened_dict(settings or {})
     arrays, _ = best_prompt(directory)
-  use = as_configured(arrays, config)
+  use, template = as_configured(arrays, config), experiment.template
   # Rows of training may all be short; a longer source is cut to what there is room for.
   room = setup.source_room(
-    experiment.lm, experiment.template, kinds.length(arrays), use.max_new_tokens
+    experiment.lm, template, kinds.length(arrays), use.answer_tokens(template)
   )
   return dataclasses.replace(use, max_source_tokens=min(use.max_source_tokens, room))
 
@@ -203,6 +203,15 @@ def _run_config(directory):
 
 def _is_adapter(directory):
   return (directory / peft.CONFIG).exists()
+
+
+def check_holds(directory):
+  """Raises `UserError` for a directory that is neither a run's nor an adapter."""
+  if not ((directory / 'config.json').exists() or _is_adapter(directory)):
+    raise errors.UserError(
+      f'{str(directory)!r} holds no trained prompt; expected the workdir of a run, or '
+      'a PEFT adapter directory'
+    )
 
 
 def _read_adapter(experiment, directory):

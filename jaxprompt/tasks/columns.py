@@ -29,6 +29,13 @@ class Place(NamedTuple):
   joint: str | None = None  # what joins the texts of a list; None if it is one text
 
 
+def unescaped(text):
+  """Returns a text with characters for the escapes that a shell passes on."""
+  for written, meant in _ESCAPES.items():
+    text = text.replace(written, meant)
+  return text
+
+
 def parse(template, name):
   """Returns a template's parts: texts and `Place`s, in order.
 
@@ -39,8 +46,7 @@ def parse(template, name):
   Raises:
     UserError: if it is no template.
   """
-  for written, meant in _ESCAPES.items():
-    template = template.replace(written, meant)
+  template = unescaped(template)
   parts = []
   for piece in _PIECES.findall(template):
     if piece in ('{', '}'):
@@ -131,7 +137,10 @@ def value(row, where):
   if where.path in row:  # a column that has the dots in its own name
     column, keys = where.path, []
   if column not in row:
-    raise errors.RowError(f'column {column!r} is missing; found {_columns(row)}')
+    raise errors.RowError(
+      f'column {column!r} is missing; found {_columns(row)}: example.source, '
+      'example.target and example.references say which columns are read'
+    )
   found, path = row[column], column
   for key in keys:
     found = _parsed(found, path)

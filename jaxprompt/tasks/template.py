@@ -103,6 +103,15 @@ class Template:
     """
     return positions - around - self.frame_tokens - new_tokens
 
+  def answer_tokens(self, labels, most):
+    """Returns how long an answer may be: `most`; labels, which are ranked, as they are.
+
+    Args:
+      labels: of the task, or none.
+      most: the tokens that are generated.
+    """
+    return max((len(self.target(x, None)[1]) for x in labels), default=most)
+
   @functools.cached_property
   def fingerprint(self):
     """A hash of what decides, limits apart, which tokens a text becomes."""
@@ -206,7 +215,7 @@ class Template:
     over = len(ids) - limit - extra
     _, ends = encode(self.tokenizer, before + text)
     uncut = (before + after).strip()
-    for keep in range(len(ends) - over, -1, -1):
+    for keep in range(max(len(ends) - over, 0), -1, -1):
       cut = (before + text)[len(before) : ends[keep - 1]].rstrip() if keep else ''
       ids, _ = encode(self.tokenizer, before + cut + after)
       if len(ids) <= limit + extra and (cut or uncut):

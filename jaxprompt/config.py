@@ -53,6 +53,7 @@ ORIGINAL = {
   'data.sample': 'head',
   'prompt.length': 1,
   'train.batch_size': 1,
+  'train.learning_rate': 0.05,
   'train.epochs': 10,
   'train.accumulate': 1,
   'train.clip_norm': 1.0,
@@ -92,7 +93,7 @@ def with_preset(config, presets, name):
 # prefix and as a suffix. Prodigy finds its own, of which this is the share taken.
 BY_OPTIMIZER = FIELDS['train.learning_rate'].default
 RATES = {
-  'adamw': {'embedding': (0.05, 0.15), 'deep': (0.03, 0.06), 'residual': (0.05, 0.15)},
+  'adamw': {'embedding': (0.15, 0.15), 'deep': (0.03, 0.06), 'residual': (0.05, 0.05)},
   'adafactor': {'embedding': (0.3, 0.3), 'deep': (0.03, 0.03), 'residual': (0.3, 0.3)},
   'prodigy': {'embedding': (1.0, 1.0), 'deep': (1.0, 1.0), 'residual': (1.0, 1.0)},
 }

@@ -94,7 +94,7 @@ def with_preset(config, presets, name):
 BY_OPTIMIZER = FIELDS['train.learning_rate'].default
 RATES = {
   'adamw': {'embedding': (0.15, 0.15), 'deep': (0.03, 0.06), 'residual': (0.05, 0.05)},
-  'adafactor': {'embedding': (0.3, 0.3), 'deep': (0.03, 0.03), 'residual': (0.3, 0.3)},
+  'adafactor': {'embedding': (0.3, 0.3), 'deep': (0.03, 0.1), 'residual': (0.3, 0.3)},
   'prodigy': {'embedding': (1.0, 1.0), 'deep': (1.0, 1.0), 'residual': (1.0, 1.0)},
 }
 # What each optimiser reads besides its learning rate.

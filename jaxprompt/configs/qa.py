@@ -15,7 +15,7 @@ PRESETS = {
     'data.max_source_tokens': 96,
     'data.max_target_tokens': 12,
     'eval.max_new_tokens': 12,
-    # Seeds 0 to 9 reach 92.7 to 97.3% exact matches. With a warm-up of 10 steps, and
+    # Seeds 0 to 9 reach 93.6 to 98.2% exact matches. With a warm-up of 10 steps, and
     # 0.03, seed 1 learned to answer a part of the questions alone, and stopped at 69%.
     'train.learning_rate': 0.06,
     'train.warmup': 60,

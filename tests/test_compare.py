@@ -129,11 +129,11 @@ def test_a_setting_that_differs_names_and_splits_the_runs(tmp_path):
   ]
   config = folders[1] / 'config.json'
   config.write_text(
-    config.read_text().replace('"learning_rate": 0.05', '"learning_rate": 0.3')
+    config.read_text().replace('"learning_rate": 0.15', '"learning_rate": 0.3')
   )
   lines, page = _write(tmp_path, *folders)
   assert [line for line in lines if line.startswith('qa')] == [
-    'qa, gpt2 (124M), P = 5, train.learning_rate = 0.05; seed 0',
+    'qa, gpt2 (124M), P = 5, train.learning_rate = 0.15; seed 0',
     'qa, gpt2 (124M), P = 20, train.learning_rate = 0.3; seed 0',
   ]
   assert 'aria-label="Gain of the soft prompt by its length"' in page

@@ -501,7 +501,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
 
   monkeypatch.setattr(steps, 'train_step', breaks_at_step_five)
   line = _error(capsys, arguments('qa', tmp_path, data))
-  assert 'the loss is inf at step 5; lower train.learning_rate (0.05)' in line
+  assert 'the loss is inf at step 5; lower train.learning_rate (0.15)' in line
   _, progress = checkpoint.read_best(workdir_lib.open_workdir(tmp_path) / 'checkpoints')
   assert [record['step'] for record in progress['epochs']] == [3]
   assert not (tmp_path / 'results.json').exists()

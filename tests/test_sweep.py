@@ -334,7 +334,7 @@ def test_runs_of_one_length_and_then_of_one_seed_stand_together(tmp_path):
     (4, 5), (4, 3), (7, 5), (7, 3),
   ]  # fmt: skip
   assert {run.prompt.init for run in runs} == {'vocab'}
-  assert {run.train.learning_rate for run in runs} == {0.05}
+  assert {run.train.learning_rate for run in runs} == {0.15}
 
 
 def test_an_init_of_a_sweep_may_be_the_mean_of_several_runs(tmp_path):

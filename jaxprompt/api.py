@@ -79,13 +79,13 @@ def load_data(
     **settings: see `arguments.Reading`.
   """
   fields = arguments.check(arguments.Reading, settings)
-  if not isinstance(source, Mapping):
-    arguments.check_is(
-      str | os.PathLike, "a path, or {'train': rows, ...}", source=source
-    )
+  in_memory = isinstance(source, Mapping)
+  if not in_memory:
+    expected = "a path, or {'train': rows, ...}"
+    arguments.check_is(str | os.PathLike, expected, source=source)
     fields['data.path'] = os.fspath(source)
   config = _config(model, task, fields)
-  raw = sources_lib.given(source) if isinstance(source, Mapping) else setup.read(config)
+  raw = sources_lib.given(source) if in_memory else setup.read(config)
   progress = terminal.show_progress()
   splits = setup.load_splits(task, model.template, raw, config.data, progress)
   own = {name: nouns.Rows(x.rows, task, model, fields) for name, x in splits.items()}

@@ -188,13 +188,12 @@ def parse(argv):
 
 
 def _unknown(flag):
-  """Returns the error of a field's name without its section, or None."""
-  names = [
-    f'--config.{x}' for x in config_lib.FIELDS if x.endswith('.' + flag.split('.')[-1])
-  ]
-  return names and errors.UserError(
-    f'--{flag} is no flag; expected {" or ".join(names)}'
-  )
+  """Returns the error of a field's name without its section; None of another flag."""
+  key = flag.rpartition('.')[2]
+  names = [f'--config.{x}' for x in config_lib.FIELDS if x.endswith(f'.{key}')]
+  if not names:
+    return None
+  return errors.UserError(f'--{flag} is no flag; expected {" or ".join(names)}')
 
 
 def _check_read(values):

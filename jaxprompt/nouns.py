@@ -164,7 +164,7 @@ class Soft:
           f'length is {self.length}, and init has {length} virtual tokens; leave it out'
         )
       given |= {'length': length, 'init': f'arrays {kinds.digest(start)[:16]}'}
-    elif self.init == 'text' or (self.init and os.path.isdir(self.init)):
+    elif self.init == 'text' or (self.init and _is_place(self.init)):
       raise errors.UserError(
         f'init is {self.init!r}, which would be the words of the prompt; leave it out '
         "for the task's hard prompt, or give what jp.load_prompt returns"
@@ -177,6 +177,11 @@ class Soft:
       f'prompt.{name}': fields_lib.FIELDS[f'prompt.{name}'].check(value, name)
       for name, value in given.items()
     }
+
+
+def _is_place(text):
+  """Returns whether a text is the path of a directory, which no wording is."""
+  return os.sep in text and os.path.isdir(text)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -29,13 +29,16 @@ class Bare(Written):
 
 
 @dataclasses.dataclass(frozen=True)
-class Hard(Written):
-  """A text in front of the source, or around it if it holds {source}."""
-
+class _Text(Written):
   text: str
 
   def __post_init__(self):
     arguments.check_is(str, 'a text', text=self.text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hard(_Text):
+  """A text in front of the source, or around it if it holds {source}."""
 
   def wordings(self, template):
     return [arms.written(template, self.text)]
@@ -82,13 +85,8 @@ class FewShot(Written):
 
 
 @dataclasses.dataclass(frozen=True)
-class Chat(Written):
+class Chat(_Text):
   """A text and the source in the tokenizer's chat template."""
-
-  text: str
-
-  def __post_init__(self):
-    arguments.check_is(str, 'a text', text=self.text)
 
   def wordings(self, template):
     return [arms.chat(template, self.text)]

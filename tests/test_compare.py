@@ -43,7 +43,8 @@ def test_runs_that_differ_in_their_seed_are_one_group_with_mean_and_spread(tmp_p
   assert '2.100 ± 0.100' in soft  # its loss
   assert '-0.800 ± 0.100  ' in hard  # soft's less it
   assert '+20.00 ± 2.500  ' in hard
-  assert 'better than the best other arm by 0.800 ± 0.100' in page
+  assert 'test loss is 2.100 ± 0.100, better than that of the best' in page
+  assert 'best other arm by 0.800 ± 0.100' in page
   assert '100%' in page  # of the rows have the same text in two seeds
   assert 'standard deviation over seeds' in page
 

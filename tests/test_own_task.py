@@ -106,6 +106,19 @@ def test_labels_that_are_ranked_take_no_room_of_text_that_would_be_generated(
   assert _call(*source, '--temperature=1', drawn) == 2  # nothing is drawn
 
 
+@pytest.mark.parametrize('form', ['peft', 'embeddings'])
+def test_its_export_says_that_labels_are_ranked(workdir, tmp_path, form):
+  output = tmp_path / form
+  flags = [f'--workdir={workdir}', f'--output={output}', f'--format={form}']
+  assert _call('--mode=export', *flags) == 0
+  if form == 'peft':
+    card = (output / 'README.md').read_text()
+    assert 'ranked, not generated: `it can wait`, `soon`, `at once`' in card
+  else:
+    use = json.loads((output / 'prompt.json').read_text())
+    assert (use['labels'], use['calibration']) == (LABELS, 'content_free')
+
+
 def test_columns_of_other_names_are_told_where_to_name_them(tmp_path, capsys):
   rows = [{'document': 'Anna sells bread.', 'summary': 'Bread.'}] * 9
   file = tmp_path / 'rows.jsonl'

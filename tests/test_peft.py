@@ -47,6 +47,7 @@ def _write(directory):
     name='[QUESTIONANSWERING]',
     task='qa',
     template='{context}',
+    ranked='',
   )
   exported.write(directory, files)
   return directory
@@ -76,7 +77,8 @@ def _by_peft(folder, family, lm):
 def test_the_files_are_those_that_peft_writes(folder, family):
   lm = loading.load(str(FIXTURES / family), 'float32').lm
   prompt, _ = _by_peft(folder, family, lm)
-  texts = {'base': family, 'weights': 'w', 'name': '', 'task': '', 'template': ''}
+  texts = dict.fromkeys(('name', 'task', 'template', 'ranked'), '')
+  texts |= {'base': family, 'weights': 'w'}
   files = peft.files_of(prompt, spec=lm.spec, **texts)
   expected = FIXTURES / f'{folder}_{family}'
   assert files[peft.CONFIG] == (expected / peft.CONFIG).read_bytes()
@@ -183,6 +185,7 @@ def test_the_card_names_no_path_of_this_machine(tmp_path):
       'name': 'n',
       'task': 't',
       'template': 'x</s>',
+      'ranked': '',
     }
     files = peft.files_of({'embeddings': PROMPT}, spec=SPEC, **texts)
     card = files['README.md'].decode()

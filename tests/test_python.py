@@ -454,6 +454,9 @@ MISTAKES = {
   "init is 'text', which would be the words of the prompt": (
     lambda m, d: jp.train(m, d, jp.Soft(init='text'))
   ),
+  "init is '.*/gpt2', which would be the words": (
+    lambda m, d: jp.train(m, d, jp.Soft(init=str(conftest.FIXTURES / 'gpt2')))
+  ),
   'temperature is of text that is generated': (
     lambda m, d: jp.generate(m, jp.Bare(), ['a'], task=RANKED, temperature=1.0)
   ),

@@ -101,6 +101,38 @@ def test_only_what_decides_the_result_must_be_the_same(workdir):
 
 
 @pytest.mark.parametrize(
+  'change, remedy',
+  [
+    ({'hard_prompt': 'Say it :'}, 'by hard_prompts, with best_hard in arms'),
+    ({'eval.beams': 3}, '--mode=eval --prompt=DIR measures the prompt'),
+    ({'eval.beams': 3, 'seed': 9}, 'use the same config, or another directory$'),
+  ],
+)
+def test_what_a_trained_run_may_be_asked_otherwise_is_told(workdir, change, remedy):
+  config = config_lib.complete(records.read_config(workdir)['config'], 'config.json')
+  config = config_lib.single_run(config)
+  config.update_from_flattened_dict(change)
+  with pytest.raises(errors.UserError, match=remedy):
+    records.check_config(workdir, config.to_dict())
+
+
+def test_a_models_checkpoint_is_no_run(tmp_path):
+  (tmp_path / 'config.json').write_text('{"model_type": "gpt2"}')
+  with pytest.raises(
+    errors.UserError, match='is a checkpoint of a model; expected the'
+  ):
+    records.read_config(epath.Path(tmp_path))
+
+
+def test_a_prompt_that_was_given_has_no_epoch(workdir):
+  found = records.read_results(workdir)
+  columns = ['loss']
+  assert 'best epoch 3' in results.table(found | {'epochs': [{}]}, columns)
+  head, *_ = results.table(found | {'epochs': []}, columns).splitlines()
+  assert 'best epoch' not in head and head.endswith('a prompt that was given')
+
+
+@pytest.mark.parametrize(
   'change, message',
   [
     ({'weights': 'other'}, r'other content than model.path now has: weights; give'),

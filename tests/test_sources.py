@@ -314,6 +314,11 @@ def test_a_split_under_another_name_is_not_drawn_from_validation(tmp_path, name)
     sources.read(str(data))
 
 
+def test_a_run_of_rows_in_memory_has_none_to_read():
+  with pytest.raises(errors.UserError, match=r'were in memory, .* use jp\.compare'):
+    sources.read(sources.IN_MEMORY)
+
+
 def test_rows_in_memory_that_are_none_are_named():
   rows = [{'x': 1}, {'x': 2}]
   with pytest.raises(errors.UserError, match="'Test' is no split; expected train, v"):

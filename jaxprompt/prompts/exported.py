@@ -9,8 +9,6 @@ from jaxprompt import errors
 
 README = 'README.md'
 TAG = '- jaxprompt\n'  # of a card: that this package has written what is beside it
-
-
 _LABELS = """
 The labels of {task} are ranked, not generated: {labels}. Of each, sum the
 log-likelihoods of its tokens after the text, with a space in front of it and `{end}`

@@ -52,7 +52,7 @@ _EMBEDDINGS, _KEYS_VALUES = 'PROMPT_TUNING', 'PREFIX_TUNING'
 _READ = {_EMBEDDINGS: 'embedding', 'P_TUNING': 'embedding', _KEYS_VALUES: 'deep'}
 
 
-def files_of(prompt, *, base, weights, spec, name, task, template, ranked=''):
+def files_of(prompt, *, base, weights, spec, name, task, template, ranked):
   """Returns the files of an adapter that `peft.PeftModel.from_pretrained` loads.
 
   Args:

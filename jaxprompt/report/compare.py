@@ -153,8 +153,8 @@ class Group:
     if len(self.runs) == 1:
       return words.sentence(self.runs[0].results, figure, other)
     return (
-      f'Over {len(self.runs)} seeds the soft prompt has {metrics.of(figure).title} '
-      f'{self.cell("soft", figure)}, better than the best other arm by '
+      f"Over {len(self.runs)} seeds the soft prompt's {words.named(figure)} is "
+      f'{self.cell("soft", figure)}, better than that of the best other arm by '
       f'{spread(self.gains(figure))}.'
     )
 

@@ -23,9 +23,9 @@ def deciding(results):
 def headline(results):
   """Says in a few words which arm is best, if that can be said."""
   test, figure = results['test'], deciding(results)
-  best_words, level_words = 'the lowest test loss', 'test loss'
+  best_words, level_words = 'the lowest test loss', named(figure)
   if figure != 'loss':
-    level_words = f'{metrics.of(figure).title} on the test rows'
+    level_words += ' on the test rows'
     best_words = f'the best {level_words}'
   best, *others = sorted(
     test,
@@ -58,11 +58,16 @@ def findings(results, metric):
   ]
 
 
+def named(figure):
+  """Returns what a figure is called within a sentence."""
+  return 'test loss' if figure == 'loss' else metrics.of(figure).title
+
+
 def sentence(results, figure, other):
   """Says how the soft prompt stands to another arm, by their paired difference."""
   test = results['test']
   found = results_lib.difference(results, figure, 'soft', other)
-  what = 'test loss' if figure == 'loss' else metrics.of(figure).title
+  what = named(figure)
   figures = (
     f'{page.number(test["soft"][figure])} against {page.number(test[other][figure])}'
   )

@@ -122,15 +122,16 @@ def _seconds(call, times):
 
 
 def test_a_step_is_at_least_a_tenth_as_fast_as_a_product_of_its_shapes(step, say):
-  compiled, (state, params, rows), operations = step
+  compiled, (state, shared, rows), operations = step
   states = [state]  # the last one, since a step gives its own away
 
   def take():
-    own, scalars = compiled(states.pop(), params, rows)
+    own, scalars = compiled(states.pop(), shared, rows)
     states.append(own)
     return scalars
 
   taken = operations / _seconds(take, 10)
+  params, _ = shared
   table = params['transformer']['wte']['embedding']
   tokens, width = rows[0].input_ids.size, table.shape[1]
   left = jnp.ones((tokens, width), table.dtype)

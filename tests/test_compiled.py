@@ -150,7 +150,6 @@ def test_a_step_and_generation_compile_for_tpus_that_are_not_there():
 
 
 _PMAP = """
-import functools
 import sys
 import jax
 from jaxprompt import config as config_lib
@@ -175,7 +174,7 @@ lm = model.LanguageModel(spec, 'float32', end_ids=(0,)).on('tpu', 'default')
 params = setup.abstract_params(lm, mesh)
 sizes = programs.Sizes((20, 6), (20, 6), 14)
 step = programs.of_run(config, lm, mesh, params, sizes)[0]
-own = loop.train_program(lm, pmap, functools.partial(loop.optimizer, config.train), 1)
+own = loop.train_program(lm, pmap, loop.optimizer(config.train), 1)
 
 state, shared, rows = jax.tree.map(
   lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), step.arguments
